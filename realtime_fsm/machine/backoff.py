@@ -1,0 +1,156 @@
+"""How long to wait before the next attempt: three pure functions, and the counter around them."""
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from attrs import define, field, frozen
+
+JITTER: Final = 1.0
+"""Seconds of additive jitter in SPEC B1."""
+
+FLOOR: Final = 0.25
+"""Least delay of ``full`` jitter, seconds: without a floor some clients come back at once."""
+
+_MAX_EXPONENT: Final = 62
+"""Larger exponents are clamped: 2**62 seconds is past any maximum, and never overflows a float."""
+
+
+class RandomSource(Protocol):
+    """Where randomness comes from; ``random.Random`` is one."""
+
+    def uniform(self, a: float, b: float, /) -> float:
+        """Return a number drawn evenly from ``[a, b]``."""
+        ...
+
+
+class Jitter(StrEnum):
+    """Which formula a backoff follows."""
+
+    EXPONENTIAL = "exponential"
+    FULL = "full"
+    DECORRELATED = "decorrelated"
+
+
+@frozen(kw_only=True)
+class BackoffLimits:
+    """What all formulas share.
+
+    Attributes:
+        base: Seconds, ``> 0``; the first delay, before jitter.
+        maximum: Seconds, ``>= base``; the cap, before additive jitter.
+        jitter: Whether ``exponential`` adds its jitter. The others are nothing without theirs.
+    """
+
+    base: float = 1.0
+    maximum: float = 30.0
+    jitter: bool = True
+
+
+def exponential(limits: BackoffLimits, attempt: int, previous: float, random: RandomSource) -> float:
+    """Return ``min(base * 2 ** attempt, maximum)``, plus ``U(0, 1 s)`` where jitter is on.
+
+    Args:
+        limits: Base, maximum, and whether to add jitter.
+        attempt: Failed attempts so far; 0-based, ``>= 0``.
+        previous: Not used by this formula.
+        random: Source of the jitter.
+
+    Returns:
+        Seconds, in ``[base, maximum + 1]``. Large exponents are clamped, never overflow.
+
+    Source:
+        SPEC B1. Additive jitter keeps a herd of clients together at the cap: 10,000 clients need 187 s to
+        come back, where the two below need 42 s. Prefer those for large fleets.
+    """
+    del previous
+    return _raised(limits, attempt) + (random.uniform(0.0, JITTER) if limits.jitter else 0.0)
+
+
+def full(limits: BackoffLimits, attempt: int, previous: float, random: RandomSource) -> float:
+    """Return ``U(0, min(base * 2 ** attempt, maximum))``, but at least the floor of 0.25 s.
+
+    Args:
+        limits: Base and maximum.
+        attempt: Failed attempts so far; 0-based, ``>= 0``.
+        previous: Not used by this formula.
+        random: Source of the jitter.
+
+    Returns:
+        Seconds, in ``[min(0.25, maximum), maximum]``.
+
+    Source:
+        "Exponential Backoff And Jitter", AWS Architecture Blog.
+    """
+    del previous
+    return max(min(FLOOR, limits.maximum), random.uniform(0.0, _raised(limits, attempt)))
+
+
+def decorrelated(limits: BackoffLimits, attempt: int, previous: float, random: RandomSource) -> float:
+    """Return ``min(maximum, U(base, 3 * previous))``.
+
+    Args:
+        limits: Base and maximum.
+        attempt: Not used by this formula.
+        previous: The delay before this one, seconds; ``0`` before the first, which counts as ``base``.
+        random: Source of the jitter.
+
+    Returns:
+        Seconds, in ``[base, maximum]``.
+
+    Source:
+        "Exponential Backoff And Jitter", AWS Architecture Blog. The best of the three for a fleet.
+    """
+    del attempt
+    return min(limits.maximum, random.uniform(limits.base, 3.0 * max(previous, limits.base)))
+
+
+def _raised(limits: BackoffLimits, attempt: int) -> float:
+    return min(limits.base * 2.0 ** min(attempt, _MAX_EXPONENT), limits.maximum)
+
+
+Formula = Callable[[BackoffLimits, int, float, RandomSource], float]
+
+FORMULAS: Final[Mapping[Jitter, Formula]] = MappingProxyType(
+    {
+        Jitter.EXPONENTIAL: exponential,
+        Jitter.FULL: full,
+        Jitter.DECORRELATED: decorrelated,
+    }
+)
+
+
+@define(kw_only=True)
+class ExponentialBackoff:
+    """The counter around a formula (SPEC B1).
+
+    ``next_delay()`` asks, ``increment()`` counts a failure, ``reset()`` begins anew. The engine resets
+    it only after the connection has been stable, or a flapping server would be dialled without pause.
+
+    Attributes:
+        random: Source of the jitter.
+        limits: Base, maximum, and whether ``exponential`` adds jitter.
+        strategy: Which formula.
+        attempt: Failed attempts counted so far; 0-based.
+    """
+
+    random: RandomSource
+    limits: BackoffLimits = field(factory=BackoffLimits)
+    strategy: Jitter = Jitter.EXPONENTIAL
+    attempt: int = field(default=0, init=False)
+    _previous: float = field(default=0.0, init=False)
+
+    def next_delay(self) -> float:
+        """Return the seconds to wait now. Drawn anew at each call; counts nothing."""
+        self._previous = FORMULAS[self.strategy](self.limits, self.attempt, self._previous, self.random)
+        return self._previous
+
+    def increment(self) -> None:
+        """Count one failed attempt."""
+        self.attempt += 1
+
+    def reset(self) -> None:
+        """Begin anew, as after a stable connection."""
+        self.attempt = 0
+        self._previous = 0.0

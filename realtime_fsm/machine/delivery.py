@@ -1,0 +1,47 @@
+"""What ``emit`` promises, and what becomes of a message."""
+
+from enum import Enum, StrEnum
+
+
+class Delivery(StrEnum):
+    """How far the library goes to deliver a message.
+
+    ==================  ==========  ==================================  ==================
+    delivery            offline     in flight at a loss                 duplicates
+    ==================  ==========  ==================================  ==================
+    ``VOLATILE``        dropped     may be lost                         never
+    ``AT_MOST_ONCE``    queued      may be lost, the receipt says so    never
+    ``AT_LEAST_ONCE``   queued      sent again until acknowledged       possible
+    ``EXACTLY_ONCE``    queued      sent again until acknowledged       the server drops them
+    ==================  ==========  ==================================  ==================
+    """
+
+    VOLATILE = "volatile"
+    AT_MOST_ONCE = "at_most_once"
+    AT_LEAST_ONCE = "at_least_once"
+    EXACTLY_ONCE = "exactly_once"
+
+
+class Outcome(Enum):
+    """What became of a message. All but ``PENDING`` are final."""
+
+    PENDING = "pending"
+    SENT = "sent"
+    """Written to the socket; no acknowledgement was asked for."""
+    ACKNOWLEDGED = "acknowledged"
+    """The server answered."""
+    DROPPED = "dropped"
+    """Never sent: volatile and offline, pushed out of a full outbox, or the client was closed."""
+    LOST = "lost"
+    """In flight when the connection ended; whether it arrived is not known, and it is not sent again."""
+    UNACKNOWLEDGED = "unacknowledged"
+    """Delivered over a live connection, but the server's handler never called back."""
+    EXPIRED = "expired"
+    """Its time to live, or the caller's timeout, ended first."""
+    REFUSED = "refused"
+    """The server answered over HTTP that it will not take it."""
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether the message reached the socket or the server, as far as its delivery can tell."""
+        return self in {Outcome.SENT, Outcome.ACKNOWLEDGED}

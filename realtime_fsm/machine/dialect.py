@@ -1,0 +1,64 @@
+"""A server's conventions: how it wants to be talked to, beyond Socket.IO itself."""
+
+from typing import ClassVar, Final
+
+from attrs import frozen
+
+RESERVED_EVENTS: Final = frozenset(
+    {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
+)
+"""Names that Socket.IO keeps for itself; a server closes the connection when a client emits one.
+
+Source: ``RESERVED_EVENTS`` of socket.io-parser.
+"""
+
+
+@frozen(kw_only=True)
+class Dialect:
+    """A server's conventions. ``Dialect.PLAIN`` assumes nothing; write your own for your server.
+
+    Attributes:
+        name: For people.
+        token_key: Key of the token in the CONNECT packet's auth object.
+        heartbeat_event: Asked with an acknowledgement. A server that has no such handler simply does not
+            answer, which the engine finds out by itself; ``None`` never asks.
+        subscribe_event: Emitted with ``{"channels": [...]}``.
+        unsubscribe_event: Emitted with ``{"channels": [...]}``.
+        monitor_event: Emitted with ``{"booking_ids": [...]}``.
+        reauthenticate_event: Emitted with ``{"token": ...}`` to renew the identity of a live connection;
+            ``None`` where the server has no such thing: the new token is used at the next connect.
+        confirms_subscriptions: The three events above are acknowledged, channel by channel.
+        positions: Published events carry their place as a last argument,
+            ``{"channel": str, "epoch": str, "offset": int}``, and missed ones are replayed.
+        message_ids: Messages carry ``{"message_id": str}`` as a last argument.
+        poll_path: Where missed events can be fetched over HTTP; ``None`` where they cannot.
+        publish_path: Where messages can be published over HTTP; ``None`` where they cannot.
+    """
+
+    PLAIN: ClassVar["Dialect"]
+    REFERENCE: ClassVar["Dialect"]
+
+    name: str
+    token_key: str = "token"  # noqa: S105 - the name of a key
+    heartbeat_event: str | None = "heartbeat"
+    subscribe_event: str = "subscribe"
+    unsubscribe_event: str = "unsubscribe"
+    monitor_event: str = "monitor_bookings"
+    reauthenticate_event: str | None = None
+    confirms_subscriptions: bool = False
+    positions: bool = False
+    message_ids: bool = False
+    poll_path: str | None = None
+    publish_path: str | None = None
+
+
+Dialect.PLAIN = Dialect(name="plain")
+Dialect.REFERENCE = Dialect(
+    name="reference",
+    reauthenticate_event="reauthenticate",
+    confirms_subscriptions=True,
+    positions=True,
+    message_ids=True,
+    poll_path="/realtime/events",
+    publish_path="/realtime/messages",
+)

@@ -1,0 +1,113 @@
+"""Reading the configuration from the environment, the old front end's names included."""
+
+import difflib
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from attrs import fields
+
+from realtime_fsm.machine.config import RealtimeConfig
+from realtime_fsm.machine.errors import ConfigurationError
+
+PREFIX: Final = "REALTIME_"
+
+OTHER_NAMES: Final = frozenset({"REALTIME_TOKEN", "REALTIME_SERVER_SECRET"})
+"""Names with our prefix that are read elsewhere: by the command line, never into the configuration."""
+
+OLD_NAMES: Final[Mapping[str, tuple[str, bool]]] = MappingProxyType(
+    {
+        "VITE_WS_URL": ("server_url", False),
+        "VITE_WS_RECONNECT_ATTEMPTS": ("max_reconnect_attempts", False),
+        "VITE_WS_RECONNECT_INTERVAL": ("reconnect_interval", True),
+        "VITE_WS_CONNECTION_TIMEOUT": ("connection_timeout", True),
+        "VITE_ENABLE_FALLBACK": ("enable_fallback", False),
+        "VITE_FALLBACK_POLLING_INTERVAL": ("fallback_polling_interval", True),
+        "VITE_WS_DEBUG_MODE": ("debug_mode", False),
+        "VITE_WS_LOG_LEVEL": ("log_level", False),
+    }
+)
+"""The old front end's names (SPEC E): the field each stands for, and whether it is in milliseconds."""
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+def _boolean(text: str) -> bool:
+    word = text.strip().lower()
+    if word in _TRUE | _FALSE:
+        return word in _TRUE
+    raise ValueError("must be true or false")
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("must be a whole number") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("must be a number of seconds, such as 2.5") from None
+
+
+_READERS: Final[Mapping[Any, Callable[[str], object]]] = MappingProxyType(
+    {bool: _boolean, int: _integer, float: _seconds}
+)
+
+
+def read_environment(
+    config_class: type[RealtimeConfig], environ: Mapping[str, str] | None = None
+) -> dict[str, object]:
+    """Return the fields that the environment gives, as values ready for ``config_class``.
+
+    An empty value counts as not given. A new name wins over the old one for the same field.
+
+    Args:
+        config_class: Whose fields are looked for, as ``REALTIME_<FIELD>``.
+        environ: By default the process's.
+
+    Raises:
+        ConfigurationError: For every value that cannot be read, and every unknown ``REALTIME_`` name.
+    """
+    environ = os.environ if environ is None else environ
+    types = {attribute.name: attribute.type for attribute in fields(config_class)}
+    names = {PREFIX + name.upper(): name for name in types}
+    values: dict[str, object] = {}
+    problems: list[str] = []
+
+    def read(variable: str, text: str, name: str, scale: float = 1.0) -> None:
+        try:
+            value = _READERS.get(types[name], str.strip)(text)
+        except ValueError as error:
+            problems.append(f"{variable}={text!r} {error}")
+        else:
+            values[name] = value * scale if isinstance(value, float) else value
+
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(PREFIX) or variable in OTHER_NAMES:
+            continue
+        if variable not in names:
+            close = difflib.get_close_matches(variable, names, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
+            problems.append(f"{variable} is not a known name: {hint}")
+        elif text.strip():
+            read(variable, text, names[variable])
+
+    for variable, (name, milliseconds) in OLD_NAMES.items():
+        text = environ.get(variable, "")
+        if not text.strip():
+            continue
+        instead = PREFIX + name.upper() + (" in seconds" if milliseconds else "")
+        warnings.warn(f"{variable} is deprecated: set {instead}", DeprecationWarning, stacklevel=3)
+        if name not in values:
+            read(variable, text, name, 0.001 if milliseconds else 1.0)
+
+    if problems:
+        raise ConfigurationError(*problems)
+    return values
