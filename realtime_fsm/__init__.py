@@ -1,1 +1,138 @@
-"""Keeps a Socket.IO connection alive, and the data flowing by HTTP polling when it cannot."""
+"""Keeps a Socket.IO connection alive, and the data flowing by HTTP polling when it cannot.
+
+::
+
+    from realtime_fsm import RealtimeConfig, RealtimeService
+
+    async with RealtimeService(RealtimeConfig.from_env(), token=fetch_token) as realtime:
+        realtime.on("booking_updated", print)
+        await realtime.subscribe(["bookings"])
+"""
+
+from realtime_fsm.engine.dispatcher import Event
+from realtime_fsm.engine.manager import ConnectionManager
+from realtime_fsm.engine.message import Receipt
+from realtime_fsm.engine.polling import FallbackPollingService
+from realtime_fsm.engine.port import Token, TokenSource
+from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
+from realtime_fsm.engine.status import ConnectionStatusManager
+from realtime_fsm.engine.stream import Stream
+from realtime_fsm.machine.backoff import ExponentialBackoff, Jitter
+from realtime_fsm.machine.config import Endpoint, RealtimeConfig
+from realtime_fsm.machine.connection_machine import ConnectionMachine
+from realtime_fsm.machine.delivery import Delivery, Outcome
+from realtime_fsm.machine.dialect import Dialect
+from realtime_fsm.machine.errors import (
+    ApplicationError,
+    AuthenticationError,
+    CallTimeoutError,
+    ClosedError,
+    ConfigurationError,
+    ConnectionLostError,
+    ConnectTimeoutError,
+    DeliveryError,
+    ErrorCategory,
+    HeartbeatTimeoutError,
+    IllegalTransitionError,
+    InternalError,
+    InvalidArgumentError,
+    LaggedError,
+    MalformedFrameError,
+    MissingExtraError,
+    NamespaceRefusedError,
+    NotSocketIOError,
+    OutboxFullError,
+    PayloadTooLargeError,
+    ProtocolError,
+    RealtimeError,
+    RedirectRefusedError,
+    ServerDisconnectError,
+    ServerUnavailableError,
+    ServerUnreachableError,
+    SubscriptionRefusedError,
+    TokenSourceError,
+    TransportError,
+    UnsupportedDeliveryError,
+)
+from realtime_fsm.machine.record import AttemptRecord, StatusChange
+from realtime_fsm.machine.recovery import ConnectionIssue, Recovery
+from realtime_fsm.machine.table import (
+    ACTIVITIES,
+    IGNORED,
+    TRAITS,
+    TRANSITIONS,
+    Activity,
+    ConnectionStatus,
+    Severity,
+    Trigger,
+)
+from realtime_fsm.monitoring.health import Health
+from realtime_fsm.monitoring.metrics import ConnectionMetrics
+from realtime_fsm.service import RealtimeService
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ACTIVITIES",
+    "IGNORED",
+    "TRAITS",
+    "TRANSITIONS",
+    "Activity",
+    "ApplicationError",
+    "AttemptRecord",
+    "AuthenticationError",
+    "CallTimeoutError",
+    "ClosedError",
+    "ConfigurationError",
+    "ConnectTimeoutError",
+    "ConnectionIssue",
+    "ConnectionLostError",
+    "ConnectionMachine",
+    "ConnectionManager",
+    "ConnectionMetrics",
+    "ConnectionStatus",
+    "ConnectionStatusManager",
+    "Delivery",
+    "DeliveryError",
+    "Dialect",
+    "Endpoint",
+    "ErrorCategory",
+    "ErrorRecoveryStrategy",
+    "Event",
+    "ExponentialBackoff",
+    "FallbackPollingService",
+    "Health",
+    "HeartbeatTimeoutError",
+    "IllegalTransitionError",
+    "InternalError",
+    "InvalidArgumentError",
+    "Jitter",
+    "LaggedError",
+    "MalformedFrameError",
+    "MissingExtraError",
+    "NamespaceRefusedError",
+    "NotSocketIOError",
+    "OutboxFullError",
+    "Outcome",
+    "PayloadTooLargeError",
+    "ProtocolError",
+    "RealtimeConfig",
+    "RealtimeError",
+    "RealtimeService",
+    "Receipt",
+    "Recovery",
+    "RedirectRefusedError",
+    "ServerDisconnectError",
+    "ServerUnavailableError",
+    "ServerUnreachableError",
+    "Severity",
+    "StatusChange",
+    "Stream",
+    "SubscriptionRefusedError",
+    "Token",
+    "TokenSource",
+    "TokenSourceError",
+    "TransportError",
+    "Trigger",
+    "UnsupportedDeliveryError",
+]

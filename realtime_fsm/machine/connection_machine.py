@@ -78,6 +78,11 @@ class ConnectionMachine:
         row = self._row(trigger, facts)
         return None if row is None else row.dest
 
+    def may(self, trigger: Trigger, facts: Facts) -> bool:
+        """Tell whether ``fire`` would move the machine; ``False`` also where the trigger is illegal."""
+        rows = rows_of(self.status, trigger)
+        return any(row.guard is None or GUARDS[row.guard](facts) for row in rows)
+
     def fire(self, trigger: Trigger, facts: Facts | None = None) -> bool:
         """Take the first row of (current state, ``trigger``) whose guard holds.
 

@@ -30,6 +30,7 @@ class Dialect:
         confirms_subscriptions: The three events above are acknowledged, channel by channel.
         positions: Published events carry their place as a last argument,
             ``{"channel": str, "epoch": str, "offset": int}``, and missed ones are replayed.
+        wraps_answers: Acknowledgements are ``{"ok": true, "answer": ...}``, or hold an ``error``.
         message_ids: Messages carry ``{"message_id": str}`` as a last argument.
         poll_path: Where missed events can be fetched over HTTP; ``None`` where they cannot.
         publish_path: Where messages can be published over HTTP; ``None`` where they cannot.
@@ -47,6 +48,7 @@ class Dialect:
     reauthenticate_event: str | None = None
     confirms_subscriptions: bool = False
     positions: bool = False
+    wraps_answers: bool = False
     message_ids: bool = False
     poll_path: str | None = None
     publish_path: str | None = None
@@ -58,6 +60,7 @@ Dialect.REFERENCE = Dialect(
     reauthenticate_event="reauthenticate",
     confirms_subscriptions=True,
     positions=True,
+    wraps_answers=True,
     message_ids=True,
     poll_path="/realtime/events",
     publish_path="/realtime/messages",

@@ -1,0 +1,101 @@
+"""What the manager and its activities work with, in one place."""
+
+import asyncio
+from collections.abc import Callable
+
+from attrs import define, field
+
+from realtime_fsm.engine.dispatcher import Dispatcher
+from realtime_fsm.engine.link import Link
+from realtime_fsm.engine.payload import Payload
+from realtime_fsm.engine.port import HttpClient, RandomSource, TransportFactory, WallClock
+from realtime_fsm.engine.sender import Sender
+from realtime_fsm.engine.statistics import Statistics
+from realtime_fsm.engine.status import ConnectionStatusManager
+from realtime_fsm.engine.subscription import Subscriptions
+from realtime_fsm.engine.token import TokenProvider
+from realtime_fsm.machine.backoff import ExponentialBackoff
+from realtime_fsm.machine.config import RealtimeConfig
+from realtime_fsm.machine.errors import RealtimeError
+from realtime_fsm.machine.record import StatusChange
+from realtime_fsm.machine.table import Trigger
+
+
+@define(kw_only=True, eq=False)
+class Components:
+    """The parts of one client, wired by the service.
+
+    Attributes:
+        config: The configuration.
+        transport_factory: Makes a transport for every attempt.
+        http: The HTTP side of FALLBACK.
+        random: Source of all jitter.
+        wall: The wall clock.
+        statistics: What everything counts into.
+        tokens: The client's identity.
+        sender: Messages on their way out.
+        subscriptions: What is wanted.
+        dispatcher: Events on their way to the handlers.
+        status: Who is told about the status.
+        backoff: How long to wait between attempts.
+        report: Told of errors that do not end the connection.
+        heartbeat: The encoded heartbeat event, or ``None`` where the dialect has none.
+    """
+
+    config: RealtimeConfig
+    transport_factory: TransportFactory
+    http: HttpClient
+    random: RandomSource
+    wall: WallClock
+    statistics: Statistics
+    tokens: TokenProvider
+    sender: Sender
+    subscriptions: Subscriptions
+    dispatcher: Dispatcher
+    status: ConnectionStatusManager
+    backoff: ExponentialBackoff
+    report: Callable[[RealtimeError], None]
+    heartbeat: Payload | None = None
+
+
+@define(kw_only=True, eq=False)
+class Stay:
+    """One stay in a state, from its entry to its exit: what its activities may know and do.
+
+    Attributes:
+        epoch: Number of the entry; what is reported after the exit is dropped by it.
+        entered_at: When it began, on the loop's clock.
+        change: The change that began the stay.
+        link: The connection that the stay uses: the live one in CONNECTED.
+        make_link: Makes a fresh, unopened link, for activities that dial.
+        fire: Reports a trigger of this stay: ``(stay, trigger, error, link)``.
+        may: Tells whether a trigger would move the machine now.
+        dispose: Releases a link that nobody wants, in the background.
+        wake: Set by ``retry_now()``: whoever waits goes on as if its time had come.
+    """
+
+    epoch: int
+    entered_at: float
+    change: StatusChange
+    link: Link | None
+    make_link: Callable[[], Link]
+    fire: Callable[["Stay", Trigger, RealtimeError | None, Link | None], bool]
+    may: Callable[["Stay", Trigger], bool]
+    dispose: Callable[[Link], None]
+    wake: asyncio.Event = field(factory=asyncio.Event)
+
+    def report(
+        self, trigger: Trigger, *, error: RealtimeError | None = None, link: Link | None = None
+    ) -> bool:
+        """Report what an activity found out; ``False`` where it came too late or changed nothing."""
+        return self.fire(self, trigger, error, link)
+
+    async def pause(self, seconds: float) -> bool:
+        """Wait for a time, or until somebody wakes the stay; return whether it was woken."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.wake.wait()
+        except TimeoutError:
+            return False
+        self.wake.clear()
+        return True

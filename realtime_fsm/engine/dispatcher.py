@@ -1,0 +1,214 @@
+"""Events to handlers: in wire order, one at a time, bounded; no handler can stop or break the engine."""
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+from weakref import WeakSet
+
+from attrs import frozen
+
+from realtime_fsm.engine.statistics import Statistics
+from realtime_fsm.engine.stream import Stream
+
+Handler = Callable[..., Any]
+"""A function or coroutine function of an event's arguments. What it returns answers the server, if asked."""
+
+ANY_EVENT: Final = "*"
+"""Handlers of this name get every event, its name first."""
+
+_TURN: Final = 64
+"""Events handled before the loop gets a turn: handlers that never await must not starve the network."""
+
+_logger = logging.getLogger("realtime_fsm.dispatcher")
+
+
+@frozen
+class Event:
+    """An event as ``events()`` yields it.
+
+    Attributes:
+        name: Of the event.
+        args: Its arguments.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+
+    @property
+    def data(self) -> Any:
+        """The argument, where there is just one; ``None`` where there is none, else all of them."""
+        return self.args[0] if len(self.args) == 1 else (self.args or None)
+
+
+@frozen
+class Delivered:
+    """An event on its way to the handlers.
+
+    Attributes:
+        name: Of the event.
+        args: Its arguments.
+        answer: Called with what the handlers returned, where the server wants an answer.
+    """
+
+    name: str
+    args: list[Any]
+    answer: Callable[[Any], None] | None = None
+
+
+class Dispatcher:
+    """Hands events to the handlers of the user, in one task.
+
+    Back-pressure: when ``limit`` events wait, ``is_congested`` becomes true and the transport stops reading,
+    until half of them are done. Nothing is dropped for want of room.
+
+    Args:
+        statistics: What it counts into.
+        limit: Events that may wait.
+        on_error: Told when a handler raises: ``(event, error)``.
+    """
+
+    def __init__(
+        self, *, statistics: Statistics, limit: int, on_error: Callable[[str, BaseException], None]
+    ) -> None:
+        self._statistics = statistics
+        self._limit = limit
+        self._on_error = on_error
+        self._handlers: dict[str, tuple[Handler, ...]] = {}
+        self._streams: dict[str, WeakSet[Stream[Event]]] = {}
+        self._queue: deque[Delivered] = deque()
+        self._arrived = asyncio.Event()
+        self._relieved = asyncio.Event()
+        self._relieved.set()
+        self._task: asyncio.Task[None] | None = None
+        self.handling: str | None = None
+        self.handling_since = 0.0
+
+    def on(self, event: str, handler: Handler) -> None:
+        """Add a handler. Several of one event run in the order in which they were added."""
+        self._handlers[event] = (*self._handlers.get(event, ()), handler)
+
+    def off(self, event: str, handler: Handler | None = None) -> int:
+        """Remove a handler, or all of an event; return how many were removed."""
+        before = self._handlers.pop(event, ())
+        after = () if handler is None else tuple(h for h in before if h != handler)
+        if after:
+            self._handlers[event] = after
+        return len(before) - len(after)
+
+    def events(self, event: str) -> Stream[Event]:
+        """Return a stream of the events of one name. A slow reader never holds the handlers up."""
+        stream: Stream[Event] = Stream(limit=self._limit, what=f"{event!r} events")
+        self._streams.setdefault(event, WeakSet()).add(stream)
+        return stream
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether no more should be read from the network."""
+        return len(self._queue) >= self._limit
+
+    async def relieved(self) -> None:
+        """Wait until half of the room is free again."""
+        if self.is_congested:
+            self._relieved.clear()
+        await self._relieved.wait()
+
+    def post(self, event: Delivered) -> None:
+        """Queue an event. Never waits."""
+        self._statistics.events += 1
+        if event.answer is None and not self._wants(event.name):
+            self._statistics.dropped["event without a handler"] += 1
+            return
+        self._queue.append(event)
+        self._arrived.set()
+
+    def start(self) -> None:
+        """Begin to handle events; a second call changes nothing."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="realtime_fsm dispatcher")
+
+    async def close(self) -> None:
+        """Stop after the running handler was cancelled, and drop what waits. The caller bounds it.
+
+        Called from within a handler, it lets that handler finish by itself.
+        """
+        if self._queue:
+            self._statistics.dropped["event after disconnect"] += len(self._queue)
+            self._queue.clear()
+        self._relieved.set()
+        for streams in self._streams.values():
+            for stream in list(streams):
+                stream.end()
+        self._streams.clear()
+        task, self._task = self._task, None
+        if task is None or task is asyncio.current_task():
+            return
+        task.cancel()
+        await asyncio.wait({task})
+
+    async def _run(self) -> None:
+        me = asyncio.current_task()
+        turn = 0
+        while self._task is me:
+            if not self._queue:
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            event = self._queue.popleft()
+            if len(self._queue) * 2 <= self._limit:
+                self._relieved.set()
+            await self._handle(event)
+            turn += 1
+            if turn % _TURN == 0:
+                await asyncio.sleep(0)
+
+    async def _handle(self, event: Delivered) -> None:
+        self._statistics.dispatched += self._wants(event.name)
+        for stream in list(self._streams.get(event.name, ())):
+            if not stream.push(Event(event.name, tuple(event.args))):
+                self._statistics.dropped["unread event"] += 1
+        answer = None
+        for handler in self._handlers_of(event):
+            try:
+                result = handler()
+                if inspect.isawaitable(result):
+                    self.handling, self.handling_since = event.name, asyncio.get_running_loop().time()
+                    result = await result
+            except asyncio.CancelledError as error:
+                if _is_being_cancelled():
+                    raise
+                self._failed(event.name, error)  # something inside the handler was cancelled, not we
+            except Exception as error:  # noqa: BLE001 - the user's code; it is reported, whatever it is
+                self._failed(event.name, error)
+            else:
+                answer = result if answer is None else answer
+            finally:
+                self.handling = None
+        if event.answer is not None:
+            event.answer(answer)
+
+    def _wants(self, event: str) -> bool:
+        return event in self._handlers or ANY_EVENT in self._handlers or bool(self._streams.get(event))
+
+    def _handlers_of(self, event: Delivered) -> list[Callable[[], Any]]:
+        """Return what is to be called for an event, with its arguments."""
+        own = [partial(handler, *event.args) for handler in self._handlers.get(event.name, ())]
+        if ANY_EVENT not in self._handlers:
+            return own
+        return own + [partial(h, event.name, *event.args) for h in self._handlers[ANY_EVENT]]
+
+    def _failed(self, event: str, error: BaseException) -> None:
+        self._statistics.handler_errors += 1
+        _logger.error("a handler of %r raised %s", event, type(error).__name__, exc_info=error)
+        self._on_error(event, error)
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,398 @@
+"""The connection manager: runs the activities of each state, and turns what they find into triggers."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from realtime_fsm.engine.backoff import backoff
+from realtime_fsm.engine.catch_up import catch_up
+from realtime_fsm.engine.component import Components, Stay
+from realtime_fsm.engine.decision import decide
+from realtime_fsm.engine.dispatcher import Delivered
+from realtime_fsm.engine.establish import establish
+from realtime_fsm.engine.heartbeat import heartbeat
+from realtime_fsm.engine.link import Link
+from realtime_fsm.engine.payload import encode
+from realtime_fsm.engine.polling import FallbackPollingService
+from realtime_fsm.engine.probing import probing
+from realtime_fsm.engine.publishing import publishing
+from realtime_fsm.engine.subscription import read_position
+from realtime_fsm.engine.token_refresh import token_refresh
+from realtime_fsm.machine.connection_machine import ConnectionMachine
+from realtime_fsm.machine.episode import Episode
+from realtime_fsm.machine.errors import (
+    ApplicationError,
+    InternalError,
+    InvalidArgumentError,
+    RealtimeError,
+)
+from realtime_fsm.machine.guard import Facts
+from realtime_fsm.machine.record import StatusChange
+from realtime_fsm.machine.table import TRAITS, Activity, ConnectionStatus, Severity, Traits, Trigger
+
+_EARLIEST_RETRY: Final = 0.1
+"""Least pause before the first reconnect, as a fraction of ``first_retry_within``: a server that is to recover
+the session needs a moment to notice the loss and store it."""
+
+_RETRY_AFTER_SPREAD: Final = 0.2
+"""A server's ``Retry-After`` is stretched by up to this fraction, or all its clients come back at once."""
+
+_LEVELS: Final = {
+    Severity.INFO: logging.INFO,
+    Severity.WARNING: logging.WARNING,
+    Severity.ERROR: logging.ERROR,
+}
+
+_REASONS: Final[Mapping[Trigger, str]] = {
+    Trigger.CONNECT: "connecting was asked for",
+    Trigger.ESTABLISHED: "the connection is open and authenticated",
+    Trigger.ATTEMPT_FAILED: "the attempt failed",
+    Trigger.CONNECTION_LOST: "the connection ended",
+    Trigger.RETRY: "it is time for another attempt",
+    Trigger.FALL_BACK: "the attempts have run out",
+    Trigger.POLLING_REFUSED: "polling was refused",
+    Trigger.FORCE_FALLBACK: "the fallback was forced",
+    Trigger.RELEASE_FALLBACK: "the fallback was released",
+    Trigger.DISCONNECT: "disconnecting was asked for",
+}
+
+_logger = logging.getLogger("realtime_fsm.connection")
+
+
+class ConnectionManager:
+    """Owns the machine, the live link, and the tasks of the present state (SPEC A3).
+
+    Everything happens on the loop's thread, and a transition is one synchronous step, so no lock is needed.
+
+    Args:
+        parts: The client's components.
+    """
+
+    def __init__(self, parts: Components) -> None:
+        self._parts = parts
+        self._loop = asyncio.get_running_loop()
+        self._machine = ConnectionMachine(on_enter=self._entered)
+        self._episode = Episode()
+        self._epoch = 0
+        self._stay: Stay | None = None
+        self._link: Link | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+        self._change: StatusChange | None = None  # being made, while the machine fires
+        self.polling = FallbackPollingService(parts)
+        self._activities: Mapping[Activity, Callable[[Components, Stay], Awaitable[None]]] = {
+            Activity.ESTABLISH: establish,
+            Activity.HEARTBEAT: heartbeat,
+            Activity.TOKEN_REFRESH: token_refresh,
+            Activity.CATCH_UP: catch_up,
+            Activity.BACKOFF: backoff,
+            Activity.DECISION: decide,
+            Activity.POLLING: lambda _, stay: self.polling.run(stay),
+            Activity.PUBLISHING: publishing,
+            Activity.PROBING: probing,
+        }
+
+    @property
+    def status(self) -> ConnectionStatus:
+        """The state."""
+        return self._machine.status
+
+    @property
+    def traits(self) -> Traits:
+        """What the state means."""
+        return TRAITS[self.status]
+
+    @property
+    def link(self) -> Link | None:
+        """The live link, where there is one."""
+        return self._link
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the first attempt is decided: a state is reached that is not only passed through."""
+        return self.traits.settles and not self._may_fall_back()
+
+    @property
+    def resting_error(self) -> RealtimeError | None:
+        """Why it gave up, where it did and nothing will be tried by itself."""
+        resting = self.traits.wakes and not self.traits.online and not self._may_fall_back()
+        return self._stay.change.error if resting and self._stay is not None else None
+
+    @property
+    def task_count(self) -> int:
+        """Tasks that the manager has running, the ones that are ending included."""
+        return len(self._running) + len(self._ending)
+
+    def fire(self, trigger: Trigger, *, error: RealtimeError | None = None, link: Link | None = None) -> bool:
+        """Fire a trigger.
+
+        Returns:
+            Whether a transition happened.
+
+        Raises:
+            IllegalTransitionError: If the trigger is illegal in the present state.
+        """
+        if self._machine.destination(trigger, self._facts(trigger, error)) is None:
+            return False
+        self._count_dials(trigger)  # it decides the guards, so it comes before the transition
+        facts = self._facts(trigger, error)
+        dest = self._machine.destination(trigger, facts)
+        if dest is None:  # pragma: no cover - counting never closes the last row of a pair
+            return False
+        self._count(trigger, dest, error)
+        self._change = StatusChange(
+            previous=self.status,
+            current=dest,
+            trigger=trigger,
+            reason=_REASONS[trigger] if error is None else f"{_REASONS[trigger]}: {error.message}",
+            error=error,
+            attempt=self._attempt(dest),
+            retry_in=self._delay(error) if TRAITS[dest].waits else None,
+            at=self._parts.wall(),
+            epoch=self._epoch + 1,
+        )
+        self._leave(link)
+        return self._machine.fire(trigger, facts)
+
+    def retry_now(self) -> bool:
+        """Hurry whatever waits in the present state; return whether there was anything to hurry."""
+        if self._stay is None or not self.traits.wakes:
+            return False
+        self._stay.wake.set()
+        return True
+
+    async def close(self) -> None:
+        """Disconnect, and end every task within ``close_timeout``.
+
+        Cancelling it does not stop the clean-up: what is left goes on in the background, bounded.
+        """
+        self.fire(Trigger.DISCONNECT)
+        tasks = {*self._running, *self._ending} - {asyncio.current_task()}
+        if not tasks:
+            return
+        _, left = await asyncio.wait(tasks, timeout=self._parts.config.close_timeout)
+        for task in left:
+            _logger.error("%s did not end within close_timeout", task.get_name())
+            task.cancel()
+
+    # What the link tells; it is the live one, or it would have been detached.
+
+    def link_event(self, link: Link, name: str, args: list[Any], ack_id: int | None) -> None:
+        """Pass an event to the handlers, unless it is a repeat."""
+        if self._parts.config.dialect.positions and args and isinstance(args[-1], dict):
+            here, channel = read_position(args[-1]), args[-1].get("channel")
+            if here is not None and isinstance(channel, str):
+                args = args[:-1]
+                if not self._parts.subscriptions.take_place(channel, here):
+                    return
+        answer = None if ack_id is None else partial(self._answer, link, name, ack_id)
+        self._parts.dispatcher.post(Delivered(name, args, answer))
+
+    def link_written(self, link: Link) -> None:
+        """Send on."""
+        if link is self._link:
+            self._parts.sender.on_written(link.transport.written)
+
+    def link_malformed(self, error: RealtimeError) -> None:
+        """Report it."""
+        self._parts.report(error)
+
+    def link_lost(self, link: Link, error: RealtimeError) -> None:
+        """Report the loss, if the link is the live one."""
+        if link is self._link and self._stay is not None:
+            self._stay.report(Trigger.CONNECTION_LOST, error=error)
+
+    async def link_relieved(self) -> None:
+        """Wait for the handlers."""
+        await self._parts.dispatcher.relieved()
+
+    @property
+    def link_congested(self) -> bool:
+        """Whether the handlers are behind."""
+        return self._parts.dispatcher.is_congested
+
+    # A transition, in its order: facts, counting, leaving, the machine, entering.
+
+    def _facts(self, trigger: Trigger, error: RealtimeError | None) -> Facts:
+        config = self._parts.config
+        return Facts(
+            reconnects=self._episode.reconnects,
+            initial=self._episode.initial,
+            max_reconnect_attempts=config.max_reconnect_attempts,
+            retry_initial=config.retry_initial,
+            fallback_available=config.fallback_available,
+            forced=trigger is Trigger.FORCE_FALLBACK,
+            error=error,
+        )
+
+    def _count_dials(self, trigger: Trigger) -> None:
+        """Keep the episode: it begins with a connect, a manual retry, or the loss of a stable connection."""
+        since = self._parts.statistics.connected_at
+        stable = since is not None and self._loop.time() - since >= self._parts.config.stable_after
+        revived = trigger is Trigger.RETRY and not self.traits.online
+        if trigger is Trigger.CONNECT or stable or revived:
+            self._episode.begin(by_connect=trigger is Trigger.CONNECT)
+            self._parts.backoff.reset()
+        if trigger in {Trigger.CONNECT, Trigger.RETRY}:
+            self._episode.dialled()
+
+    def _count(self, trigger: Trigger, dest: ConnectionStatus, error: RealtimeError | None) -> None:
+        """Keep the counters of a transition that is about to happen."""
+        statistics, now = self._parts.statistics, self._loop.time()
+        statistics.changes[self.status, trigger, dest] += 1
+        if statistics.connected_at is not None:
+            statistics.connected_seconds += now - statistics.connected_at
+            statistics.connected_at = None
+        if trigger is Trigger.CONNECTION_LOST:
+            statistics.losses += 1
+            statistics.last_failure_at = self._parts.wall()
+            statistics.last_failure_reason = str(error)
+        if TRAITS[dest].sends:
+            statistics.connections += 1
+            statistics.connected_at = now
+            statistics.last_connected_at = self._parts.wall()
+            self._episode.connected()
+
+    def _attempt(self, dest: ConnectionStatus) -> int:
+        """Return the number of the attempt under way, or of the next one where the state waits for it."""
+        return self._episode.next_attempt if TRAITS[dest].waits else self._episode.dials
+
+    def _delay(self, error: RealtimeError | None) -> float:
+        """Return how long to wait before the next attempt (SPEC B1, ``Retry-After``, a quick first one)."""
+        config, uniform = self._parts.config, self._parts.random.uniform
+        if self._episode.dials == 0:
+            delay = uniform(config.first_retry_within * _EARLIEST_RETRY, config.first_retry_within)
+        else:
+            delay = self._parts.backoff.next_delay()
+            self._parts.backoff.increment()
+        if error is not None and error.retry_after is not None:
+            delay = max(delay, error.retry_after * uniform(1.0, 1.0 + _RETRY_AFTER_SPREAD))
+        return delay
+
+    def _leave(self, link: Link | None) -> None:
+        """Cancel what runs, and let the live link go unless the next state brings its own."""
+        for task in self._running:
+            if task is not asyncio.current_task():
+                task.cancel()
+        self._ending |= self._running
+        self._running = set()
+        old, self._link = self._link, link
+        if old is not None:
+            self._parts.sender.detach()
+            old.detach()
+            alive = not old.lost and self._change is not None and self._change.error is None
+            self._dispose(old, goodbye=alive)
+
+    def _entered(self, status: ConnectionStatus, _: Trigger, facts: Facts) -> None:
+        """Begin the new stay: the entry callback of every state."""
+        change = self._change
+        if change is None:  # pragma: no cover - only `fire` fires the machine
+            raise AssertionError("the machine was fired without its manager")
+        self._epoch = change.epoch
+        stay = Stay(
+            epoch=change.epoch,
+            entered_at=self._loop.time(),
+            change=change,
+            link=self._link,
+            make_link=self._make_link,
+            fire=self._reported,
+            may=self._may,
+            dispose=partial(self._dispose, goodbye=False),
+        )
+        self._stay = stay
+        before = frozenset(self._ending)
+        for activity in self._machine.activities(facts):
+            run = self._run(activity, stay, before)
+            task = self._loop.create_task(run, name=f"realtime_fsm {activity}")
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+            task.add_done_callback(self._ending.discard)
+        _logger.log(
+            _LEVELS[TRAITS[status].severity],
+            "%s -> %s: %s",
+            change.previous,
+            status,
+            change.reason,
+            extra={"epoch": change.epoch, "attempt": change.attempt, "retry_in": change.retry_in},
+        )
+        known = self._parts.status.last
+        self._parts.status.set(change)
+        if change.error is not None and (known is None or known.error is not change.error):
+            self._parts.report(change.error)
+
+    async def _run(self, activity: Activity, stay: Stay, before: frozenset[asyncio.Task[None]]) -> None:
+        """Run one activity after all of the states before have ended; make a crash of it a trigger."""
+        me = asyncio.current_task()
+        waiting = {task for task in before if task is not me and not task.done()}
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._parts.config.close_timeout)
+        try:
+            await self._activities[activity](self._parts, stay)
+        except Exception as failure:
+            self._parts.statistics.crashes += 1
+            _logger.exception("the activity %s crashed", activity)
+            error = InternalError(f"The activity {activity} raised {type(failure).__name__}.")
+            error.__cause__ = failure
+            trigger = TRAITS[stay.change.current].on_crash
+            if trigger is None:
+                self._parts.report(error)
+            else:
+                stay.report(trigger, error=error)
+
+    def _reported(self, stay: Stay, trigger: Trigger, error: RealtimeError | None, link: Link | None) -> bool:
+        """Fire what an activity reports, unless its stay has ended."""
+        if stay is not self._stay:
+            self._parts.statistics.stale += 1
+            return False
+        return self.fire(trigger, error=error, link=link)
+
+    def _may(self, stay: Stay, trigger: Trigger) -> bool:
+        facts = self._facts(trigger, stay.change.error)
+        return stay is self._stay and self._machine.may(trigger, facts)
+
+    def _may_fall_back(self) -> bool:
+        return self._stay is not None and self._may(self._stay, Trigger.FALL_BACK)
+
+    def _make_link(self) -> Link:
+        parts = self._parts
+        return Link(parts.transport_factory, self, parts.statistics, parts.heartbeat)
+
+    def _dispose(self, link: Link, *, goodbye: bool) -> None:
+        """Release a link in the background, bounded; what comes next waits for it."""
+        task = self._loop.create_task(
+            self._release(link, goodbye=goodbye), name="realtime_fsm release of a link"
+        )
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _release(self, link: Link, *, goodbye: bool) -> None:
+        limit = self._parts.config.close_timeout
+        try:
+            async with asyncio.timeout(limit / 2 if goodbye else limit):
+                await link.close(goodbye=goodbye)
+        except TimeoutError:
+            if goodbye:
+                await self._release(link, goodbye=False)
+            else:
+                _logger.error("a connection could not be released within %s s", limit)  # noqa: TRY400 - said
+
+    def _answer(self, link: Link, event: str, ack_id: int, answer: Any) -> None:
+        """Answer an event of the server with what its handlers returned."""
+        args = [] if answer is None else list(answer) if isinstance(answer, tuple) else [answer]
+        what = f"The answer to {event!r}"
+        try:
+            payload = encode(args, what=what, max_bytes=self._parts.config.max_message_bytes)
+        except InvalidArgumentError as error:
+            self._parts.report(error)
+            return
+        link.answer(ack_id, payload)
+
+    def report_handler_error(self, event: str, error: BaseException) -> None:
+        """Report what a handler of the user raised. The connection is not affected."""
+        self._parts.report(
+            ApplicationError(
+                f"A handler of {event!r} raised {type(error).__name__}.", remedy="See the log for where."
+            )
+        )

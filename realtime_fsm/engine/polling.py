@@ -1,0 +1,182 @@
+"""FALLBACK: fetch over HTTP what the socket would have brought, for the same handlers."""
+
+import asyncio
+import hashlib
+import json
+import logging
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from attrs import define, field
+
+from realtime_fsm.engine.component import Components, Stay
+from realtime_fsm.engine.dispatcher import Delivered
+from realtime_fsm.engine.port import HttpAnswer
+from realtime_fsm.engine.subscription import read_position
+from realtime_fsm.machine.config import Endpoint
+from realtime_fsm.machine.errors import AuthenticationError, ProtocolError, RealtimeError
+from realtime_fsm.machine.table import Trigger
+
+_SPREAD: Final = 0.2
+"""Pauses differ by up to this fraction, so that a fleet that fell together does not poll together."""
+
+_SLOWEST: Final = 8
+"""A failing endpoint is polled at most this many times slower than a sound one."""
+
+_NOT_MODIFIED: Final = 304
+
+_logger = logging.getLogger("realtime_fsm.polling")
+
+
+@define(eq=False)
+class _Source:
+    """Something that is polled, and what is remembered of it between two fallbacks.
+
+    Attributes:
+        endpoint: ``None`` for the channels of the dialect's own endpoint.
+        etag: Of the last answer, with the address that gave it.
+        digest: Of the last content, so that unchanged data is not delivered again.
+        failures: Failed polls in a row.
+    """
+
+    endpoint: Endpoint | None
+    etag: tuple[str, str | None] = ("", None)
+    digest: bytes = b""
+    failures: int = field(default=0)
+
+
+class FallbackPollingService:
+    """Polls the endpoints, each at its own pace, for as long as FALLBACK lasts (SPEC C1).
+
+    Args:
+        parts: The client's components.
+    """
+
+    def __init__(self, parts: Components) -> None:
+        self._parts = parts
+        self._sources = [_Source(endpoint) for endpoint in parts.config.fallback_endpoints]
+        if parts.config.dialect.poll_path is not None:
+            self._sources.append(_Source(None))
+        self.is_polling = False
+
+    async def run(self, stay: Stay) -> None:
+        """Poll everything until cancelled; report it when the server refuses the token for good."""
+        self.is_polling = True
+        try:
+            async with asyncio.TaskGroup() as group:
+                for source in self._sources:
+                    group.create_task(self._poll_for_ever(source))
+        except* AuthenticationError as refusals:
+            error = next(e for e in refusals.exceptions if isinstance(e, AuthenticationError))
+            stay.report(Trigger.POLLING_REFUSED, error=error)
+        finally:
+            self.is_polling = False
+
+    async def poll_for_updates(self) -> None:
+        """Poll every source once, now.
+
+        Raises:
+            RealtimeError: Why the first one failed that did.
+        """
+        for source in self._sources:
+            await self._poll(source)
+
+    async def _poll_for_ever(self, source: _Source) -> None:
+        config, random = self._parts.config, self._parts.random
+        while True:
+            pause = config.fallback_polling_interval
+            try:
+                await self._poll(source)
+            except AuthenticationError:
+                raise
+            except RealtimeError as error:
+                source.failures += 1
+                pause *= min(2**source.failures, _SLOWEST)
+                pause = max(pause, error.retry_after or 0.0)
+                self._parts.report(error)
+            else:
+                source.failures = 0
+            await asyncio.sleep(pause * random.uniform(1 - _SPREAD, 1 + _SPREAD))
+
+    async def _poll(self, source: _Source) -> None:
+        self._parts.statistics.polls += 1
+        try:
+            if source.endpoint is None:
+                await self._poll_channels(source)
+            else:
+                await self._poll_endpoint(source, source.endpoint)
+        except RealtimeError:
+            self._parts.statistics.failed_polls += 1
+            raise
+
+    async def _poll_endpoint(self, source: _Source, endpoint: Endpoint) -> None:
+        """Deliver the data of an endpoint as its event, if it has changed."""
+        answer = await self._get(source, self._parts.config.absolute(endpoint.url))
+        if answer is None:
+            return
+        digest = hashlib.sha256(json.dumps(answer.body, sort_keys=True).encode()).digest()
+        if digest != source.digest:
+            source.digest = digest
+            await self._deliver(endpoint.event, [answer.body])
+
+    async def _poll_channels(self, source: _Source) -> None:
+        """Deliver what the log of each wanted channel holds beyond the last event that arrived."""
+        more = True
+        while more:
+            query: list[tuple[str, str]] = []
+            for channel, position in self._parts.subscriptions.positions().items():
+                query.append(("channel", channel))
+                if position is not None:
+                    query.append(("position", f"{channel}:{position.epoch}:{position.offset}"))
+            if not query:
+                return
+            path = f"{self._parts.config.dialect.poll_path}?{urlencode(query)}"
+            answer = await self._get(source, self._parts.config.absolute(path))
+            if answer is None:
+                return
+            more = await self._take_channels(answer.body)
+
+    async def _take_channels(self, body: Any) -> bool:
+        """Deliver the events of an answer; return whether there are more to be fetched."""
+        channels = body.get("channels") if isinstance(body, dict) else None
+        if not isinstance(channels, dict):
+            raise ProtocolError("The polling endpoint's answer holds no channels; check `dialect`.")
+        more = False
+        for channel, stream in channels.items():
+            if not isinstance(stream, dict) or stream.get("ok") is not True:
+                _logger.warning("the server refuses to let channel %r be polled", channel)
+                continue
+            events = stream.get("events") or []
+            for event in events:
+                place = read_position({"epoch": stream.get("epoch"), "offset": event.get("offset")})
+                if place is None or self._parts.subscriptions.take_place(channel, place):
+                    await self._deliver(event["event"], [event.get("data")])
+            self._parts.subscriptions.resume_at(channel, stream)
+            more = more or (stream.get("more") is True and bool(events))
+        return more
+
+    async def _deliver(self, event: str, args: list[Any]) -> None:
+        dispatcher = self._parts.dispatcher
+        if dispatcher.is_congested:
+            await dispatcher.relieved()
+        dispatcher.post(Delivered(event, args))
+
+    async def _get(self, source: _Source, url: str) -> HttpAnswer | None:
+        """Fetch an address; ``None`` where nothing has changed. A refused token is renewed once."""
+        etag = source.etag[1] if source.etag[0] == url else None
+        own = self._parts.config.is_own_origin(url)
+        try:
+            answer = await self._parts.http.get(url, token=await bearer(self._parts, own=own), etag=etag)
+        except AuthenticationError:
+            if not (own and self._parts.tokens.can_refresh):
+                raise
+            self._parts.tokens.forget()
+            answer = await self._parts.http.get(url, token=await bearer(self._parts, own=own), etag=etag)
+        source.etag = (url, answer.etag)
+        return None if answer.status == _NOT_MODIFIED else answer
+
+
+async def bearer(parts: Components, *, own: bool) -> str | None:
+    """Return the token for a request; never for an address that is not the server's own."""
+    token = await parts.tokens.current() if own else None
+    return None if token is None else token.value

@@ -1,0 +1,82 @@
+"""FALLBACK: publish the outbox over HTTP, with the same ids as over the socket."""
+
+import asyncio
+from typing import Any, Final
+
+from realtime_fsm.engine.component import Components, Stay
+from realtime_fsm.engine.message import Message
+from realtime_fsm.engine.polling import bearer
+from realtime_fsm.engine.port import HttpAnswer
+from realtime_fsm.machine.errors import (
+    AuthenticationError,
+    RealtimeError,
+    ServerUnavailableError,
+    ServerUnreachableError,
+)
+from realtime_fsm.machine.table import Trigger
+
+_BATCH: Final = 50
+_SLOWEST: Final = 30.0
+"""Seconds between two tries at most, while publishing fails."""
+
+
+async def publishing(parts: Components, stay: Stay) -> None:
+    """Publish what waits, in order, batch by batch. Without an endpoint for it all waits for the socket."""
+    path = parts.config.dialect.publish_path
+    if path is None:
+        return
+    url = parts.config.absolute(path)
+    failures = 0
+    while True:
+        batch = await parts.sender.next_batch(_BATCH)
+        try:
+            await _publish(parts, url, batch)
+        except AuthenticationError as error:
+            stay.report(Trigger.POLLING_REFUSED, error=error)
+            return
+        except RealtimeError as error:
+            failures += 1
+            pause = min(2.0**failures * parts.random.uniform(0.5, 1.0), _SLOWEST)
+            parts.report(error)
+            await asyncio.sleep(max(pause, error.retry_after or 0.0))
+        else:
+            failures = 0
+
+
+async def _publish(parts: Components, url: str, batch: list[Message]) -> None:
+    """Publish one batch; every message of it is settled or given back, whatever happens."""
+    open_ = {message.receipt.message_id: message for message in batch}
+    arrived = True  # unless it is known that nothing did
+    try:
+        answer = await _post(parts, url, batch)
+        results = answer.body.get("results") if isinstance(answer.body, dict) else None
+        for result in results if isinstance(results, list) else ():
+            message = open_.pop(str(result.get("message_id")), None) if isinstance(result, dict) else None
+            if message is not None:
+                parts.sender.published(message, result)
+    except (ServerUnreachableError, ServerUnavailableError, AuthenticationError):
+        arrived = False
+        raise
+    finally:
+        parts.sender.unpublished(list(open_.values()), maybe_arrived=arrived)
+
+
+async def _post(parts: Components, url: str, batch: list[Message]) -> HttpAnswer:
+    body = {"messages": [_encoded(message) for message in batch]}
+    key = f"{batch[0].receipt.message_id}+{len(batch)}"
+    try:
+        return await parts.http.post(url, body, token=await bearer(parts, own=True), idempotency_key=key)
+    except AuthenticationError:
+        if not parts.tokens.can_refresh:
+            raise
+        parts.tokens.forget()
+        return await parts.http.post(url, body, token=await bearer(parts, own=True), idempotency_key=key)
+
+
+def _encoded(message: Message) -> dict[str, Any]:
+    body: dict[str, Any] = {"message_id": message.receipt.message_id, "event": message.event}
+    if len(message.args) == 1:
+        body["data"] = message.args[0]
+    else:
+        body["args"] = list(message.args)
+    return body

@@ -1,0 +1,71 @@
+"""What is done about an error, and who is told (SPEC A4)."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+from realtime_fsm.engine.statistics import Statistics
+from realtime_fsm.machine.errors import ErrorCategory, RealtimeError
+from realtime_fsm.machine.recovery import ConnectionIssue, Recovery, issue_for, recovery_for
+from realtime_fsm.machine.table import Severity
+
+_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
+
+_logger = logging.getLogger("realtime_fsm.recovery")
+
+
+class ErrorRecoveryStrategy:
+    """Classifies errors, counts them, and notifies the people who asked to be told.
+
+    What follows from an error for the connection is decided by the guards of the table; this says it in
+    words, and is where the fallback is switched by hand.
+
+    Args:
+        statistics: What it counts into.
+        force_fallback: Switches the fallback on.
+        release_fallback: Lets the socket come back.
+    """
+
+    def __init__(
+        self,
+        statistics: Statistics,
+        *,
+        force_fallback: Callable[[], bool],
+        release_fallback: Callable[[], bool],
+    ) -> None:
+        self._statistics = statistics
+        self._hooks: list[Callable[[ConnectionIssue], object]] = []
+        self.activate_fallback = force_fallback
+        self.deactivate_fallback = release_fallback
+        self.errors: Counter[ErrorCategory] = Counter()
+
+    def handle(self, error: RealtimeError) -> Recovery:
+        """Count an error, tell people, and return what is done about it."""
+        self.errors[error.category] += 1
+        self.notify_connection_issue(issue_for(error))
+        return recovery_for(error)
+
+    def on_connection_issue(self, hook: Callable[[ConnectionIssue], object]) -> Callable[[], None]:
+        """Call ``hook`` with every issue from now on; return a function that ends it."""
+        self._hooks.append(hook)
+
+        def remove() -> None:
+            if hook in self._hooks:
+                self._hooks.remove(hook)
+
+        return remove
+
+    def notify_connection_issue(self, issue: ConnectionIssue) -> None:
+        """Log an issue and tell the hooks, in the loop's next turn."""
+        _logger.log(_LEVELS[issue.severity], "%s", issue.message)
+        loop = asyncio.get_running_loop()
+        for hook in self._hooks:
+            loop.call_soon(self._call, hook, issue)
+
+    def _call(self, hook: Callable[[ConnectionIssue], object], issue: ConnectionIssue) -> None:
+        try:
+            hook(issue)
+        except Exception:
+            self._statistics.handler_errors += 1
+            _logger.exception("a connection issue hook raised")

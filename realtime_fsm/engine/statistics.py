@@ -1,0 +1,100 @@
+"""What the engine counts. Plain numbers, so that counting costs nothing; monitoring reads them."""
+
+from collections import Counter
+
+from attrs import define, field
+
+from realtime_fsm.machine.table import ConnectionStatus, Trigger
+
+
+@define(kw_only=True)
+class Latency:
+    """Round trips of probes: what is needed for an average and for the last one, in bounded memory.
+
+    Attributes:
+        last: Seconds, or ``None`` before the first.
+        total: Sum of all, seconds.
+        count: How many.
+    """
+
+    last: float | None = None
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, seconds: float) -> None:
+        """Count one round trip."""
+        self.last = seconds
+        self.total += seconds
+        self.count += 1
+
+    @property
+    def average(self) -> float | None:
+        """Mean of all round trips in seconds, or ``None`` before the first."""
+        return self.total / self.count if self.count else None
+
+
+@define(kw_only=True)
+class Statistics:
+    """Counters of one client since it was made. Only ever rise, but for the times.
+
+    Attributes:
+        changes: Transitions taken, by (source, trigger, destination).
+        attempts: Dials, probes for the socket included.
+        failed_attempts: Of them, the ones that failed.
+        connections: Times the connection became live.
+        losses: Times a live connection ended by itself.
+        connected_seconds: Time spent live, without the present connection.
+        connected_at: When the present connection became live, on the loop's clock; ``None`` while it is not.
+        last_connected_at: Wall-clock time of the last time it became live.
+        last_failure_at: Wall-clock time of the last failed attempt or loss.
+        last_failure_reason: Its words.
+        latency: Round trips of heartbeats.
+        heartbeats: Probes sent.
+        accepted: Messages taken by ``emit`` and ``call``.
+        sent: Messages handed to the network, repeats included.
+        resent: Of them, the repeats after a loss.
+        published: Messages published over HTTP.
+        settled: Messages by what became of them (value of ``Outcome``).
+        events: Events that arrived, over the socket or by polling.
+        dispatched: Events that reached at least one handler.
+        duplicates: Events that were dropped because they had arrived before.
+        gaps: Times that offsets of a channel did not follow one another.
+        handler_errors: Exceptions raised by handlers and callbacks of the user.
+        dropped: What else was dropped, by reason.
+        stale: Results, packets and timers of an older epoch that were dropped.
+        malformed: Frames that could not be decoded.
+        token_refreshes: Tokens fetched.
+        polls: HTTP polls made.
+        failed_polls: Of them, the ones that failed.
+        crashes: Activities that ended by an unexpected exception.
+    """
+
+    changes: Counter[tuple[ConnectionStatus, Trigger, ConnectionStatus]] = field(factory=Counter)
+    attempts: int = 0
+    failed_attempts: int = 0
+    connections: int = 0
+    losses: int = 0
+    connected_seconds: float = 0.0
+    connected_at: float | None = None
+    last_connected_at: float | None = None
+    last_failure_at: float | None = None
+    last_failure_reason: str | None = None
+    latency: Latency = field(factory=Latency)
+    heartbeats: int = 0
+    accepted: int = 0
+    sent: int = 0
+    resent: int = 0
+    published: int = 0
+    settled: Counter[str] = field(factory=Counter)
+    events: int = 0
+    dispatched: int = 0
+    duplicates: int = 0
+    gaps: int = 0
+    handler_errors: int = 0
+    dropped: Counter[str] = field(factory=Counter)
+    stale: int = 0
+    malformed: int = 0
+    token_refreshes: int = 0
+    polls: int = 0
+    failed_polls: int = 0
+    crashes: int = 0

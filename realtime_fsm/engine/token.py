@@ -1,0 +1,164 @@
+"""Tokens: fetched before they are needed, by one fetch at a time however many callers wait."""
+
+import asyncio
+import base64
+import binascii
+import inspect
+import json
+from typing import Final
+
+from realtime_fsm.engine.port import RandomSource, Token, TokenSource, WallClock
+from realtime_fsm.engine.statistics import Statistics
+from realtime_fsm.machine.errors import AuthenticationError, RealtimeError, TokenSourceError
+
+EARLIEST, LATEST = 0.7, 0.9
+"""A token is refreshed at a random point between these fractions of its life, so that a fleet spreads out."""
+
+_JWT_PARTS: Final = 3
+
+
+class TokenProvider:
+    """Gives the current token, and a new one when it is refused or about to expire.
+
+    Args:
+        source: Where tokens come from; ``None`` for a client without an identity.
+        statistics: What it counts into.
+        wall: The wall clock, in which expiries are given.
+        random: Spreads the refreshes.
+        timeout: Bound of one fetch, seconds.
+    """
+
+    def __init__(
+        self,
+        source: TokenSource | None,
+        *,
+        statistics: Statistics,
+        wall: WallClock,
+        random: RandomSource,
+        timeout: float,
+    ) -> None:
+        self._source = source
+        self._statistics = statistics
+        self._wall = wall
+        self._random = random
+        self._timeout = timeout
+        self._token: Token | None = None
+        self._refresh_at: float | None = None
+        self._flight: asyncio.Task[Token] | None = None
+
+    @property
+    def can_refresh(self) -> bool:
+        """Whether another token could be had: the source is not a fixed one."""
+        return callable(self._source)
+
+    @property
+    def refresh_in(self) -> float | None:
+        """Seconds until the token should be refreshed; ``None`` where its expiry is not known."""
+        return None if self._refresh_at is None else max(0.0, self._refresh_at - self._wall())
+
+    async def current(self) -> Token | None:
+        """Return a token that is fit to dial with.
+
+        One whose expiry is known is kept until it should be refreshed; others are fetched for every dial.
+
+        Raises:
+            TokenSourceError: If the source fails, or takes too long.
+            AuthenticationError: If it gives something that is not a token.
+        """
+        if self._source is None:
+            return None
+        if self._token is not None and self.refresh_in:
+            return self._token
+        return await self.refresh()
+
+    async def refresh(self) -> Token | None:
+        """Return a new token. Callers share one fetch; a cancelled caller leaves it to the others.
+
+        Raises:
+            TokenSourceError: If the source fails, or takes too long.
+            AuthenticationError: If it gives something that is not a token.
+        """
+        if self._source is None:
+            return None
+        if self._flight is None or self._flight.done():
+            self._flight = asyncio.create_task(self._fetch(self._source), name="realtime_fsm token")
+            self._flight.add_done_callback(_retrieve)
+        return await asyncio.shield(self._flight)
+
+    def forget(self) -> None:
+        """Do not use the present token again: it was refused."""
+        self._token = self._refresh_at = None
+
+    async def close(self) -> None:
+        """End a running fetch. The caller bounds it."""
+        if self._flight is not None and not self._flight.done():
+            self._flight.cancel()
+            await asyncio.wait({self._flight})
+
+    async def _fetch(self, source: TokenSource) -> Token:
+        try:
+            async with asyncio.timeout(self._timeout):
+                given = source() if callable(source) else source
+                if inspect.isawaitable(given):
+                    given = await given
+        except TimeoutError as error:
+            raise TokenSourceError(f"The token source gave nothing within {self._timeout} s.") from error
+        except RealtimeError:
+            raise
+        except Exception as error:
+            # Its words are not repeated: they may hold the secret that it failed with.
+            raise TokenSourceError(f"The token source raised {type(error).__name__}.") from error
+        token = _checked(given)
+        self._statistics.token_refreshes += 1
+        self._token, self._refresh_at = token, None
+        if token.expires_at is not None:
+            life = max(0.0, token.expires_at - self._wall())
+            self._refresh_at = self._wall() + life * self._random.uniform(EARLIEST, LATEST)
+        return token
+
+
+def _checked(given: object) -> Token:
+    """Return what a source gave as a ``Token``, with the expiry that a JWT tells of itself."""
+    token = given if isinstance(given, Token) else None
+    if isinstance(given, str):
+        token = Token(value=given, expires_at=jwt_expiry(given))
+    if token is None or not isinstance(token.value, str):
+        raise AuthenticationError(
+            f"The token source gave a {type(given).__name__}, not a token.",
+            remedy="It must return a string or a Token (or a coroutine of one).",
+        )
+    if not token.value or not token.value.isprintable() or " " in token.value:
+        raise AuthenticationError(
+            "The token source gave an empty token, or one with spaces or control characters.",
+            remedy="Return the bare token, without a prefix such as 'Bearer'.",
+        )
+    return token
+
+
+def jwt_expiry(value: str) -> float | None:
+    """Return the ``exp`` of a JSON Web Token, read without trust; ``None`` if it is not one.
+
+    Args:
+        value: The encoded token.
+
+    Returns:
+        Seconds since the Unix epoch.
+
+    Source:
+        RFC 7519, section 4.1.4.
+    """
+    parts = value.split(".")
+    if len(parts) != _JWT_PARTS:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        return None
+    expiry = claims.get("exp") if isinstance(claims, dict) else None
+    return float(expiry) if isinstance(expiry, (int, float)) and not isinstance(expiry, bool) else None
+
+
+def _retrieve(task: asyncio.Task[Token]) -> None:
+    """Look at the error, which all waiters have had: it must not be reported as lost when none waited."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,144 @@
+"""A frozen picture of how the connection fares (SPEC D1)."""
+
+from collections.abc import Callable, Mapping
+
+from attrs import frozen
+
+from realtime_fsm.engine.sender import Sender
+from realtime_fsm.engine.statistics import Statistics
+from realtime_fsm.machine.delivery import Outcome
+from realtime_fsm.machine.table import ConnectionStatus
+
+
+@frozen(kw_only=True)
+class ConnectionMetrics:
+    """A picture of one client, taken when ``metrics`` was read. Times are seconds, instants Unix time.
+
+    Attributes:
+        status: The state.
+        uptime: Seconds that the present connection has lasted; 0 while there is none.
+        connected_seconds: Seconds spent connected altogether.
+        total_connections: Times the connection became live.
+        failed_connections: Attempts that failed.
+        attempts: Attempts made.
+        losses: Times a live connection ended by itself.
+        average_latency: Mean round trip of the heartbeats, or ``None`` before the first.
+        last_latency: The last one.
+        last_connected_at: When it last became live.
+        last_failure_at: When an attempt last failed or the connection was last lost.
+        last_failure_reason: Why.
+        messages_accepted: Taken by ``emit`` and ``call``.
+        messages_delivered: Sent without, or with, the acknowledgement that was asked for.
+        messages_waiting: In the outbox, the ones in flight included.
+        messages_in_flight: Sent and not acknowledged yet.
+        messages_resent: Repeats after a loss.
+        messages_published: Published over HTTP.
+        messages_by_outcome: What became of messages, by the value of ``Outcome``.
+        outbox_bytes: Bytes in the outbox.
+        events_received: Over the socket or by polling.
+        events_dispatched: Handed to at least one handler.
+        events_pending: Waiting for their handlers.
+        duplicates_dropped: Events that had arrived before.
+        gaps: Times that events of a channel were missed.
+        handler_errors: Raised by handlers and callbacks.
+        malformed_frames: That could not be decoded.
+        stale_dropped: Results, packets and timers of an older epoch.
+        dropped: What else was dropped, by reason.
+        token_refreshes: Tokens fetched.
+        polls: HTTP polls made.
+        failed_polls: Of them, the ones that failed.
+        activity_crashes: Activities that ended by a bug.
+        transitions: Transitions taken, by ``"source trigger destination"``.
+    """
+
+    status: ConnectionStatus
+    uptime: float
+    connected_seconds: float
+    total_connections: int
+    failed_connections: int
+    attempts: int
+    losses: int
+    average_latency: float | None
+    last_latency: float | None
+    last_connected_at: float | None
+    last_failure_at: float | None
+    last_failure_reason: str | None
+    messages_accepted: int
+    messages_delivered: int
+    messages_waiting: int
+    messages_in_flight: int
+    messages_resent: int
+    messages_published: int
+    messages_by_outcome: Mapping[str, int]
+    outbox_bytes: int
+    events_received: int
+    events_dispatched: int
+    events_pending: int
+    duplicates_dropped: int
+    gaps: int
+    handler_errors: int
+    malformed_frames: int
+    stale_dropped: int
+    dropped: Mapping[str, int]
+    token_refreshes: int
+    polls: int
+    failed_polls: int
+    activity_crashes: int
+    transitions: Mapping[str, int]
+
+
+def measure(
+    statistics: Statistics,
+    *,
+    status: ConnectionStatus,
+    sender: Sender,
+    pending: int,
+    time: Callable[[], float],
+) -> ConnectionMetrics:
+    """Take the picture.
+
+    Args:
+        statistics: What the engine counted.
+        status: The state.
+        sender: Messages on their way out.
+        pending: Events waiting for their handlers.
+        time: The loop's clock.
+    """
+    uptime = 0.0 if statistics.connected_at is None else time() - statistics.connected_at
+    settled = dict(statistics.settled)
+    return ConnectionMetrics(
+        status=status,
+        uptime=uptime,
+        connected_seconds=statistics.connected_seconds + uptime,
+        total_connections=statistics.connections,
+        failed_connections=statistics.failed_attempts,
+        attempts=statistics.attempts,
+        losses=statistics.losses,
+        average_latency=statistics.latency.average,
+        last_latency=statistics.latency.last,
+        last_connected_at=statistics.last_connected_at,
+        last_failure_at=statistics.last_failure_at,
+        last_failure_reason=statistics.last_failure_reason,
+        messages_accepted=statistics.accepted,
+        messages_delivered=sum(settled.get(o.value, 0) for o in Outcome if o.is_delivered),
+        messages_waiting=len(sender.outbox),
+        messages_in_flight=sender.in_flight_count,
+        messages_resent=statistics.resent,
+        messages_published=statistics.published,
+        messages_by_outcome=settled,
+        outbox_bytes=sender.outbox.size_bytes,
+        events_received=statistics.events,
+        events_dispatched=statistics.dispatched,
+        events_pending=pending,
+        duplicates_dropped=statistics.duplicates,
+        gaps=statistics.gaps,
+        handler_errors=statistics.handler_errors,
+        malformed_frames=statistics.malformed,
+        stale_dropped=statistics.stale,
+        dropped=dict(statistics.dropped),
+        token_refreshes=statistics.token_refreshes,
+        polls=statistics.polls,
+        failed_polls=statistics.failed_polls,
+        activity_crashes=statistics.crashes,
+        transitions={f"{s} {t} {d}": n for (s, t, d), n in statistics.changes.items()},
+    )

@@ -1,0 +1,475 @@
+"""``RealtimeService``: the single point of entry, and the only place that wires the parts together."""
+
+import asyncio
+import logging
+import random as random_module
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar, overload
+
+from realtime_fsm.engine.component import Components
+from realtime_fsm.engine.composer import Composer
+from realtime_fsm.engine.dispatcher import Dispatcher, Event, Handler
+from realtime_fsm.engine.manager import ConnectionManager
+from realtime_fsm.engine.message import Receipt
+from realtime_fsm.engine.payload import check_event_name, encode
+from realtime_fsm.engine.port import HttpClient, RandomSource, TokenSource, TransportFactory, WallClock
+from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
+from realtime_fsm.engine.sender import Sender
+from realtime_fsm.engine.statistics import Statistics
+from realtime_fsm.engine.status import ConnectionStatusManager
+from realtime_fsm.engine.stream import Stream
+from realtime_fsm.engine.subscription import BOOKING_PREFIX, Subscriptions, check_names
+from realtime_fsm.engine.token import TokenProvider
+from realtime_fsm.machine.backoff import ExponentialBackoff
+from realtime_fsm.machine.config import RealtimeConfig
+from realtime_fsm.machine.connection_machine import ConnectionMachine
+from realtime_fsm.machine.delivery import Delivery
+from realtime_fsm.machine.errors import (
+    CallTimeoutError,
+    ClosedError,
+    ConfigurationError,
+    RealtimeError,
+)
+from realtime_fsm.machine.record import StatusChange
+from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Trigger
+from realtime_fsm.monitoring.health import Health, examine
+from realtime_fsm.monitoring.metrics import ConnectionMetrics, measure
+
+H = TypeVar("H", bound=Handler)
+
+_LOG_LEVELS: Final = {
+    "error": logging.ERROR,
+    "warn": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+}
+_STUCK_AFTER: Final = 30.0
+
+_root_logger = logging.getLogger("realtime_fsm")
+
+
+class RealtimeService:
+    """A Socket.IO connection that stays alive, with polling as its fallback.
+
+    ::
+
+        async with RealtimeService(config, token=fetch_token) as realtime:
+            @realtime.on("booking_updated")
+            async def updated(data): ...
+
+            await realtime.subscribe(["bookings"])
+            receipt = await realtime.emit("note", {"text": "hi"})
+            await receipt
+
+    It belongs to the event loop on which it is used, and is not thread-safe.
+
+    Args:
+        config: By default ``RealtimeConfig.from_env()``.
+        token: A string, a ``Token``, or a callable or coroutine function that gives one.
+        transport_factory: Makes the transports; by default over python-socketio.
+        http: The HTTP side of the fallback; by default over aiohttp.
+        random: Source of all jitter; by default the system's.
+        wall: The wall clock; by default ``time.time``.
+    """
+
+    def __init__(
+        self,
+        config: RealtimeConfig | None = None,
+        *,
+        token: TokenSource | None = None,
+        transport_factory: TransportFactory | None = None,
+        http: HttpClient | None = None,
+        random: RandomSource | None = None,
+        wall: WallClock = time.time,
+    ) -> None:
+        self.config = RealtimeConfig.from_env() if config is None else config
+        self._token = token
+        self._given = (transport_factory, http)
+        self._random = random_module.SystemRandom() if random is None else random
+        self._wall = wall
+        self._composer = Composer(self.config)
+        self._statistics = Statistics()
+        self.connection_status = ConnectionStatusManager(self._statistics)
+        self.recovery = ErrorRecoveryStrategy(
+            self._statistics, force_fallback=self.force_fallback, release_fallback=self.release_fallback
+        )
+        self._dispatcher = Dispatcher(
+            statistics=self._statistics,
+            limit=self.config.max_pending_events,
+            on_error=self._handler_failed,
+        )
+        self._subscriptions = Subscriptions(self.config, self._statistics, self._report)
+        self._sender = Sender(config=self.config, statistics=self._statistics, time=_loop_time)
+        self._manager: ConnectionManager | None = None
+        self._parts: Components | None = None
+        self.debug_mode(self.config.debug_mode)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.connect()
+        except RealtimeError:
+            await self.disconnect(drain=False)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # An exception is on its way out: it must not wait for a slow server.
+        await self.disconnect(drain=kind is None)
+
+    # Life cycle.
+
+    async def connect(self) -> ConnectionStatus:
+        """Begin to connect, and wait until the first attempt is decided.
+
+        An attempt that fails for a reason that may pass leaves the client retrying in the background:
+        ``emit`` and ``subscribe`` work all the while. Calling it again while it is active changes nothing.
+
+        Returns:
+            The status: CONNECTED, RECONNECTING or FALLBACK.
+
+        Raises:
+            RealtimeError: Why it gave up: the server refused the identity, or retrying is switched off. The
+                status is FAILED then, and ``retry_now()`` tries again.
+        """
+        begun_here = self._manager is None
+        manager = self._manager or self._start()
+        changes = self.connection_status.changes()
+        try:
+            manager.fire(Trigger.CONNECT)
+            if not manager.is_settled:
+                async for _ in changes:
+                    if manager.is_settled:
+                        break
+        except asyncio.CancelledError:
+            if begun_here:
+                await self.disconnect(drain=False)
+            raise
+        error = manager.resting_error
+        if error is not None:
+            raise error
+        return manager.status
+
+    async def wait_for(
+        self,
+        *statuses: ConnectionStatus,
+        timeout: float | None = None,  # noqa: ASYNC109 - a bound is what callers want
+    ) -> ConnectionStatus:
+        """Wait until the status is one of these; return it.
+
+        Args:
+            statuses: By default CONNECTED.
+            timeout: Seconds; ``None`` waits for as long as it takes, or until the client disconnects.
+
+        Raises:
+            TimeoutError: If it has not come to that in time.
+            ClosedError: If the client was disconnected meanwhile.
+        """
+        wanted = statuses or (ConnectionStatus.CONNECTED,)
+        changes = self.connection_status.changes()
+        async with asyncio.timeout(timeout):
+            while self.status not in wanted:
+                if await anext(changes, None) is None:
+                    raise ClosedError(f"It was disconnected while {', '.join(wanted)} was waited for.")
+        return self.status
+
+    async def disconnect(self, *, drain: bool = True) -> tuple[Receipt, ...]:
+        """Close everything within ``close_timeout``; safe to call twice, and from a handler.
+
+        Args:
+            drain: While connected, first send what waits, and wait for the acknowledgements, in half of
+                that time.
+
+        Returns:
+            Receipts of the messages that could not be delivered; awaiting one raises ``DeliveryError``.
+        """
+        manager, parts = self._manager, self._parts
+        if manager is None or parts is None:
+            return ()
+        if drain and manager.traits.sends:
+            await self._drain(self.config.close_timeout / 2)
+        self._manager = self._parts = None
+        try:
+            await manager.close()
+        finally:
+            left = self._sender.abandon(reason="the client was disconnected")
+            self.connection_status.end_streams()
+            await self._close_part("the running handler", self._dispatcher.close())
+            await self._close_part("the token source", parts.tokens.close())
+            await self._close_part("the HTTP client", parts.http.close())
+        return tuple(message.receipt for message in left)
+
+    # Events.
+
+    @overload
+    def on(self, event: str) -> Callable[[H], H]: ...
+    @overload
+    def on(self, event: str, handler: H) -> H: ...
+    def on(self, event: str, handler: H | None = None) -> H | Callable[[H], H]:
+        """Handle an event; as a decorator, or with the handler given.
+
+        Handlers run one at a time, in the order of the events on the wire. What one returns answers the
+        server, where it asked. What one raises is logged and counted, and disturbs nothing.
+
+        Args:
+            event: Its name.
+            handler: A function or coroutine function of the event's arguments.
+
+        Raises:
+            InvalidArgumentError: If the name is empty or reserved.
+        """
+        check_event_name(event)
+        if handler is None:
+            return lambda given: self.on(event, given)
+        self._dispatcher.on(event, handler)
+        return handler
+
+    def off(self, event: str, handler: Handler | None = None) -> int:
+        """Stop handling an event, with one handler or all; return how many were removed."""
+        return self._dispatcher.off(check_event_name(event), handler)
+
+    def events(self, event: str) -> Stream[Event]:
+        """Return a stream of the events of one name from now on: ``async for event in ...: event.data``.
+
+        It ends when the client disconnects. A reader that falls more than ``max_pending_events`` behind gets
+        ``LaggedError``; it never holds the other handlers up.
+        """
+        return self._dispatcher.events(check_event_name(event))
+
+    def changes(self) -> Stream[StatusChange]:
+        """Return a stream of every ``StatusChange`` from now on, none skipped. Ends with the disconnect."""
+        return self.connection_status.changes()
+
+    # Messages.
+
+    async def emit(self, event: str, data: Any = None, *, delivery: Delivery | None = None) -> Receipt:
+        """Accept a message for the server.
+
+        Args:
+            event: Its name.
+            data: JSON, or bytes within it; a tuple is several arguments, ``None`` is none.
+            delivery: What is promised; by default ``config.default_delivery``.
+
+        Returns:
+            Its receipt. Accepted is not delivered: await the receipt for that.
+
+        Raises:
+            InvalidArgumentError: If it cannot be sent, ever. Nothing was accepted.
+            OutboxFullError: If there is no room. Nothing was accepted.
+            UnsupportedDeliveryError: If the delivery is not offered. Nothing was accepted.
+        """
+        message = self._composer.compose(event, data, delivery)
+        if not self._sender.submit(message):
+            await asyncio.sleep(0)  # a loop of emits must not starve the writer that makes room
+        return message.receipt
+
+    async def call(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        timeout: float = 60.0,  # noqa: ASYNC109 - it also decides what becomes of the message
+        delivery: Delivery = Delivery.AT_LEAST_ONCE,
+    ) -> Any:
+        """Send a message and return the server's answer; a reconnect in between does not matter.
+
+        Args:
+            event: Its name.
+            data: As for ``emit``.
+            timeout: Seconds, reconnecting included.
+            delivery: ``AT_LEAST_ONCE`` asks again after a loss; with ``AT_MOST_ONCE`` a loss ends the call
+                at once.
+
+        Raises:
+            CallTimeoutError: If no answer came in time.
+            DeliveryError: If the message was lost or refused.
+        """
+        message = self._composer.compose(event, data, delivery, wants_ack=True)
+        self._sender.submit(message)
+        try:
+            async with asyncio.timeout(timeout):
+                return await message.receipt
+        except TimeoutError:
+            reason = f"its call gave up after {timeout} s"
+            raise CallTimeoutError(f"No answer to {event!r} within {timeout} s.") from None
+        except asyncio.CancelledError:
+            reason = "its call was cancelled"
+            raise
+        finally:
+            if not message.receipt.is_settled:
+                self._sender.withdraw(message, reason=reason)
+
+    # Subscriptions.
+
+    async def subscribe(self, channels: Iterable[str]) -> None:
+        """Subscribe to channels. Remembered, and repeated on every connection.
+
+        On a live connection it waits for the server's consent where the dialect gives one; offline it
+        returns at once.
+
+        Raises:
+            InvalidArgumentError: If a name is blank.
+            SubscriptionRefusedError: If the server refused one; the others are subscribed.
+        """
+        names = check_names(channels, what="channels")
+        self._subscriptions.want(names)
+        await self._ask(names)
+
+    async def unsubscribe(self, channels: Iterable[str]) -> None:
+        """Forget channels, and tell the server where it is there."""
+        forgotten = self._subscriptions.forget(check_names(channels, what="channels"))
+        link = None if self._manager is None else self._manager.link
+        if forgotten and link is not None:
+            await self._subscriptions.drop(link, forgotten)
+
+    async def monitor_bookings(self, booking_ids: Iterable[str]) -> None:
+        """Subscribe to what happens to bookings. As ``subscribe``; their channels are ``booking:<id>``."""
+        names = check_names(booking_ids, what="booking_ids")
+        self._subscriptions.want(names, bookings=True)
+        await self._ask([BOOKING_PREFIX + name for name in names])
+
+    # What an operator asks and does.
+
+    @property
+    def status(self) -> ConnectionStatus:
+        """The state of the connection."""
+        return ConnectionStatus.DISCONNECTED if self._manager is None else self._manager.status
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the socket is live."""
+        return TRAITS[self.status].sends
+
+    @property
+    def metrics(self) -> ConnectionMetrics:
+        """A frozen picture of how the connection fares."""
+        return measure(
+            self._statistics,
+            status=self.status,
+            sender=self._sender,
+            pending=len(self._dispatcher),
+            time=_loop_time,
+        )
+
+    def health(self) -> Health:
+        """Examine the client, as a health check would."""
+        return examine(
+            self.status,
+            self.connection_status.last,
+            self._dispatcher,
+            time=_loop_time,
+            patience=_STUCK_AFTER,
+        )
+
+    def retry_now(self) -> bool:
+        """Try to connect now instead of later; return whether there was a wait to be ended (SPEC C4)."""
+        return self._manager is not None and self._manager.retry_now()
+
+    def force_fallback(self) -> bool:
+        """Give the socket up and poll, until ``release_fallback`` (SPEC C3).
+
+        Raises:
+            ConfigurationError: If there is nothing to poll.
+            IllegalTransitionError: If it is not connected at all.
+        """
+        if not self.config.can_poll:
+            raise ConfigurationError(
+                "fallback_endpoints=() gives nothing to poll: set it, or a dialect with a poll_path"
+            )
+        return self._fire(Trigger.FORCE_FALLBACK)
+
+    def release_fallback(self) -> bool:
+        """Let a forced fallback look for the socket again; return whether there was one."""
+        return self._fire(Trigger.RELEASE_FALLBACK)
+
+    def debug_mode(self, enabled: bool) -> None:
+        """Log everything, or go back to ``log_level``; at run time, for the whole process (SPEC D2)."""
+        _root_logger.setLevel(logging.DEBUG if enabled else _LOG_LEVELS[self.config.log_level])
+
+    # Inside.
+
+    def _start(self) -> ConnectionManager:
+        """Wire the parts for a stay on the running loop."""
+        factory, http = self._given
+        if factory is None:
+            from realtime_fsm.adapters.socketio_transport import SocketIOTransportFactory  # noqa: PLC0415
+
+            factory = SocketIOTransportFactory(self.config)
+        if http is None:
+            from realtime_fsm.adapters.aiohttp_client import AiohttpClient  # noqa: PLC0415
+
+            http = AiohttpClient(self.config)
+        beat = self.config.dialect.heartbeat_event
+        self._parts = Components(
+            config=self.config,
+            transport_factory=factory,
+            http=http,
+            random=self._random,
+            wall=self._wall,
+            statistics=self._statistics,
+            tokens=TokenProvider(
+                self._token,
+                statistics=self._statistics,
+                wall=self._wall,
+                random=self._random,
+                timeout=self.config.connection_timeout,
+            ),
+            sender=self._sender,
+            subscriptions=self._subscriptions,
+            dispatcher=self._dispatcher,
+            status=self.connection_status,
+            backoff=ExponentialBackoff(
+                random=self._random, limits=self.config.backoff_limits, strategy=self.config.backoff
+            ),
+            report=self._report,
+            heartbeat=None
+            if beat is None
+            else encode([beat], what="The heartbeat", max_bytes=self.config.max_message_bytes),
+        )
+        self._manager = ConnectionManager(self._parts)
+        self._dispatcher.start()
+        return self._manager
+
+    def _fire(self, trigger: Trigger) -> bool:
+        """Fire a trigger of the user; while nothing runs, a fresh machine says what it thinks of it."""
+        return ConnectionMachine().fire(trigger) if self._manager is None else self._manager.fire(trigger)
+
+    async def _ask(self, channels: list[str]) -> None:
+        link = None if self._manager is None else self._manager.link
+        if link is None:
+            return
+        await self._subscriptions.ask(link)
+        if (refused := self._subscriptions.refusals(channels)) is not None:
+            raise refused
+
+    async def _close_part(self, what: str, closing: Awaitable[None]) -> None:
+        try:
+            async with asyncio.timeout(self.config.close_timeout):
+                await closing
+        except TimeoutError:
+            _root_logger.error("%s did not end within %s s", what, self.config.close_timeout)  # noqa: TRY400
+
+    async def _drain(self, limit: float) -> None:
+        """Wait until the outbox is empty, the connection is lost, or the time is up."""
+        try:
+            async with asyncio.timeout(limit):
+                await self._sender.drained()
+        except TimeoutError:
+            _root_logger.warning("%d messages were not delivered in time", len(self._sender.outbox))
+
+    def _report(self, error: RealtimeError) -> None:
+        self.recovery.handle(error)
+
+    def _handler_failed(self, event: str, error: BaseException) -> None:
+        if self._manager is not None:
+            self._manager.report_handler_error(event, error)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
