@@ -100,7 +100,7 @@ class RealtimeService:
             limit=self.config.max_pending_events,
             on_error=self._handler_failed,
         )
-        self._subscriptions = Subscriptions(self.config, self._statistics, self._report)
+        self._subscriptions = Subscriptions(self.config, self._statistics, self.recovery)
         self._sender = Sender(config=self.config, statistics=self._statistics, time=_loop_time)
         self._manager: ConnectionManager | None = None
         self._parts: Components | None = None
@@ -151,9 +151,8 @@ class RealtimeService:
             if begun_here:
                 await self.disconnect(drain=False)
             raise
-        error = manager.resting_error
-        if error is not None:
-            raise error
+        if self.gave_up is not None:
+            raise self.gave_up
         return manager.status
 
     async def wait_for(
@@ -347,6 +346,11 @@ class RealtimeService:
         return TRAITS[self.status].sends
 
     @property
+    def gave_up(self) -> RealtimeError | None:
+        """Why nothing is tried any more by itself; ``None`` while something is."""
+        return None if self._manager is None else self._manager.resting_error
+
+    @property
     def metrics(self) -> ConnectionMetrics:
         """A frozen picture of how the connection fares."""
         return measure(
@@ -427,7 +431,7 @@ class RealtimeService:
             backoff=ExponentialBackoff(
                 random=self._random, limits=self.config.backoff_limits, strategy=self.config.backoff
             ),
-            report=self._report,
+            recovery=self.recovery,
             heartbeat=None
             if beat is None
             else encode([beat], what="The heartbeat", max_bytes=self.config.max_message_bytes),
@@ -462,9 +466,6 @@ class RealtimeService:
                 await self._sender.drained()
         except TimeoutError:
             _root_logger.warning("%d messages were not delivered in time", len(self._sender.outbox))
-
-    def _report(self, error: RealtimeError) -> None:
-        self.recovery.handle(error)
 
     def _handler_failed(self, event: str, error: BaseException) -> None:
         if self._manager is not None:

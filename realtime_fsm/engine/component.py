@@ -9,6 +9,7 @@ from realtime_fsm.engine.dispatcher import Dispatcher
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.payload import Payload
 from realtime_fsm.engine.port import HttpClient, RandomSource, TransportFactory, WallClock
+from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
 from realtime_fsm.engine.sender import Sender
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.status import ConnectionStatusManager
@@ -38,7 +39,7 @@ class Components:
         dispatcher: Events on their way to the handlers.
         status: Who is told about the status.
         backoff: How long to wait between attempts.
-        report: Told of errors that do not end the connection.
+        recovery: Told of every error.
         heartbeat: The encoded heartbeat event, or ``None`` where the dialect has none.
     """
 
@@ -54,7 +55,7 @@ class Components:
     dispatcher: Dispatcher
     status: ConnectionStatusManager
     backoff: ExponentialBackoff
-    report: Callable[[RealtimeError], None]
+    recovery: ErrorRecoveryStrategy
     heartbeat: Payload | None = None
 
 

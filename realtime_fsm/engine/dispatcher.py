@@ -198,10 +198,10 @@ class Dispatcher:
 
     def _handlers_of(self, event: Delivered) -> list[Callable[[], Any]]:
         """Return what is to be called for an event, with its arguments."""
-        own = [partial(handler, *event.args) for handler in self._handlers.get(event.name, ())]
-        if ANY_EVENT not in self._handlers:
-            return own
-        return own + [partial(h, event.name, *event.args) for h in self._handlers[ANY_EVENT]]
+        return [
+            *(partial(handler, *event.args) for handler in self._handlers.get(event.name, ())),
+            *(partial(handler, event.name, *event.args) for handler in self._handlers.get(ANY_EVENT, ())),
+        ]
 
     def _failed(self, event: str, error: BaseException) -> None:
         self._statistics.handler_errors += 1

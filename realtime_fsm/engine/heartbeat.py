@@ -49,7 +49,7 @@ def _next_probe_at(parts: Components, link: Link, probe: Probe) -> float:
 
 def _report_unacknowledged(parts: Components, probe: Probe) -> None:
     for message in parts.sender.report_unacknowledged(probe.sent_at):
-        parts.report(
+        parts.recovery.handle(
             DeliveryError(
                 f"The server did not acknowledge message {message.receipt.message_id} ({message.event!r}).",
                 outcome=message.receipt.outcome.value,

@@ -33,8 +33,8 @@ from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.table import TRAITS, Activity, ConnectionStatus, Severity, Traits, Trigger
 
 _EARLIEST_RETRY: Final = 0.1
-"""Least pause before the first reconnect, as a fraction of ``first_retry_within``: a server that is to recover
-the session needs a moment to notice the loss and store it."""
+"""Least pause before the first reconnect, as a fraction of ``first_retry_within``: a server that is to
+recover the session needs a moment to notice the loss and store it."""
 
 _RETRY_AFTER_SPREAD: Final = 0.2
 """A server's ``Retry-After`` is stretched by up to this fraction, or all its clients come back at once."""
@@ -197,7 +197,7 @@ class ConnectionManager:
 
     def link_malformed(self, error: RealtimeError) -> None:
         """Report it."""
-        self._parts.report(error)
+        self._parts.recovery.handle(error)
 
     def link_lost(self, link: Link, error: RealtimeError) -> None:
         """Report the loss, if the link is the live one."""
@@ -314,13 +314,13 @@ class ConnectionManager:
             "%s -> %s: %s",
             change.previous,
             status,
-            change.reason,
+            change.reason if change.error is None else f"{_REASONS[change.trigger]}: {change.error}",
             extra={"epoch": change.epoch, "attempt": change.attempt, "retry_in": change.retry_in},
         )
         known = self._parts.status.last
         self._parts.status.set(change)
         if change.error is not None and (known is None or known.error is not change.error):
-            self._parts.report(change.error)
+            self._parts.recovery.handle(change.error, log=False)  # the line above has said it
 
     async def _run(self, activity: Activity, stay: Stay, before: frozenset[asyncio.Task[None]]) -> None:
         """Run one activity after all of the states before have ended; make a crash of it a trigger."""
@@ -337,7 +337,7 @@ class ConnectionManager:
             error.__cause__ = failure
             trigger = TRAITS[stay.change.current].on_crash
             if trigger is None:
-                self._parts.report(error)
+                self._parts.recovery.handle(error)
             else:
                 stay.report(trigger, error=error)
 
@@ -385,13 +385,13 @@ class ConnectionManager:
         try:
             payload = encode(args, what=what, max_bytes=self._parts.config.max_message_bytes)
         except InvalidArgumentError as error:
-            self._parts.report(error)
+            self._parts.recovery.handle(error)
             return
         link.answer(ack_id, payload)
 
     def report_handler_error(self, event: str, error: BaseException) -> None:
         """Report what a handler of the user raised. The connection is not affected."""
-        self._parts.report(
+        self._parts.recovery.handle(
             ApplicationError(
                 f"A handler of {event!r} raised {type(error).__name__}.", remedy="See the log for where."
             )

@@ -93,7 +93,7 @@ class FallbackPollingService:
                 source.failures += 1
                 pause *= min(2**source.failures, _SLOWEST)
                 pause = max(pause, error.retry_after or 0.0)
-                self._parts.report(error)
+                self._parts.recovery.handle(error)
             else:
                 source.failures = 0
             await asyncio.sleep(pause * random.uniform(1 - _SPREAD, 1 + _SPREAD))

@@ -37,7 +37,7 @@ async def publishing(parts: Components, stay: Stay) -> None:
         except RealtimeError as error:
             failures += 1
             pause = min(2.0**failures * parts.random.uniform(0.5, 1.0), _SLOWEST)
-            parts.report(error)
+            parts.recovery.handle(error)
             await asyncio.sleep(max(pause, error.retry_after or 0.0))
         else:
             failures = 0

@@ -40,10 +40,13 @@ class ErrorRecoveryStrategy:
         self.deactivate_fallback = release_fallback
         self.errors: Counter[ErrorCategory] = Counter()
 
-    def handle(self, error: RealtimeError) -> Recovery:
+    def handle(self, error: RealtimeError, *, log: bool = True) -> Recovery:
         """Count an error, tell people, and return what is done about it."""
+        issue = issue_for(error)
         self.errors[error.category] += 1
-        self.notify_connection_issue(issue_for(error))
+        if log:
+            _logger.log(_LEVELS[issue.severity], "%s", issue.message)
+        self.notify_connection_issue(issue)
         return recovery_for(error)
 
     def on_connection_issue(self, hook: Callable[[ConnectionIssue], object]) -> Callable[[], None]:
@@ -57,8 +60,7 @@ class ErrorRecoveryStrategy:
         return remove
 
     def notify_connection_issue(self, issue: ConnectionIssue) -> None:
-        """Log an issue and tell the hooks, in the loop's next turn."""
-        _logger.log(_LEVELS[issue.severity], "%s", issue.message)
+        """Tell the hooks, in the loop's next turn."""
         loop = asyncio.get_running_loop()
         for hook in self._hooks:
             loop.call_soon(self._call, hook, issue)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any, Final
 
@@ -11,12 +11,12 @@ from attrs import define, field, frozen
 from realtime_fsm.engine.answer import refusal_text
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.payload import encode
+from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import (
     ConnectionLostError,
     InvalidArgumentError,
-    RealtimeError,
     SubscriptionRefusedError,
 )
 
@@ -74,12 +74,12 @@ class Subscriptions:
     Attributes:
         config: The dialect's names, and the time-out of a confirmation.
         statistics: What it counts into.
-        report: Told of what could not be subscribed.
+        recovery: Told of what could not be subscribed.
     """
 
     config: RealtimeConfig
     statistics: Statistics
-    report: Callable[[RealtimeError], None]
+    recovery: ErrorRecoveryStrategy
     _wanted: dict[str, Subscription] = field(factory=dict, init=False)
 
     def __iter__(self) -> Iterator[Subscription]:
@@ -130,7 +130,7 @@ class Subscriptions:
         except ConnectionLostError:
             return  # the next connection does not ask for them any more
         except TimeoutError:
-            self.report(
+            self.recovery.handle(
                 SubscriptionRefusedError("The server did not answer the unsubscribe request in time.")
             )
 
@@ -198,7 +198,9 @@ class Subscriptions:
         except TimeoutError:
             for subscription in subscriptions:
                 subscription.state = SubscriptionState.WANTED
-            self.report(SubscriptionRefusedError(f"The server did not answer the {event} request in time."))
+            self.recovery.handle(
+                SubscriptionRefusedError(f"The server did not answer the {event} request in time.")
+            )
             return
         for subscription in subscriptions:
             self._confirm(subscription, answer)
@@ -223,7 +225,7 @@ class Subscriptions:
             return
         subscription.state = SubscriptionState.REFUSED
         subscription.reason = refusal_text(verdict.get("error") if isinstance(verdict, dict) else None)
-        self.report(
+        self.recovery.handle(
             SubscriptionRefusedError(f"The server refused {subscription.channel!r}: {subscription.reason}.")
         )
 

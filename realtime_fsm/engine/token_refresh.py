@@ -27,7 +27,7 @@ async def token_refresh(parts: Components, stay: Stay) -> None:
         try:
             token = await parts.tokens.refresh()
         except RealtimeError as error:
-            parts.report(error)
+            parts.recovery.handle(error)
             continue
         _logger.debug("the token was refreshed")
         if token is not None and stay.link is not None:
@@ -47,7 +47,7 @@ async def _reauthenticate(parts: Components, link: Link, token: Token) -> None:
         return  # the new token is used at the next connect
     answer = args[0] if args else None
     if isinstance(answer, dict) and answer.get("ok") is False:
-        parts.report(
+        parts.recovery.handle(
             AuthenticationError(
                 f"The server refused the refreshed token: {refusal_text(answer.get('error'))}."
             )

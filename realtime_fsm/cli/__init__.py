@@ -1,0 +1,205 @@
+"""The command line: ``realtime-fsm demo | listen | serve | diagram``.
+
+Each command imports what it needs only when it runs: ``--help`` and ``diagram`` never load the network
+libraries.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.machine.errors import MissingExtraError, RealtimeError
+
+_DESCRIPTION: Final = """\
+Keeps a Socket.IO connection alive, and the data flowing by HTTP polling when it cannot.
+"""
+_EPILOG: Final = """\
+examples:
+  realtime-fsm demo                                  watch a client survive real faults (about 30 s)
+  realtime-fsm listen http://localhost:3001          print status changes and events until Ctrl-C
+  realtime-fsm diagram --format mermaid              draw the state machine
+  realtime-fsm serve --port 3001                     start the reference backend
+
+exit codes:
+  0 all is well   1 the command failed   2 wrong usage   3 unreachable   4 refused
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code. Errors of the library are one line on stderr."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        code: int = parsed.run(parsed)
+    except MissingExtraError as error:
+        sys.stderr.write(f"realtime-fsm: {error}\n")
+        return EXIT_USAGE
+    except RealtimeError as error:
+        sys.stderr.write(f"realtime-fsm: {error}\n")
+        return EXIT_USAGE if isinstance(error, ValueError) else EXIT_FAILED
+    except BrokenPipeError:  # `realtime-fsm listen ... | head`
+        sys.stderr.close()
+        return EXIT_OK
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="realtime-fsm",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_listen(commands)
+    _add_diagram(commands)
+    _add_serve(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """``--version``, read from the installed package only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        parser.exit(message=f"realtime-fsm {version('realtime-fsm')}\n")
+
+
+_Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse names the type of its own result so
+
+
+def _add(
+    commands: "_Commands[argparse.ArgumentParser]", name: str, summary: str, examples: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_demo(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = _add(
+        commands,
+        "demo",
+        "watch a real client on a real server survive real faults",
+        "  realtime-fsm demo\n  realtime-fsm demo --json | jq .recovery_seconds\n",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end, nothing else")
+    parser.set_defaults(run=_demo)
+
+
+def _add_listen(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = _add(
+        commands,
+        "listen",
+        "connect to a Socket.IO server and print status changes and events until Ctrl-C",
+        "  realtime-fsm listen http://localhost:3001\n"
+        "  realtime-fsm listen https://example.org --channel bookings --channel prices\n"
+        "  TOKEN=... realtime-fsm listen https://example.org --token-env TOKEN --json\n",
+    )
+    parser.add_argument("url", metavar="URL", help="the server's address, http:// or https://")
+    parser.add_argument(
+        "--channel", action="append", default=[], metavar="NAME", help="subscribe to a channel; repeatable"
+    )
+    parser.add_argument("--namespace", default="/", help="the Socket.IO namespace (default: /)")
+    parser.add_argument(
+        "--dialect", default="plain", choices=["plain", "reference"], help="the server's conventions"
+    )
+    parser.add_argument("--token-env", metavar="NAME", help="environment variable that holds the token")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+    parser.set_defaults(run=_listen)
+
+
+def _add_diagram(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = _add(
+        commands,
+        "diagram",
+        "draw the state machine, from the machine itself",
+        "  realtime-fsm diagram\n"
+        "  realtime-fsm diagram --format dot --output machine.dot\n"
+        "  realtime-fsm diagram --format table --output transitions.md --check\n",
+    )
+    parser.add_argument(
+        "--format", default="mermaid", choices=["mermaid", "dot", "table"], help="default: mermaid"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 when FILE is missing or stale"
+    )
+    parser.set_defaults(run=_diagram)
+
+
+def _add_serve(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = _add(
+        commands,
+        "serve",
+        "start the reference backend",
+        "  REALTIME_SERVER_SECRET=$(openssl rand -hex 32) realtime-fsm serve\n"
+        "  FRONTEND_URL=https://app.example.org realtime-fsm serve --host 0.0.0.0 --port 3001\n",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
+    parser.add_argument(
+        "--port", type=int, default=3001, help="port to listen at; 0 picks one (default: 3001)"
+    )
+    parser.set_defaults(run=_serve)
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    from realtime_fsm.cli.demo import run_demo  # noqa: PLC0415
+
+    return run_demo(as_json=parsed.json)
+
+
+def _listen(parsed: argparse.Namespace) -> int:
+    from realtime_fsm.cli.listen import run_listen  # noqa: PLC0415
+
+    return run_listen(
+        parsed.url,
+        channels=parsed.channel,
+        namespace=parsed.namespace,
+        dialect=parsed.dialect,
+        token_env=parsed.token_env,
+        as_json=parsed.json,
+    )
+
+
+def _diagram(parsed: argparse.Namespace) -> int:
+    from realtime_fsm.diagram import render  # noqa: PLC0415
+
+    text = render(parsed.format)
+    if parsed.check:
+        if parsed.output is None:
+            sys.stderr.write("realtime-fsm: --check needs --output FILE, the file to be checked.\n")
+            return EXIT_USAGE
+        fresh = parsed.output.is_file() and parsed.output.read_text(encoding="utf-8") == text
+        if not fresh:
+            sys.stderr.write(
+                f"realtime-fsm: {parsed.output} is stale; "
+                f"renew it: realtime-fsm diagram --format {parsed.format} --output {parsed.output}\n"
+            )
+        return EXIT_OK if fresh else EXIT_FAILED
+    if parsed.output is None:
+        sys.stdout.write(text)
+    else:
+        parsed.output.write_text(text, encoding="utf-8")
+    return EXIT_OK
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    from realtime_fsm.server import BackendConfig, serve  # noqa: PLC0415
+
+    serve(BackendConfig.from_env(host=parsed.host, port=parsed.port))
+    return EXIT_OK

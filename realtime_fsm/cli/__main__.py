@@ -1,0 +1,7 @@
+"""``python -m realtime_fsm.cli``."""
+
+import sys
+
+from realtime_fsm.cli import main
+
+sys.exit(main())

@@ -1,0 +1,244 @@
+"""``realtime-fsm demo``: a real client on a real server, and one fault after another."""
+
+import asyncio
+import json
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from attrs import asdict
+
+from realtime_fsm.cli.demo_backend import CHANNEL, PUBLISHED, QUIET, RECEIVED, numbers
+from realtime_fsm.cli.demo_process import Backend
+from realtime_fsm.cli.demo_report import DemoResult, Narrator
+from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK
+from realtime_fsm.machine.config import RealtimeConfig
+from realtime_fsm.machine.delivery import Delivery
+from realtime_fsm.machine.dialect import Dialect
+from realtime_fsm.machine.errors import TokenSourceError
+from realtime_fsm.machine.record import StatusChange
+from realtime_fsm.machine.table import TRAITS, ConnectionStatus
+from realtime_fsm.server import issue_token
+from realtime_fsm.service import RealtimeService
+from realtime_fsm.testing.fault_proxy import FaultProxy
+
+_EMIT_PACE: Final = 0.05
+_STEP_LIMIT: Final = 15.0
+"""Seconds that any one step may take before the demo says that it failed."""
+
+_TOKEN_LIFE: Final = 5.0
+"""Short, so that tokens are refreshed on the live connection all the while."""
+
+_SOCKET_PATH: Final = "/socket.io"
+
+
+def run_demo(*, as_json: bool) -> int:
+    """Run the demo; return 0 only when all six states were visited and nothing was lost."""
+    with tempfile.TemporaryDirectory(prefix="realtime_fsm_demo_") as folder:
+        result = asyncio.run(_demo(Path(folder), quiet=as_json))
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(result), indent=2) + "\n")
+    return EXIT_OK if result.ok else EXIT_FAILED
+
+
+async def _demo(folder: Path, *, quiet: bool) -> DemoResult:
+    secret = secrets.token_hex(32)
+    async with Backend(folder, secret) as backend, FaultProxy("127.0.0.1", backend.port) as proxy:
+        return await _Demo(folder, secret, backend, proxy, Narrator(quiet=quiet)).run()
+
+
+class _Identity:
+    """The demo's token source: it gives tokens that expire soon, and can be told to fail."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+        self.is_down = False
+
+    async def __call__(self) -> str:
+        """Return a fresh token."""
+        if self.is_down:
+            raise TokenSourceError("The demo's token source is down.")
+        return issue_token(self._secret, "demo", _TOKEN_LIFE)
+
+
+class _Demo:
+    """One run: traffic both ways all the while, and one fault after another."""
+
+    def __init__(
+        self, folder: Path, secret: str, backend: Backend, proxy: FaultProxy, narrator: Narrator
+    ) -> None:
+        self._folder = folder
+        self._backend = backend
+        self._proxy = proxy
+        self._narrator = narrator
+        self._identity = _Identity(secret)
+        self._visited: dict[ConnectionStatus, None] = {ConnectionStatus.DISCONNECTED: None}
+        self._transitions = 0
+        self._emitted = 0
+        self._is_emitting = True
+        self._events: set[int] = set()
+        self._recovery: dict[str, float] = {}
+        self._realtime = RealtimeService(_config(proxy.url), token=self._identity)
+        self._realtime.connection_status.subscribe(self._changed)
+        self._realtime.on("tick", lambda data: self._events.add(data["n"]))
+
+    async def run(self) -> DemoResult:
+        """Play all faults and return what was counted."""
+        already_published = 0
+        self._narrator.chapter("Connect", "a client, a server, and a proxy that makes trouble between them")
+        async with self._realtime as realtime:
+            await realtime.subscribe([CHANNEL])
+            already_published = len(numbers(self._folder / PUBLISHED))
+            emitting = asyncio.create_task(self._emit())
+            try:
+                await self._wait(lambda: realtime.metrics.messages_delivered >= 1)
+                await self._faults()
+            finally:
+                self._is_emitting = False
+                await emitting
+            self._narrator.chapter("Disconnect", "what is left is delivered first")
+            (self._folder / QUIET).touch()
+            await self._wait(lambda: realtime.metrics.messages_waiting == 0)
+            await self._settle()
+        await asyncio.sleep(0)  # the last change is counted in the loop's next turn
+        result = self._result(already_published)
+        self._narrator.summary(result)
+        return result
+
+    async def _faults(self) -> None:
+        await self._fault("reset", "the TCP connection is reset", self._reset)
+        await self._fault("black hole", "nothing is closed, nothing is forwarded", self._black_hole)
+        await self._fault("server killed", "SIGKILL, and a new process", self._kill)
+        await self._fault(
+            "token expired", "no new token is to be had until the session has ended", self._expire
+        )
+        await self._fault("socket blocked", "only plain HTTP gets through", self._block)
+
+    async def _reset(self) -> float:
+        began = time.monotonic()
+        self._proxy.reset_peer()
+        return began
+
+    async def _black_hole(self) -> float:
+        """Only the heartbeat can notice."""
+        began = time.monotonic()
+        self._proxy.black_hole(True)
+        await self._left_connected()
+        self._proxy.black_hole(False)
+        return began
+
+    async def _kill(self) -> float:
+        began = time.monotonic()
+        await self._backend.end(signal.SIGKILL)
+        await self._left_connected()
+        await self._backend.start()
+        self._proxy.set_target("127.0.0.1", self._backend.port)
+        return began
+
+    async def _expire(self) -> float:
+        """The server ends a session whose token has expired. Counted from that end."""
+        self._identity.is_down = True
+        await self._left_connected()
+        self._identity.is_down = False
+        return time.monotonic()
+
+    async def _block(self) -> float:
+        """The attempts run out, and polling takes over. Counted from the unblocking."""
+        self._proxy.block(_SOCKET_PATH)
+        await self._until(ConnectionStatus.FALLBACK)
+        before = len(self._events)
+        await self._wait(lambda: len(self._events) >= before + 5)
+        self._narrator.chapter("socket unblocked", "probing finds it by itself")
+        self._proxy.block(None)
+        return time.monotonic()
+
+    async def _fault(self, name: str, explanation: str, make: Callable[[], Awaitable[float]]) -> None:
+        """Make a fault, wait until it has been felt and overcome, and until the connection is stable."""
+        self._narrator.chapter(name, explanation)
+        connections = self._realtime.metrics.total_connections
+        began = await make()
+        await self._wait(lambda: self._realtime.metrics.total_connections > connections)
+        await self._until(ConnectionStatus.CONNECTED)
+        self._recovery[name] = round(time.monotonic() - began, 3)
+        await self._stable()
+
+    async def _stable(self) -> None:
+        """Wait until the connection counts as stable, and messages flow again."""
+        delivered = self._realtime.metrics.messages_delivered
+        stable_after = self._realtime.config.stable_after
+        await self._wait(lambda: self._realtime.metrics.uptime >= stable_after)
+        await self._wait(lambda: self._realtime.metrics.messages_delivered > delivered)
+
+    async def _settle(self) -> None:
+        """Give the last published events a moment to arrive, as long as more of them come."""
+        seen = -1
+        while seen != len(self._events):
+            seen = len(self._events)
+            await asyncio.sleep(0.25)
+
+    async def _left_connected(self) -> None:
+        await self._wait(lambda: not TRAITS[self._realtime.status].sends)
+
+    async def _until(self, status: ConnectionStatus) -> None:
+        await self._realtime.wait_for(status, timeout=_STEP_LIMIT)
+
+    async def _wait(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(_STEP_LIMIT):
+            while not condition():  # noqa: ASYNC110 - of counters, in this process and in files
+                await asyncio.sleep(0.01)
+
+    async def _emit(self) -> None:
+        """Emit numbered messages for as long as the demo lasts."""
+        while self._is_emitting:
+            await self._realtime.emit("number", {"n": self._emitted + 1}, delivery=Delivery.AT_LEAST_ONCE)
+            self._emitted += 1
+            await asyncio.sleep(_EMIT_PACE)
+
+    def _changed(self, change: StatusChange) -> None:
+        self._transitions += 1
+        self._visited[change.current] = None
+        self._narrator.change(change)
+
+    def _result(self, already_published: int) -> DemoResult:
+        received = numbers(self._folder / RECEIVED)
+        delivered = set(received)
+        lost = set(range(1, self._emitted + 1)) - delivered
+        visited = [str(status) for status in self._visited]
+        published = set(numbers(self._folder / PUBLISHED)[already_published:])
+        return DemoResult(
+            ok=len(visited) == len(ConnectionStatus) and not lost,
+            states_visited=visited,
+            transitions=self._transitions,
+            emitted=self._emitted,
+            delivered=len(delivered),
+            lost=len(lost),
+            duplicated=len(received) - len(delivered),
+            events_published=len(published),
+            events_received=len(published & self._events),
+            recovery_seconds=self._recovery,
+        )
+
+
+def _config(url: str) -> RealtimeConfig:
+    """Return the demo's configuration: everything faster than one would have it in production."""
+    return RealtimeConfig(
+        server_url=url,
+        dialect=Dialect.REFERENCE,
+        max_reconnect_attempts=3,
+        connection_timeout=2.0,
+        stable_after=1.0,
+        backoff_base=0.3,
+        backoff_maximum=1.0,
+        backoff_jitter=False,
+        heartbeat_interval=1.0,
+        heartbeat_timeout=0.5,
+        fallback_polling_interval=0.5,
+        reconnect_interval=1.0,
+        close_timeout=5.0,
+        log_level="error",
+    )

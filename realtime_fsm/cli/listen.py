@@ -1,0 +1,117 @@
+"""``realtime-fsm listen``: what a server says, and how the connection to it fares."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from attrs import define, field
+
+from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
+from realtime_fsm.cli.paint import Painter
+from realtime_fsm.machine.config import RealtimeConfig
+from realtime_fsm.machine.errors import ErrorCategory, RealtimeError, SubscriptionRefusedError
+from realtime_fsm.machine.record import StatusChange
+from realtime_fsm.service import RealtimeService
+
+
+def run_listen(
+    url: str, *, channels: list[str], namespace: str, dialect: str, token_env: str | None, as_json: bool
+) -> int:
+    """Listen until interrupted; return the exit code."""
+    token = None
+    if token_env is not None:
+        token = os.environ.get(token_env)
+        if not token:
+            sys.stderr.write(f"realtime-fsm: --token-env {token_env}: this variable is not set, or empty.\n")
+            return EXIT_USAGE
+    config = RealtimeConfig.from_env(server_url=url, namespace=namespace, dialect=dialect)
+    try:
+        return asyncio.run(_listen(config, channels, token, as_json=as_json))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return EXIT_OK  # being stopped is how this command is meant to end
+
+
+async def _listen(config: RealtimeConfig, channels: list[str], token: str | None, *, as_json: bool) -> int:
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    printer = _JsonPrinter() if as_json else _LinePrinter()
+    realtime = RealtimeService(config, token=token)
+    realtime.on("*", printer.event)
+    realtime.connection_status.subscribe(printer.change)
+    changes = realtime.changes()
+    try:
+        await realtime.connect()
+        if channels:
+            await realtime.subscribe(channels)
+        async for _ in changes:
+            if realtime.gave_up is not None:
+                raise realtime.gave_up
+    except RealtimeError as error:
+        await asyncio.sleep(0)  # what led to it is printed first
+        sys.stderr.write(f"realtime-fsm: {error}\n")
+        refused = error.category is ErrorCategory.AUTHENTICATION
+        return EXIT_REFUSED if refused or isinstance(error, SubscriptionRefusedError) else EXIT_UNREACHABLE
+    finally:
+        await realtime.disconnect()
+        await asyncio.sleep(0)  # callbacks run in the loop's next turn
+    return EXIT_OK
+
+
+class _LinePrinter:
+    """One line per status change and event, for people."""
+
+    def __init__(self) -> None:
+        self._painter = Painter()
+
+    def change(self, change: StatusChange) -> None:
+        """Print a status change."""
+        then = "" if change.retry_in is None else f"; next attempt in {change.retry_in:.1f} s"
+        clock = datetime.fromtimestamp(change.at, tz=UTC).astimezone().strftime("%H:%M:%S")
+        painter = self._painter
+        painter.line(f"{painter.paint(clock, 'dim')} {painter.status(change.current)} {change.reason}{then}")
+
+    def event(self, name: str, *args: Any) -> None:
+        """Print an event."""
+        clock = datetime.now(tz=UTC).astimezone().strftime("%H:%M:%S")
+        data = " ".join(_shown(arg) for arg in args)
+        self._painter.line(f"{self._painter.paint(clock, 'dim')} {self._painter.paint(name, 'bold')} {data}")
+
+
+@define
+class _JsonPrinter:
+    """One JSON object per line, for programs."""
+
+    painter: Painter = field(factory=Painter)
+
+    def change(self, change: StatusChange) -> None:
+        """Print a status change."""
+        self._print(
+            kind="status",
+            at=change.at,
+            previous=change.previous,
+            current=change.current,
+            trigger=change.trigger,
+            reason=change.reason,
+            attempt=change.attempt,
+            retry_in=change.retry_in,
+        )
+
+    def event(self, name: str, *args: Any) -> None:
+        """Print an event; binary parts as their length."""
+        self._print(kind="event", at=datetime.now(tz=UTC).timestamp(), event=name, args=list(args))
+
+    def _print(self, **record: Any) -> None:
+        self.painter.line(json.dumps(record, default=_described, ensure_ascii=False))
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, default=_described, ensure_ascii=False)
+
+
+def _described(value: object) -> object:
+    return f"<{len(value)} bytes>" if isinstance(value, bytes) else repr(value)

@@ -1,0 +1,68 @@
+"""Output for a terminal and for a pipe: colour only where a person looks and has not declined it."""
+
+import os
+import sys
+from typing import Final, TextIO
+
+from attrs import define, field
+
+from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Severity
+
+_RESET: Final = "\033[0m"
+_CODES: Final = {
+    "dim": "\033[2m",
+    "bold": "\033[1m",
+    "green": "\033[32m",
+    "yellow": "\033[33m",
+    "red": "\033[31m",
+}
+
+GLYPHS: Final = {
+    ConnectionStatus.DISCONNECTED: "○",
+    ConnectionStatus.CONNECTING: "◔",
+    ConnectionStatus.CONNECTED: "●",
+    ConnectionStatus.RECONNECTING: "◑",
+    ConnectionStatus.FAILED: "✗",
+    ConnectionStatus.FALLBACK: "◆",
+}
+"""One glyph per state, so that colour is never the only sign."""
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Tell whether to colour: not in a pipe, and not where ``NO_COLOR`` is set (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+@define
+class Painter:
+    """Writes lines to a stream, coloured where that is wanted.
+
+    Attributes:
+        stream: Where to.
+        colour: Whether to colour.
+    """
+
+    stream: TextIO = field(factory=lambda: sys.stdout)
+    colour: bool = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.colour = wants_colour(self.stream)
+
+    def paint(self, text: str, *styles: str) -> str:
+        """Return ``text`` in styles such as ``bold`` or ``red``."""
+        if not self.colour or not styles:
+            return text
+        return "".join(_CODES[style] for style in styles) + text + _RESET
+
+    def status(self, status: ConnectionStatus) -> str:
+        """Return a state as a glyph and a word, in the colour of its severity."""
+        traits = TRAITS[status]
+        style = {Severity.WARNING: "yellow", Severity.ERROR: "red"}.get(
+            traits.severity, "green" if traits.sends else "dim"
+        )
+        return self.paint(f"{GLYPHS[status]} {status:<12}", style)
+
+    def line(self, text: str = "") -> None:
+        """Write a line at once, so that a pipe sees it too."""
+        self.stream.write(text + "\n")
+        self.stream.flush()
