@@ -1,28 +1,24 @@
-"""``RealtimeService``: the single point of entry, and the only place that wires the parts together."""
+"""``RealtimeService``: the single point of entry."""
 
 import asyncio
 import logging
-import random as random_module
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
+from realtime_fsm.assembly import Assembly, loop_time
 from realtime_fsm.engine.component import Components
 from realtime_fsm.engine.composer import Composer
-from realtime_fsm.engine.dispatcher import Dispatcher, Event, Handler
+from realtime_fsm.engine.dispatcher import Event, Handler
 from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.message import Receipt
-from realtime_fsm.engine.payload import check_event_name, encode
+from realtime_fsm.engine.payload import check_event_name
 from realtime_fsm.engine.port import HttpClient, RandomSource, TokenSource, TransportFactory, WallClock
 from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
-from realtime_fsm.engine.sender import Sender
-from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.status import ConnectionStatusManager
 from realtime_fsm.engine.stream import Stream
-from realtime_fsm.engine.subscription import BOOKING_PREFIX, Subscriptions, check_names
-from realtime_fsm.engine.token import TokenProvider
-from realtime_fsm.machine.backoff import ExponentialBackoff
+from realtime_fsm.engine.subscription import BOOKING_PREFIX, check_names
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.delivery import Delivery
@@ -47,7 +43,7 @@ _LOG_LEVELS: Final = {
 }
 _STUCK_AFTER: Final = 30.0
 
-_root_logger = logging.getLogger("realtime_fsm")
+_logger = logging.getLogger("realtime_fsm")
 
 
 class RealtimeService:
@@ -85,23 +81,22 @@ class RealtimeService:
         wall: WallClock = time.time,
     ) -> None:
         self.config = RealtimeConfig.from_env() if config is None else config
-        self._token = token
-        self._given = (transport_factory, http)
-        self._random = random_module.SystemRandom() if random is None else random
-        self._wall = wall
         self._composer = Composer(self.config)
-        self._statistics = Statistics()
-        self.connection_status = ConnectionStatusManager(self._statistics)
-        self.recovery = ErrorRecoveryStrategy(
-            self._statistics, force_fallback=self.force_fallback, release_fallback=self.release_fallback
+        self._assembly = Assembly(
+            self.config,
+            token=token,
+            transport_factory=transport_factory,
+            http=http,
+            random=random,
+            wall=wall,
+            force_fallback=self.force_fallback,
+            release_fallback=self.release_fallback,
         )
-        self._dispatcher = Dispatcher(
-            statistics=self._statistics,
-            limit=self.config.max_pending_events,
-            on_error=self._handler_failed,
-        )
-        self._subscriptions = Subscriptions(self.config, self._statistics, self.recovery)
-        self._sender = Sender(config=self.config, statistics=self._statistics, time=_loop_time)
+        self._dispatcher = self._assembly.dispatcher
+        self._sender = self._assembly.sender
+        self._subscriptions = self._assembly.subscriptions
+        self.connection_status: ConnectionStatusManager = self._assembly.status
+        self.recovery: ErrorRecoveryStrategy = self._assembly.recovery
         self._manager: ConnectionManager | None = None
         self._parts: Components | None = None
         self.debug_mode(self.config.debug_mode)
@@ -191,17 +186,24 @@ class RealtimeService:
         manager, parts = self._manager, self._parts
         if manager is None or parts is None:
             return ()
+        limit = self.config.close_timeout
+        deadline = loop_time() + limit
         if drain and manager.traits.sends:
-            await self._drain(self.config.close_timeout / 2)
+            await self._drain(limit / 2)
         self._manager = self._parts = None
+        ending = manager.stop()
+        ending |= {asyncio.ensure_future(parts.tokens.close()), asyncio.ensure_future(parts.http.close())}
         try:
-            await manager.close()
+            async with asyncio.timeout_at(deadline):
+                await self._dispatcher.close()  # in this task: it may be a handler's
+                await asyncio.wait(ending)
+        except TimeoutError:
+            for task in ending:
+                task.cancel()
+            _logger.error("not everything ended within close_timeout=%s s", limit)  # noqa: TRY400 - said
         finally:
             left = self._sender.abandon(reason="the client was disconnected")
             self.connection_status.end_streams()
-            await self._close_part("the running handler", self._dispatcher.close())
-            await self._close_part("the token source", parts.tokens.close())
-            await self._close_part("the HTTP client", parts.http.close())
         return tuple(message.receipt for message in left)
 
     # Events.
@@ -354,11 +356,11 @@ class RealtimeService:
     def metrics(self) -> ConnectionMetrics:
         """A frozen picture of how the connection fares."""
         return measure(
-            self._statistics,
+            self._assembly.statistics,
             status=self.status,
             sender=self._sender,
             pending=len(self._dispatcher),
-            time=_loop_time,
+            time=loop_time,
         )
 
     def health(self) -> Health:
@@ -367,7 +369,7 @@ class RealtimeService:
             self.status,
             self.connection_status.last,
             self._dispatcher,
-            time=_loop_time,
+            time=loop_time,
             patience=_STUCK_AFTER,
         )
 
@@ -394,50 +396,12 @@ class RealtimeService:
 
     def debug_mode(self, enabled: bool) -> None:
         """Log everything, or go back to ``log_level``; at run time, for the whole process (SPEC D2)."""
-        _root_logger.setLevel(logging.DEBUG if enabled else _LOG_LEVELS[self.config.log_level])
+        _logger.setLevel(logging.DEBUG if enabled else _LOG_LEVELS[self.config.log_level])
 
     # Inside.
 
     def _start(self) -> ConnectionManager:
-        """Wire the parts for a stay on the running loop."""
-        factory, http = self._given
-        if factory is None:
-            from realtime_fsm.adapters.socketio_transport import SocketIOTransportFactory  # noqa: PLC0415
-
-            factory = SocketIOTransportFactory(self.config)
-        if http is None:
-            from realtime_fsm.adapters.aiohttp_client import AiohttpClient  # noqa: PLC0415
-
-            http = AiohttpClient(self.config)
-        beat = self.config.dialect.heartbeat_event
-        self._parts = Components(
-            config=self.config,
-            transport_factory=factory,
-            http=http,
-            random=self._random,
-            wall=self._wall,
-            statistics=self._statistics,
-            tokens=TokenProvider(
-                self._token,
-                statistics=self._statistics,
-                wall=self._wall,
-                random=self._random,
-                timeout=self.config.connection_timeout,
-            ),
-            sender=self._sender,
-            subscriptions=self._subscriptions,
-            dispatcher=self._dispatcher,
-            status=self.connection_status,
-            backoff=ExponentialBackoff(
-                random=self._random, limits=self.config.backoff_limits, strategy=self.config.backoff
-            ),
-            recovery=self.recovery,
-            heartbeat=None
-            if beat is None
-            else encode([beat], what="The heartbeat", max_bytes=self.config.max_message_bytes),
-        )
-        self._manager = ConnectionManager(self._parts)
-        self._dispatcher.start()
+        self._manager, self._parts = self._assembly.start()
         return self._manager
 
     def _fire(self, trigger: Trigger) -> bool:
@@ -452,25 +416,10 @@ class RealtimeService:
         if (refused := self._subscriptions.refusals(channels)) is not None:
             raise refused
 
-    async def _close_part(self, what: str, closing: Awaitable[None]) -> None:
-        try:
-            async with asyncio.timeout(self.config.close_timeout):
-                await closing
-        except TimeoutError:
-            _root_logger.error("%s did not end within %s s", what, self.config.close_timeout)  # noqa: TRY400
-
     async def _drain(self, limit: float) -> None:
         """Wait until the outbox is empty, the connection is lost, or the time is up."""
         try:
             async with asyncio.timeout(limit):
                 await self._sender.drained()
         except TimeoutError:
-            _root_logger.warning("%d messages were not delivered in time", len(self._sender.outbox))
-
-    def _handler_failed(self, event: str, error: BaseException) -> None:
-        if self._manager is not None:
-            self._manager.report_handler_error(event, error)
-
-
-def _loop_time() -> float:
-    return asyncio.get_running_loop().time()
+            _logger.warning("%d messages were not delivered in time", len(self._sender.outbox))

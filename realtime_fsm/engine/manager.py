@@ -23,7 +23,6 @@ from realtime_fsm.engine.token_refresh import token_refresh
 from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.episode import Episode
 from realtime_fsm.machine.errors import (
-    ApplicationError,
     InternalError,
     InvalidArgumentError,
     RealtimeError,
@@ -163,19 +162,10 @@ class ConnectionManager:
         self._stay.wake.set()
         return True
 
-    async def close(self) -> None:
-        """Disconnect, and end every task within ``close_timeout``.
-
-        Cancelling it does not stop the clean-up: what is left goes on in the background, bounded.
-        """
+    def stop(self) -> set[asyncio.Task[None]]:
+        """Disconnect, and return the tasks that are ending. Each is bounded by itself."""
         self.fire(Trigger.DISCONNECT)
-        tasks = {*self._running, *self._ending} - {asyncio.current_task()}
-        if not tasks:
-            return
-        _, left = await asyncio.wait(tasks, timeout=self._parts.config.close_timeout)
-        for task in left:
-            _logger.error("%s did not end within close_timeout", task.get_name())
-            task.cancel()
+        return {*self._running, *self._ending} - {asyncio.current_task()}
 
     # What the link tells; it is the live one, or it would have been detached.
 
@@ -368,9 +358,9 @@ class ConnectionManager:
         task.add_done_callback(self._ending.discard)
 
     async def _release(self, link: Link, *, goodbye: bool) -> None:
-        limit = self._parts.config.close_timeout
+        limit = self._parts.config.close_timeout / 4  # the drain before it may take half
         try:
-            async with asyncio.timeout(limit / 2 if goodbye else limit):
+            async with asyncio.timeout(limit):
                 await link.close(goodbye=goodbye)
         except TimeoutError:
             if goodbye:
@@ -388,11 +378,3 @@ class ConnectionManager:
             self._parts.recovery.handle(error)
             return
         link.answer(ack_id, payload)
-
-    def report_handler_error(self, event: str, error: BaseException) -> None:
-        """Report what a handler of the user raised. The connection is not affected."""
-        self._parts.recovery.handle(
-            ApplicationError(
-                f"A handler of {event!r} raised {type(error).__name__}.", remedy="See the log for where."
-            )
-        )

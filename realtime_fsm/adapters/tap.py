@@ -1,0 +1,313 @@
+"""The tap on the wire: messages go straight to the engine, python-socketio sees only what it must.
+
+Life of a tap, as the frames of one connection pass through it::
+
+    OPENING   until the Engine.IO OPEN packet
+    JOINING   until the Socket.IO CONNECT packet; messages may come before it, and are held
+    HELD      messages are held, in order, until the caller of ``open`` has learnt that it succeeded
+    LIVE      messages are decoded and told to the listener, synchronously
+    LEAVING   a goodbye is being said: what still comes is read, and dropped
+    ENDED     the connection is lost, or was given up
+
+Whoever finds out that the connection is lost says so with ``lose``; the first one counts. Only Engine.IO's
+OPEN, PING, PONG and NOOP and Socket.IO's CONNECT are passed on to python-socketio. CLOSE, DISCONNECT and
+CONNECT_ERROR are not: they end the connection here, and python-socketio would begin a clean-up of its own.
+"""
+
+import asyncio
+import base64
+from enum import Enum, auto
+from typing import Any, Final
+
+from realtime_fsm.adapters import error_translation, frame
+from realtime_fsm.adapters.frame import ExcessiveAttachmentsError, Packet, PacketType
+from realtime_fsm.adapters.handshake import Handshake
+from realtime_fsm.engine.port import TransportListener
+from realtime_fsm.machine.dialect import RESERVED_EVENTS
+from realtime_fsm.machine.errors import (
+    MalformedFrameError,
+    NotSocketIOError,
+    RealtimeError,
+    ServerDisconnectError,
+)
+
+SEPARATOR: Final = "\x1e"
+"""Stands between the packets of a polling payload."""
+
+NOOP: Final = "6"
+_OPEN: Final = "0"
+_CLOSE: Final = "1"
+_PASSED_ON: Final = frozenset({"2", "3", NOOP})
+_MAX_CONTROL_LENGTH: Final = 128
+_MAX_HELD: Final = 256  # then no more is read, until they have been delivered
+_MAX_EARLY: Final = 1024  # more than that before the CONNECT packet is no server's doing
+
+
+class Phase(Enum):
+    """How far a connection has come."""
+
+    OPENING = auto()
+    JOINING = auto()
+    HELD = auto()
+    LIVE = auto()
+    LEAVING = auto()
+    ENDED = auto()
+
+
+_LIVE: Final = Phase.LIVE  # read once per event
+_HOLDING: Final = frozenset({Phase.JOINING, Phase.HELD})
+_ABOUT_NAMESPACE: Final = frozenset({"0", "1", "4"})
+"""The Socket.IO types that say whether the client is in the namespace: they are never held."""
+
+
+class FrameTap:
+    """Decodes what comes in and tells the listener, in wire order.
+
+    Args:
+        listener: Told everything.
+        namespace: Frames of any other one are malformed.
+        loop: On which all of this happens.
+
+    Attributes:
+        phase: How far the connection has come.
+        last_received: When anything last came, on the loop's clock.
+        is_paused: Whether reading is held back because the listener is congested.
+        handshake: What the server announced, once it did; see ``opened``.
+        opened: Resolved when the Engine.IO session is open.
+        failed: Resolved with the reason when the connection ends before it is ``LIVE``.
+        is_specific: Whether that failure may be the transport's own, so that another one may work.
+    """
+
+    def __init__(self, listener: TransportListener, namespace: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._listener = listener
+        self._namespace = namespace
+        self._event_head = frame.head(PacketType.EVENT, namespace) + "["
+        self._array_start = len(self._event_head) - 1
+        self._incomplete: Packet | None = None  # the binary packet whose attachments are due
+        self._attachments: list[bytes] = []
+        self._held: list[str | bytes] = []
+        self._unheld: asyncio.Future[None] = loop.create_future()
+        self.phase = Phase.OPENING
+        self.last_received = loop.time()
+        self.is_paused = False
+        self.handshake: Handshake | None = None
+        self.opened: asyncio.Future[None] = loop.create_future()
+        self.failed: asyncio.Future[RealtimeError] = loop.create_future()
+        self.is_specific = False
+
+    # The life cycle.
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether nothing may be read before ``wait`` has returned."""
+        if self.phase is _LIVE:
+            return self._listener.is_congested
+        return self.phase is Phase.HELD and len(self._held) >= _MAX_HELD
+
+    async def wait(self) -> None:
+        """Wait until more may be read."""
+        if self.phase is not _LIVE:
+            await self._unheld
+            return
+        self.is_paused = True
+        try:
+            await self._listener.relieved()
+        finally:
+            self.is_paused = False
+
+    def go_live(self) -> None:
+        """Deliver what was held, and from now on everything at once."""
+        if self.phase is not Phase.HELD:
+            return
+        self.phase = Phase.LIVE
+        self._stop_holding()
+        held, self._held = self._held, []
+        for message in held:
+            if isinstance(message, str):
+                self.take_text(message)
+            else:
+                self.take_binary(message)
+        if self.failed.done():  # lost in the meantime, after what was held
+            self.lose(self.failed.result())
+
+    def lose(self, error: RealtimeError, *, specific: bool = False) -> None:
+        """Note that the connection is lost; only the first time counts.
+
+        Args:
+            error: Why.
+            specific: Whether the reason may be the transport's own.
+        """
+        if self.phase is Phase.LIVE:
+            self.silence()
+            self._listener.on_lost(error_translation.as_loss(error))
+        elif self.phase is Phase.LEAVING:
+            self.silence()
+        elif self.phase is not Phase.ENDED and not self.failed.done():
+            self.is_specific = specific
+            self.failed.set_result(error)
+
+    def leave(self) -> None:
+        """Tell the listener nothing any more, but let the wire be read while a goodbye is said."""
+        self.silence()
+        self.phase = Phase.LEAVING
+
+    def silence(self) -> None:
+        """Tell the listener nothing any more, and end."""
+        self.phase = Phase.ENDED
+        self._incomplete = None
+        self._attachments.clear()
+        self._held.clear()
+        self._stop_holding()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the namespace has been joined, and not been lost."""
+        return self.phase is _LIVE or (self.phase is Phase.HELD and not self.failed.done())
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more need be read."""
+        return self.phase is Phase.ENDED or (self.phase is not _LIVE and self.failed.done())
+
+    # What comes in.
+
+    def take_text(self, text: str) -> bool:
+        """Take a text frame: one Engine.IO packet.
+
+        Returns:
+            Whether it was consumed; if not, python-socketio must see it.
+        """
+        # The fast path: a plain event on a live connection. Whatever is odd is left to the other path.
+        if self.phase is _LIVE and self._incomplete is None and text.startswith(self._event_head):
+            try:
+                args, end = frame.decode_array(text, self._array_start)
+            except (ValueError, RecursionError):
+                return self._take_packet(text)
+            if end == len(text) and args:
+                name = args.pop(0)
+                if type(name) is str and name not in RESERVED_EVENTS:
+                    self._listener.on_event(name, args, None)
+                    return True
+        return self._take_packet(text)
+
+    def take_binary(self, data: bytes) -> None:
+        """Take a binary frame: an attachment."""
+        if self.has_ended or self.phase is Phase.LEAVING:
+            return
+        if self.phase in _HOLDING:
+            self._hold(data)
+        elif self._incomplete is None:
+            self._malformed(MalformedFrameError("An attachment came without its packet."))
+        else:
+            self._attachments.append(data)
+            if len(self._attachments) == self._incomplete.attachment_count:
+                packet, attachments = self._incomplete, self._attachments
+                self._incomplete, self._attachments = None, []
+                try:
+                    args = frame.reconstruct(packet.data, attachments)
+                except MalformedFrameError as error:
+                    self._malformed(error)
+                else:
+                    self._tell(packet, args)
+
+    def take_pong(self) -> None:
+        """Take the answer to a ping of the websocket."""
+        if self.phase is _LIVE:
+            self._listener.on_pong()
+
+    def take_payload(self, body: str) -> str:
+        """Take a polling payload, and return what of it python-socketio must see: a valid payload again."""
+        kept = []
+        for packet in body.split(SEPARATOR):
+            if packet[:1] == "b":
+                try:
+                    self.take_binary(base64.b64decode(packet[1:], validate=True))
+                except ValueError:
+                    self._malformed(MalformedFrameError("An attachment is not base64."))
+            elif not self.take_text(packet):
+                kept.append(packet)
+        return SEPARATOR.join(kept) or NOOP
+
+    def _take_packet(self, text: str) -> bool:
+        if self.has_ended:
+            return True
+        kind = text[:1]
+        if self.phase is Phase.OPENING:
+            return self._take_open(text)
+        if kind == frame.MESSAGE:
+            return self.phase is Phase.LEAVING or self._take_message(text)
+        if kind in _PASSED_ON and len(text) <= _MAX_CONTROL_LENGTH:
+            return False
+        if kind == _CLOSE:
+            self.lose(ServerDisconnectError("The server closed the session."))
+        else:
+            self._malformed(MalformedFrameError("A frame is no Engine.IO packet that may come now."))
+        return True
+
+    def _take_open(self, text: str) -> bool:
+        self.handshake = Handshake.parse(text[1:]) if text[:1] == _OPEN else None
+        if self.handshake is None:
+            self.lose(
+                NotSocketIOError("The server does not begin with an Engine.IO OPEN packet."), specific=True
+            )
+            return True
+        self.phase = Phase.JOINING
+        self.opened.set_result(None)
+        return False
+
+    def _take_message(self, text: str) -> bool:
+        """Take a Socket.IO packet; ``False`` if it is the CONNECT that python-socketio waits for."""
+        if self._incomplete is not None:
+            self.lose(MalformedFrameError("A packet came where attachments were due."))
+            return True
+        if self.phase in _HOLDING and text[1:2] not in _ABOUT_NAMESPACE:
+            self._hold(text)
+            return True
+        try:
+            packet = frame.decode(text, 1)
+        except ExcessiveAttachmentsError as error:
+            self.lose(error)
+            return True
+        except MalformedFrameError as error:
+            self._malformed(error)
+            return True
+        if packet.namespace != self._namespace:
+            self._malformed(MalformedFrameError(f"A {packet.type.name} packet is of another namespace."))
+            return True
+        return self._take_decoded(packet)
+
+    def _take_decoded(self, packet: Packet) -> bool:
+        if packet.type is PacketType.DISCONNECT:
+            self.lose(ServerDisconnectError("The server disconnected the client."))
+        elif packet.type is PacketType.CONNECT_ERROR:
+            self.lose(error_translation.from_refusal(packet.data))
+        elif packet.type is PacketType.CONNECT and self.phase is Phase.JOINING:
+            self.phase = Phase.HELD
+            return False
+        elif packet.type is PacketType.CONNECT:
+            self._malformed(MalformedFrameError("A CONNECT packet came out of turn."))
+        elif packet.attachment_count:
+            self._incomplete = packet
+        else:
+            self._tell(packet, packet.data)
+        return True
+
+    def _tell(self, packet: Packet, args: list[Any]) -> None:
+        if packet.type in {PacketType.EVENT, PacketType.BINARY_EVENT}:
+            name = args.pop(0)
+            self._listener.on_event(name, args, packet.ack_id)
+        elif packet.ack_id is not None:  # `frame` refuses an acknowledgement without
+            self._listener.on_ack(packet.ack_id, args)
+
+    def _hold(self, message: str | bytes) -> None:
+        self._held.append(message)
+        if self.phase is Phase.JOINING and len(self._held) > _MAX_EARLY:
+            self.lose(MalformedFrameError("The server sends events without letting the client in."))
+
+    def _malformed(self, error: MalformedFrameError) -> None:
+        if not self.has_ended and self.phase is not Phase.LEAVING:
+            self._listener.on_malformed(error)
+
+    def _stop_holding(self) -> None:
+        if not self._unheld.done():
+            self._unheld.set_result(None)

@@ -1,0 +1,116 @@
+"""The websocket as python-socketio sees it: without the messages."""
+
+import asyncio
+from typing import Final
+
+import aiohttp
+from aiohttp import WSMsgType
+
+from realtime_fsm.adapters import error_translation
+from realtime_fsm.adapters.tap import FrameTap
+from realtime_fsm.machine.errors import InternalError, NotSocketIOError, RealtimeError
+
+_CLOSED: Final = aiohttp.WSMessage(WSMsgType.CLOSED, None, None)
+
+
+class TappedWebSocket:
+    """Stands between python-socketio and the websocket of aiohttp.
+
+    Offers what python-socketio uses of a websocket: ``receive``, ``send_str``, ``send_bytes``, ``close``.
+
+    Args:
+        inner: The websocket; it must not answer pings by itself.
+        tap: Sees every frame first.
+        max_inbound_bytes: The limit that ``inner`` was given, for the error.
+    """
+
+    def __init__(self, inner: aiohttp.ClientWebSocketResponse, tap: FrameTap, max_inbound_bytes: int) -> None:
+        self._inner = inner
+        self._tap = tap
+        self._max_inbound_bytes = max_inbound_bytes
+
+    async def receive(self) -> aiohttp.WSMessage:
+        """Return the next frame that is none of a message; those are delivered on the way.
+
+        Once the connection has ended it says so, which ends the read loop of python-socketio.
+        """
+        try:
+            return await self._receive()
+        except Exception as error:  # noqa: BLE001 - python-socketio would only log it: it must be told
+            self._tap.lose(_unforeseen(error))
+            return _CLOSED
+
+    async def _receive(self) -> aiohttp.WSMessage:
+        tap, inner = self._tap, self._inner
+        time = asyncio.get_running_loop().time
+        while not tap.has_ended:
+            while tap.must_wait:
+                await tap.wait()
+            message = await inner.receive()
+            tap.last_received = time()
+            kind = message.type
+            if kind is WSMsgType.TEXT:
+                if not tap.take_text(message.data):
+                    return message
+            elif kind is WSMsgType.BINARY:
+                tap.take_binary(message.data)
+            elif kind is WSMsgType.PING:
+                await inner.pong(message.data)
+            elif kind is WSMsgType.PONG:
+                tap.take_pong()
+            else:
+                self._take_end(message)
+        return _CLOSED
+
+    def _take_end(self, message: aiohttp.WSMessage) -> None:
+        if message.type is WSMsgType.ERROR:
+            error = error_translation.from_websocket_error(message.data, self._max_inbound_bytes)
+        elif message.type is WSMsgType.CLOSE:
+            error = error_translation.from_close_code(message.data, message.extra)
+        else:
+            error = error_translation.from_close_code(None, None)
+        if not self._tap.opened.done():
+            self._tap.lose(_ended_at_once(error), specific=True)
+        self._tap.lose(error)
+
+    async def send_str(self, data: str) -> None:
+        """Send a text frame."""
+        try:
+            await self._inner.send_str(data)
+        except Exception as error:
+            raise self._broken(error) from error
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send a binary frame."""
+        try:
+            await self._inner.send_bytes(data)
+        except Exception as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> ConnectionResetError:
+        """Note that nothing can be sent any more, and return what python-socketio can handle."""
+        self._tap.lose(error_translation.from_websocket_error(error, self._max_inbound_bytes))
+        return ConnectionResetError("The websocket is closed.")
+
+    async def ping(self) -> None:
+        """Ask the peer for a sign of life."""
+        try:
+            await self._inner.ping()
+        except Exception as error:  # noqa: BLE001 - nobody awaits a ping: whatever it is must be told
+            self._broken(error)
+
+    async def close(self) -> None:
+        """Do the closing handshake."""
+        await self._inner.close()
+
+
+def _ended_at_once(error: RealtimeError) -> RealtimeError:
+    translated = NotSocketIOError(f"The server opens no session: {error.message}")
+    translated.__cause__ = error
+    return translated
+
+
+def _unforeseen(error: Exception) -> InternalError:
+    translated = InternalError(f"{type(error).__name__} while a frame was read.")
+    translated.__cause__ = error
+    return translated

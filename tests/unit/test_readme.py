@@ -1,0 +1,83 @@
+"""The README keeps what it promises: its snippets run, its commands are the ones that CI runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from realtime_fsm import RealtimeService
+from realtime_fsm.cli import main
+from realtime_fsm.machine.config import RealtimeConfig
+from realtime_fsm.machine.environment import OLD_NAMES, PREFIX
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def shown(default: object) -> str:
+    """Return a default as the README writes it."""
+    if default == ():
+        return "none"
+    return f"{default:g}" if isinstance(default, float) else str(default).lower()
+
+
+def test_readme_example_runs_and_prints_what_it_says() -> None:
+    """The example runs as it stands, in a fresh interpreter, and leaves nothing on stderr."""
+    run = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", PYTHON[0]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout == "{'apple': 1.25} 6\n"
+
+
+def test_readme_second_snippet_is_valid_and_uses_what_exists() -> None:
+    """The tour of the surface compiles, and every method that it calls exists."""
+    compile(PYTHON[1], "README", "exec")
+    for name in re.findall(r"realtime\.(\w+)\(", PYTHON[1]):
+        assert hasattr(RealtimeService, name), name
+
+
+def test_readme_quick_start_holds_exactly_two_commands() -> None:
+    """The Quick start holds two commands: the first ends with the demo, the second with the tests."""
+    script = str(ROOT / ".ci" / "quick_start.py")
+    first, second = (
+        subprocess.run(
+            [sys.executable, script, number], capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
+        for number in "12"
+    )
+    assert first.endswith("realtime-fsm demo")
+    assert second.endswith("pytest")
+
+
+@pytest.mark.parametrize("line", re.findall(r"^\$ (realtime-fsm .*)$", README, re.MULTILINE))
+def test_readme_commands_and_options_exist(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command of the README exists, and its help knows every option that the README shows."""
+    words = re.sub(r"#.*", "", line).split()
+    with pytest.raises(SystemExit):
+        main([words[1], "--help"])
+    said = capsys.readouterr().out
+    for option in re.findall(r"--[a-z-]+", line):
+        assert option in said
+
+
+def test_readme_configuration_table_agrees_with_the_code() -> None:
+    """Defaults and environment names in the README are the ones of the code."""
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| `(\w+)` \| (?:`(\w+)` )?\|$", README, re.MULTILINE)
+    assert len(rows) >= 9
+    config = RealtimeConfig()
+    for name, default, variable, old in rows:
+        assert variable == PREFIX + name.upper()
+        value = getattr(config, name)
+        shown = default.strip("`")
+        assert shown == (
+            "none" if value == () else f"{value:g}" if isinstance(value, float) else str(value).lower()
+        )
+        assert not old or OLD_NAMES[old][0] == name
