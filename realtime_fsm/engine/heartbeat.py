@@ -34,7 +34,14 @@ async def heartbeat(parts: Components, stay: Stay) -> None:
             return
         if link.was_received(probe):
             _report_unacknowledged(parts, probe)
-        await asyncio.sleep(_next_probe_at(parts, link, probe) - loop.time())
+        await _until_due(parts, link, probe)
+
+
+async def _until_due(parts: Components, link: Link, probe: Probe) -> None:
+    """Wait until the next probe is due. Traffic in the meantime puts it off."""
+    time = asyncio.get_running_loop().time
+    while (wait := _next_probe_at(parts, link, probe) - time()) > 0:  # noqa: ASYNC110 - no event a frame
+        await asyncio.sleep(wait)
 
 
 def _next_probe_at(parts: Components, link: Link, probe: Probe) -> float:

@@ -223,7 +223,7 @@ class ConnectionManager:
         stable = since is not None and self._loop.time() - since >= self._parts.config.stable_after
         revived = trigger is Trigger.RETRY and not self.traits.online
         if trigger is Trigger.CONNECT or stable or revived:
-            self._episode.begin(by_connect=trigger is Trigger.CONNECT)
+            self._episode.begin(by_connect=trigger is Trigger.CONNECT, by_retry=revived)
             self._parts.backoff.reset()
         if trigger in {Trigger.CONNECT, Trigger.RETRY}:
             self._episode.dialled()

@@ -1,9 +1,10 @@
 """The tables, built into a synchronous ``transitions.Machine`` on a private model."""
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from attrs import define
-from transitions import EventData, Machine, State
+from transitions import EventData, Machine, State, Transition
 
 from realtime_fsm.machine.errors import IllegalTransitionError
 from realtime_fsm.machine.guard import GUARDS, Facts
@@ -105,6 +106,19 @@ class ConnectionMachine:
             if row.state is self.status and (row.guard is None or GUARDS[row.guard](facts))
         ]
 
+    def rows(self) -> tuple[Row, ...]:
+        """Return the rows as they were built, read back out of ``transitions``.
+
+        Sorted by source and trigger; rows of one pair stand in the order in which they are tried. The
+        diagrams are drawn from these, and not from the table that they should equal.
+        """
+        return tuple(
+            _read(source, trigger, transition)
+            for source in ConnectionStatus
+            for trigger in Trigger
+            for transition in self._machine.events[trigger.value].transitions.get(source.name, ())
+        )
+
     def _row(self, trigger: Trigger, facts: Facts) -> Row | None:
         rows = rows_of(self.status, trigger)
         if not rows and (self.status, trigger) not in IGNORED:
@@ -126,3 +140,8 @@ def _condition(guard: Guard) -> Callable[[EventData], bool]:
 
     condition.__name__ = guard.value  # what diagrams and logs of `transitions` show
     return condition
+
+
+def _read(source: ConnectionStatus, trigger: Trigger, transition: Transition) -> Row:
+    guards = [Guard(cast(Callable[..., bool], check.func).__name__) for check in transition.conditions]
+    return Row(source, trigger, ConnectionStatus[cast(str, transition.dest)], *guards)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from attrs import define, field
 
@@ -16,7 +16,9 @@ from realtime_fsm.machine.errors import (
     ServerDisconnectError,
 )
 
-_ROOM = 64
+_ROOM: Final = 64
+_TICK: Final = 1e-7
+"""Seconds between two frames at least."""
 
 Acknowledge = Callable[[str, list[Any]], list[Any] | None]
 """What a server answers an event that wants it: the arguments, or ``None`` for no answer."""
@@ -105,7 +107,7 @@ class SimulatedTransport:
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._handed = 0
-        self._unwritten: list[Callable[[], None]] = []
+        self._last_up = self._last_down = 0.0
         self._is_open = False
         self.listener = listener
         self.last_received = self._loop.time()
@@ -148,7 +150,7 @@ class SimulatedTransport:
         if not self._server.can_ping:
             return False
         if self._server.answers_pings and not self._server.is_stalled:
-            self._loop.call_later(self._server.latency, self.deliver, self.listener.on_pong)
+            self._send_up(lambda: self.deliver(self.listener.on_pong))
         return True
 
     async def close(self, *, goodbye: bool) -> None:
@@ -161,7 +163,9 @@ class SimulatedTransport:
 
     def deliver(self, tell: Callable[[], None]) -> None:
         """Let something reach the client after the latency, unless the path is dead by then."""
-        self._loop.call_later(self._server.latency, self._tell, tell)
+        # The loop does not keep the order of timers of the same time; a connection does.
+        self._last_down = max(self._loop.time() + self._server.latency, self._last_down + _TICK)
+        self._loop.call_at(self._last_down, self._tell, tell)
 
     def end(self, error: RealtimeError) -> None:
         """Break the connection."""
@@ -178,7 +182,11 @@ class SimulatedTransport:
     def _write(self, arrive: Callable[[], None], *, counted: bool) -> None:
         if self._is_open and not self._server.is_stalled:
             self._loop.call_soon(self._written, counted)
-            self._loop.call_later(self._server.latency, self._pass, arrive)
+            self._send_up(arrive)
+
+    def _send_up(self, arrive: Callable[[], None]) -> None:
+        self._last_up = max(self._loop.time() + self._server.latency, self._last_up + _TICK)
+        self._loop.call_at(self._last_up, self._pass, arrive)
 
     def _written(self, counted: bool) -> None:
         self.written += counted
