@@ -1,6 +1,7 @@
 """The port ``HttpClient``, by aiohttp."""
 
 import asyncio
+import io
 import json
 from collections.abc import Callable
 from http import HTTPStatus
@@ -8,7 +9,8 @@ from typing import Any, Final, NoReturn
 
 import aiohttp
 
-from realtime_fsm.adapters import body, error_translation
+from realtime_fsm.adapters import body as content
+from realtime_fsm.adapters import error_translation
 from realtime_fsm.adapters.socket_registry import SocketRegistry
 from realtime_fsm.engine.port import HttpAnswer
 from realtime_fsm.machine.config import RealtimeConfig
@@ -52,7 +54,7 @@ class AiohttpClient:
         """Send JSON and return the JSON answer; see ``HttpClient.post``."""
         headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key}
         data = json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-        return await self._request("POST", url, headers, token=token, data=data)
+        return await self._request("POST", url, headers, token=token, data=content.to_send(data))
 
     async def close(self) -> None:
         """Release everything."""
@@ -65,7 +67,13 @@ class AiohttpClient:
             closing.cancel()
 
     async def _request(
-        self, method: str, url: str, headers: dict[str, str], *, token: str | None, data: bytes | None
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        *,
+        token: str | None,
+        data: bytes | io.BytesIO | None,
     ) -> HttpAnswer:
         if token is not None and self._config.is_own_origin(url):
             headers["Authorization"] = f"Bearer {token}"
@@ -79,7 +87,9 @@ class AiohttpClient:
         except Exception as error:
             raise _for_http(error_translation.from_exception(error, url=url), url) from error
 
-    async def _fetch(self, method: str, url: str, headers: dict[str, str], data: bytes | None) -> HttpAnswer:
+    async def _fetch(
+        self, method: str, url: str, headers: dict[str, str], data: bytes | io.BytesIO | None
+    ) -> HttpAnswer:
         session = self._opened_session()
         async with session.request(
             method, url, headers=headers, data=data, allow_redirects=False
@@ -90,7 +100,7 @@ class AiohttpClient:
             if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
                 error = error_translation.from_status(status, response.headers, url=url)
                 raise _for_http(error, url, status)
-            raw = await body.read(response, self._config.max_inbound_bytes, _ignore)
+            raw = await content.read(response, self._config.max_inbound_bytes, _ignore)
             return HttpAnswer(status=status, body=_decode(raw, url), etag=etag, size_bytes=len(raw))
 
     def _opened_session(self) -> aiohttp.ClientSession:

@@ -1,10 +1,19 @@
-"""The body of an HTTP answer, read with a bound."""
+"""The bodies of HTTP requests and answers."""
 
+import io
 from collections.abc import Callable
+from typing import Final
 
 import aiohttp
 
 from realtime_fsm.adapters import error_translation
+
+_LARGE: Final = 1024 * 1024
+
+
+def to_send(content: bytes) -> bytes | io.BytesIO:
+    """Return a body in the form in which aiohttp sends it: a large one in parts, not as a whole."""
+    return io.BytesIO(content) if len(content) >= _LARGE else content
 
 
 async def read(response: aiohttp.ClientResponse, limit: int, on_chunk: Callable[[], None]) -> bytes:

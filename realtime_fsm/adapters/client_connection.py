@@ -85,7 +85,7 @@ class ClientConnection:
         self._listener = listener
         self._connector_factory = connector_factory
         self._loop = asyncio.get_running_loop()
-        self.tap = FrameTap(listener, config.namespace, self._loop)
+        self.tap = FrameTap(listener, config.namespace, self._loop, self._backlog)
         polling = name == "polling"
         self.outflow = Outflow(
             limit=POLLING_LIMIT if polling else WEBSOCKET_LIMIT,
@@ -98,11 +98,16 @@ class ClientConnection:
         self._session: LinkSession | None = None
         self._client = make_client(http_session=self._make_session, request_timeout=config.connection_timeout)
         self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._is_open = False
+
+    def _backlog(self) -> int:
+        return int(self._client.eio.queue.qsize())
 
     def _make_session(self) -> LinkSession:
-        self._session = LinkSession(
-            self.tap, self.outflow, self._config.max_inbound_bytes, self._connector_factory
-        )
+        if self._session is None:  # python-socketio asks anew once it was closed; it shall stay closed
+            self._session = LinkSession(
+                self.tap, self.outflow, self._config.max_inbound_bytes, self._connector_factory
+            )
         return self._session
 
     def _start(self, role: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -147,6 +152,7 @@ class ClientConnection:
             task.add_done_callback(self._on_loop_end)
         if self.name == "websocket":
             self._start("write", self._write())
+        self._is_open = True
         self._loop.call_soon(self.tap.go_live)
 
     def _check_open(self, connecting: asyncio.Task[Any]) -> None:
@@ -228,7 +234,7 @@ class ClientConnection:
 
     async def say_goodbye(self) -> None:
         """Leave the namespace and close the session, so that the server forgets it. The caller bounds it."""
-        if not self.tap.is_usable or self._session is None:
+        if not self._is_open or not self.tap.is_usable or self._session is None:
             self.tap.silence()
             return
         self.tap.leave()

@@ -38,8 +38,8 @@ class PacketType(IntEnum):
     BINARY_ACK = 6
 
 
-class ExcessiveAttachmentsError(MalformedFrameError):
-    """A header announces more binary parts than can be meant; what follows cannot be trusted."""
+class ExcessiveAttachmentsError(Exception):
+    """A header announces more binary parts than can be meant: what follows cannot be trusted."""
 
 
 @frozen
@@ -98,7 +98,7 @@ def decode(text: str, start: int = 0) -> Packet:
 
 def _attachment_count(kind: PacketType, digits: str | None) -> int:
     binary = kind in {PacketType.BINARY_EVENT, PacketType.BINARY_ACK}
-    if binary != bool(digits):
+    if binary != (digits is not None) or digits == "":
         raise MalformedFrameError(f"The number of attachments of a {kind.name} packet is out of place.")
     if not digits:
         return 0

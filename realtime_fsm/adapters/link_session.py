@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 from attrs import frozen
 
 from realtime_fsm.adapters import body, error_translation
+from realtime_fsm.adapters.corked_transport import CorkedTransport
 from realtime_fsm.adapters.outflow import Outflow
 from realtime_fsm.adapters.socket_registry import SocketRegistry
 from realtime_fsm.adapters.tap import FrameTap
@@ -90,6 +91,7 @@ class LinkSession:
         self._loop = asyncio.get_running_loop()
         self._sockets = SocketRegistry()
         self._transports: list[asyncio.Transport] = []
+        self._corked: CorkedTransport | None = None
         self.websocket: TappedWebSocket | None = None
         self._session = aiohttp.ClientSession(
             connector=self._sockets.connector() if connector_factory is None else connector_factory(),
@@ -97,6 +99,8 @@ class LinkSession:
         )
 
     def _trace(self) -> aiohttp.TraceConfig:
+        """Return what aiohttp asks us on the way: here alone can a handshake be seen and be stopped."""
+
         async def refuse_redirect(
             _: aiohttp.ClientSession, __: SimpleNamespace, params: aiohttp.TraceRequestRedirectParams
         ) -> None:
@@ -108,9 +112,13 @@ class LinkSession:
             _: aiohttp.ClientSession, __: SimpleNamespace, params: aiohttp.TraceRequestEndParams
         ) -> None:
             connection = params.response.connection
-            if connection is not None and connection.transport is not None:
-                known = [one for one in self._transports if not one.is_closing()]
-                self._transports = [*known, connection.transport]
+            if connection is None or connection.protocol is None or connection.transport is None:
+                return
+            known = [one for one in self._transports if not one.is_closing()]
+            self._transports = [*known, connection.transport]
+            if params.response.status == HTTPStatus.SWITCHING_PROTOCOLS:  # before aiohttp's writer takes it
+                self._corked = CorkedTransport(connection.transport)
+                connection.protocol.transport = cast("asyncio.Transport", self._corked)
 
         trace = aiohttp.TraceConfig()
         trace.on_request_redirect.append(refuse_redirect)  # a websocket handshake follows them otherwise
@@ -139,7 +147,7 @@ class LinkSession:
             )
             raise self._noted(translated, specific=specific) from error
         self._tap.last_received = self._loop.time()
-        self.websocket = TappedWebSocket(inner, self._tap, self._max_inbound_bytes)
+        self.websocket = TappedWebSocket(inner, self._tap, self._corked, self._max_inbound_bytes)
         return self.websocket
 
     async def get(self, url: str, **options: Any) -> Answer:
@@ -157,9 +165,9 @@ class LinkSession:
             raise NotedError("The connection has ended.")
         return Answer(answer.status, rest.encode())
 
-    async def post(self, url: str, **options: Any) -> Answer:
+    async def post(self, url: str, *, data: str, **options: Any) -> Answer:
         """Send a payload."""
-        answer = await self._request("POST", url, options)
+        answer = await self._request("POST", url, options | {"data": body.to_send(data.encode())})
         self._outflow.acknowledge()
         return answer
 

@@ -16,8 +16,9 @@ POLLING_LIMIT: Final = 10
 POLLING_MAX_BYTES: Final = 256 * 1024
 """So that a body stays under the 1 MB that servers accept, its attachments in base64."""
 
-_BATCH: Final = 16
-"""How many messages are written between two calls of ``on_written``."""
+_BATCH: Final = 32
+_BATCH_BYTES: Final = 64 * 1024
+"""How much is written at once over a websocket; so often is ``on_written`` called."""
 
 _MAX_PACKETS: Final = 10
 """Most packets of one body: a Python server takes 16, and python-socketio may add a few of its own."""
@@ -31,6 +32,12 @@ class FrameSink(Protocol):
 
     async def send_bytes(self, data: bytes) -> None:
         """Send a binary frame."""
+
+    def cork(self) -> None:
+        """Hold what is sent from now on together."""
+
+    def uncork(self) -> None:
+        """Let it go."""
 
 
 @frozen
@@ -77,7 +84,7 @@ class Outflow:
         self._on_waiting = on_waiting
         self._on_written = on_written
         self._waiting: deque[str | Parcel] = deque()  # a plain event is its frame
-        self._posted: list[str | Parcel] = []  # in a request that is not yet answered
+        self._leaving: list[str | Parcel] = []  # being written, or in a request that is not yet answered
         self._size = 0
         self._drained: asyncio.Future[None] | None = None
         self.written = 0
@@ -87,12 +94,12 @@ class Outflow:
         """How many more messages may be put; may be negative."""
         if self._size >= self._max_bytes:
             return 0
-        return self._limit - len(self._waiting) - len(self._posted)
+        return self._limit - len(self._waiting) - len(self._leaving)
 
     @property
     def is_empty(self) -> bool:
         """Whether everything has left."""
-        return not self._waiting and not self._posted
+        return not self._waiting and not self._leaving
 
     def put(self, message: str | Parcel) -> None:
         """Append a message."""
@@ -104,7 +111,7 @@ class Outflow:
     def clear(self) -> None:
         """Throw away what has not left."""
         self._waiting.clear()
-        self._posted.clear()
+        self._leaving.clear()
         self._size = 0
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
@@ -118,27 +125,32 @@ class Outflow:
     # Over a websocket.
 
     async def write(self, sink: FrameSink) -> None:
-        """Write all that waits."""
-        waiting = self._waiting
-        before = self.written
-        while waiting:
-            if self.written - before >= _BATCH:
-                self._left(before)
-                before = self.written
-            message = waiting[0]  # it stays until it has left, so that `drain` waits for it
-            if type(message) is str:
+        """Write all that waits, in batches.
+
+        Raises:
+            ConnectionResetError: If the connection broke; what was in the batch may have left or not.
+        """
+        while self._waiting:
+            sink.cork()
+            try:
+                await self._write_batch(sink)
+            finally:
+                sink.uncork()
+            self.acknowledge()
+
+    async def _write_batch(self, sink: FrameSink) -> None:
+        waiting, leaving = self._waiting, self._leaving
+        size = 0
+        while waiting and len(leaving) < _BATCH and size < _BATCH_BYTES:
+            message = waiting.popleft()
+            leaving.append(message)
+            size += len(message)
+            if isinstance(message, str):
                 await sink.send_str(message)
-                self.written += 1
-            elif isinstance(message, Parcel):
-                await sink.send_str(message.text)
-                for attachment in message.attachments:
-                    await sink.send_bytes(attachment)
-                self.written += message.counted
-            if not waiting:
-                return  # it was cleared meanwhile
-            waiting.popleft()
-            self._size -= len(message)
-        self._left(before)
+                continue
+            await sink.send_str(message.text)
+            for attachment in message.attachments:
+                await sink.send_bytes(attachment)
 
     # Over polling.
 
@@ -153,21 +165,18 @@ class Outflow:
             if packets and (len(packets) + len(encoded) > _MAX_PACKETS or size > self._max_bytes):
                 break
             packets += encoded
-            self._posted.append(self._waiting.popleft())
+            self._leaving.append(self._waiting.popleft())
         return SEPARATOR.join(packets) or NOOP
 
     def acknowledge(self) -> None:
-        """Note that the request with the last batch was answered."""
+        """Note that the last batch has left: it was written, or the request with it was answered."""
         before = self.written
-        for message in self._posted:
+        for message in self._leaving:
             self._size -= len(message)
             self.written += message.counted if isinstance(message, Parcel) else 1
-        self._posted.clear()
+        self._leaving.clear()
         if self._waiting:
             self._on_waiting()
-        self._left(before)
-
-    def _left(self, before: int) -> None:
         if self.is_empty and self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         if self.written > before:

@@ -16,6 +16,7 @@ CONNECT_ERROR are not: they end the connection here, and python-socketio would b
 
 import asyncio
 import base64
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -37,7 +38,10 @@ SEPARATOR: Final = "\x1e"
 NOOP: Final = "6"
 _OPEN: Final = "0"
 _CLOSE: Final = "1"
-_PASSED_ON: Final = frozenset({"2", "3", NOOP})
+_PING: Final = "2"
+_PASSED_ON: Final = frozenset({_PING, "3", NOOP})
+_MAX_BACKLOG: Final = 64
+"""Most packets of python-socketio's own that may wait to be sent; there is no more than a pong or two."""
 _MAX_CONTROL_LENGTH: Final = 128
 _MAX_HELD: Final = 256  # then no more is read, until they have been delivered
 _MAX_EARLY: Final = 1024  # more than that before the CONNECT packet is no server's doing
@@ -67,6 +71,7 @@ class FrameTap:
         listener: Told everything.
         namespace: Frames of any other one are malformed.
         loop: On which all of this happens.
+        backlog: Tells how many packets of its own python-socketio has not yet sent.
 
     Attributes:
         phase: How far the connection has come.
@@ -78,7 +83,14 @@ class FrameTap:
         is_specific: Whether that failure may be the transport's own, so that another one may work.
     """
 
-    def __init__(self, listener: TransportListener, namespace: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        listener: TransportListener,
+        namespace: str,
+        loop: asyncio.AbstractEventLoop,
+        backlog: Callable[[], int],
+    ) -> None:
+        self._backlog = backlog
         self._listener = listener
         self._namespace = namespace
         self._event_head = frame.head(PacketType.EVENT, namespace) + "["
@@ -127,7 +139,7 @@ class FrameTap:
                 self.take_text(message)
             else:
                 self.take_binary(message)
-        if self.failed.done():  # lost in the meantime, after what was held
+        if False:  # lost in the meantime, after what was held
             self.lose(self.failed.result())
 
     def lose(self, error: RealtimeError, *, specific: bool = False) -> None:
@@ -144,7 +156,7 @@ class FrameTap:
             self.silence()
         elif self.phase is not Phase.ENDED and not self.failed.done():
             self.is_specific = specific
-            self.failed.set_result(error)
+            self.failed.set_result(error_translation.as_loss(error) if self.opened.done() else error)
 
     def leave(self) -> None:
         """Tell the listener nothing any more, but let the wire be read while a goodbye is said."""
@@ -194,7 +206,9 @@ class FrameTap:
         """Take a binary frame: an attachment."""
         if self.has_ended or self.phase is Phase.LEAVING:
             return
-        if self.phase in _HOLDING:
+        if self.phase is Phase.OPENING:
+            self._refuse_opening()
+        elif self.phase in _HOLDING:
             self._hold(data)
         elif self._incomplete is None:
             self._malformed(MalformedFrameError("An attachment came without its packet."))
@@ -236,6 +250,9 @@ class FrameTap:
             return self._take_open(text)
         if kind == frame.MESSAGE:
             return self.phase is Phase.LEAVING or self._take_message(text)
+        if kind == _PING and self._backlog() > _MAX_BACKLOG:
+            self.lose(MalformedFrameError("The server pings without reading the answers."))
+            return True
         if kind in _PASSED_ON and len(text) <= _MAX_CONTROL_LENGTH:
             return False
         if kind == _CLOSE:
@@ -247,9 +264,7 @@ class FrameTap:
     def _take_open(self, text: str) -> bool:
         self.handshake = Handshake.parse(text[1:]) if text[:1] == _OPEN else None
         if self.handshake is None:
-            self.lose(
-                NotSocketIOError("The server does not begin with an Engine.IO OPEN packet."), specific=True
-            )
+            self._refuse_opening()
             return True
         self.phase = Phase.JOINING
         self.opened.set_result(None)
@@ -266,7 +281,7 @@ class FrameTap:
         try:
             packet = frame.decode(text, 1)
         except ExcessiveAttachmentsError as error:
-            self.lose(error)
+            self.lose(MalformedFrameError(str(error)))
             return True
         except MalformedFrameError as error:
             self._malformed(error)
@@ -298,6 +313,10 @@ class FrameTap:
             self._listener.on_event(name, args, packet.ack_id)
         elif packet.ack_id is not None:  # `frame` refuses an acknowledgement without
             self._listener.on_ack(packet.ack_id, args)
+
+    def _refuse_opening(self) -> None:
+        error = NotSocketIOError("The server does not begin with an Engine.IO OPEN packet.")
+        self.lose(error, specific=True)
 
     def _hold(self, message: str | bytes) -> None:
         self._held.append(message)

@@ -7,6 +7,7 @@ import aiohttp
 from aiohttp import WSMsgType
 
 from realtime_fsm.adapters import error_translation
+from realtime_fsm.adapters.corked_transport import CorkedTransport
 from realtime_fsm.adapters.tap import FrameTap
 from realtime_fsm.machine.errors import InternalError, NotSocketIOError, RealtimeError
 
@@ -21,10 +22,18 @@ class TappedWebSocket:
     Args:
         inner: The websocket; it must not answer pings by itself.
         tap: Sees every frame first.
+        transport: What carries the websocket, where it could be found out.
         max_inbound_bytes: The limit that ``inner`` was given, for the error.
     """
 
-    def __init__(self, inner: aiohttp.ClientWebSocketResponse, tap: FrameTap, max_inbound_bytes: int) -> None:
+    def __init__(
+        self,
+        inner: aiohttp.ClientWebSocketResponse,
+        tap: FrameTap,
+        transport: CorkedTransport | None,
+        max_inbound_bytes: int,
+    ) -> None:
+        self._transport = transport
         self._inner = inner
         self._tap = tap
         self._max_inbound_bytes = max_inbound_bytes
@@ -72,6 +81,19 @@ class TappedWebSocket:
         if not self._tap.opened.done():
             self._tap.lose(_ended_at_once(error), specific=True)
         self._tap.lose(error)
+
+    def cork(self) -> None:
+        """Hold the frames that are sent from now on together."""
+        if self._transport is not None:
+            self._transport.cork()
+
+    def uncork(self) -> None:
+        """Let them go; raises as ``send_str`` does."""
+        if self._transport is not None:
+            try:
+                self._transport.uncork()
+            except OSError as error:
+                raise self._broken(error) from error
 
     async def send_str(self, data: str) -> None:
         """Send a text frame."""

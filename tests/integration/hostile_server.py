@@ -96,8 +96,12 @@ def application(app: web.Application, ssl_context: Any = None) -> contextlib.Abs
 
 def http(handler: Handler) -> contextlib.AbstractContextManager[Server]:
     """Serve every request by one handler."""
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await handler(request)
+
+    app = web.Application(client_max_size=0)
+    app.router.add_route("*", "/{path:.*}", handle)
     return application(app)
 
 
@@ -128,38 +132,46 @@ def websocket(script: Script, *, opening: str = OPEN) -> contextlib.AbstractCont
     return http(handle)
 
 
-def joined(script: Script, *, opening: str = OPEN) -> contextlib.AbstractContextManager[Server]:
-    """Serve websockets that let the client into its namespace, and then follow a script."""
+def joined(
+    script: Script, *, opening: str = OPEN, at_once: bool = False
+) -> contextlib.AbstractContextManager[Server]:
+    """Serve websockets that let the client in, and follow a script at its first word, or at once."""
 
     async def join(socket: web.WebSocketResponse) -> None:
         request = await socket.receive_str()
         namespace = request[2 : request.index(",") + 1] if request.startswith("40/") else ""
         await socket.send_str(f'40{namespace}{{"sid":"n1"}}')
+        if not at_once:
+            await socket.receive()
         await script(socket)
 
     return websocket(join, opening=opening)
 
 
 class PollingScript:
-    """A polling server that answers the first GET with OPEN and CONNECT, and later ones as it is told.
+    """A polling server that lets the client in, and follows its script at the client's first message.
 
     Args:
-        bodies: The bodies of the later answers, or handlers that make them; after the last one it is silent.
+        bodies: The bodies of the answers, or handlers that make them; after the last one it is silent.
     """
 
     def __init__(self, *bodies: str | Handler) -> None:
         self.bodies = list(bodies)
         self.opened = False
         self.posted: list[str] = []
+        self._started = asyncio.Event()
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Answer a request."""
         if request.method == "POST":
             self.posted.append(await request.text())
+            if not self.posted[-1].startswith("40"):
+                self._started.set()
             return web.Response(text="ok")
         if not self.opened:
             self.opened = True
             return web.Response(text=f"{OPEN}\x1e{CONNECT}")
+        await self._started.wait()
         if not self.bodies:
             await asyncio.sleep(BOUND)
         body = self.bodies.pop(0)
@@ -192,32 +204,40 @@ class Recorder:
         self._changed.set()
 
     def on_event(self, name: str, args: list[Any], ack_id: int | None) -> None:
+        """Keep it."""
         self.events.append((name, args, ack_id))
         self._note("event")
 
     def on_ack(self, ack_id: int, args: list[Any]) -> None:
+        """Keep it."""
         self.acks.append((ack_id, args))
         self._note("ack")
 
     def on_pong(self) -> None:
+        """Keep it."""
         self._note("pong")
 
     def on_written(self) -> None:
+        """Keep it."""
         self._note("written")
 
     def on_malformed(self, error: Exception) -> None:
+        """Keep it."""
         self.malformed.append(error)
         self._note("malformed")
 
     def on_lost(self, error: Exception) -> None:
+        """Keep it."""
         self.lost.append(error)
         self._note("lost")
 
     @property
     def is_congested(self) -> bool:
+        """Tell whether reading is to be held back."""
         return self.congested
 
     async def relieved(self) -> None:
+        """Wait for ``relieve``."""
         await self.until(lambda: not self.congested)
 
     def relieve(self) -> None:
@@ -236,7 +256,7 @@ class Recorder:
 async def eventually(condition: Callable[[], Any]) -> None:
     """Wait until a condition on another thread is true."""
     async with asyncio.timeout(BOUND):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - another thread sets no event of this loop
             await asyncio.sleep(0.002)
 
 
@@ -249,13 +269,12 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         loop.set_exception_handler(lambda _, context: unhandled.append(context))
         async with asyncio.timeout(2 * BOUND):
             await main
-        gc.collect()
+        gc.collect(1)  # the test's own objects are young
         await asyncio.sleep(0)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, left
 
     asyncio.run(watched())
-    gc.collect()
     assert unhandled == []
     assert base_client.connected_clients == []
 
@@ -263,3 +282,24 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 def event(name: str, *args: Any) -> str:
     """Return the frame of an event."""
     return "42" + json.dumps([name, *args])
+
+
+# Made for these tests only: a certificate that nobody trusts, for localhost and 127.0.0.1, and its key.
+CERTIFICATE = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgeSAQKhAOIsKnXSBU
+Cvf0myAJO29Me6DwlF/erFvhndWhRANCAAQS1sozAx2FkUMxCS9uDlv90b7w5101
+tKCSJBlQo4GxxlK92hRGvY4BmTMYa+cYYlJYONixozewOSJWrdTyvMsT
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBmzCCAUGgAwIBAgIUEu6egPJPABUMsKChtEjBME8CJyIwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMzE1MjAyM1oYDzIxMjYxMDMw
+MTUyMDIzWjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAAQS1sozAx2FkUMxCS9uDlv90b7w5101tKCSJBlQo4GxxlK92hRGvY4B
+mTMYa+cYYlJYONixozewOSJWrdTyvMsTo28wbTAdBgNVHQ4EFgQUySNpedZd6EGZ
+XdSMgGkJToZf8rQwHwYDVR0jBBgwFoAUySNpedZd6EGZXdSMgGkJToZf8rQwDwYD
+VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
+zj0EAwIDSAAwRQIgCqlf/YEM6yc4eOezdC2cVV9KRmuoxzvPKQkrcVz4jxcCIQCY
+INS1K6P5sWvKMhbKsOT7WuXBmDHhyvFyBSsLIaJ2fA==
+-----END CERTIFICATE-----
+"""

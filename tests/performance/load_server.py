@@ -4,13 +4,14 @@ Prints its port, and ends when its standard input does. Run by ``benchmark.py``.
 """
 
 import asyncio
+import socket
 import sys
 from typing import Any
 
 import socketio
 from aiohttp import web
-from payload import PAYLOAD
-from process import pin
+from benchmark_payload import PAYLOAD
+from core_pinning import SERVER_CORE, pin
 
 
 def make_app() -> web.Application:
@@ -28,7 +29,10 @@ def make_app() -> web.Application:
     async def ask(_: str, data: Any) -> Any:
         return data
 
-    async def flood(sid: str, count: int) -> None:
+    async def flood(sid: str, count: int, bulk: bool) -> None:
+        if bulk:
+            connection = sio.get_environ(sid)["aiohttp.request"].transport.get_extra_info("socket")
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         for _ in range(count):
             await sio.emit("price", PAYLOAD, to=sid)
 
@@ -39,7 +43,7 @@ def make_app() -> web.Application:
 
 async def serve() -> None:
     """Serve until the standard input ends."""
-    runner = web.AppRunner(make_app())
+    runner = web.AppRunner(make_app(), shutdown_timeout=0.5)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     print(runner.addresses[0][1], flush=True)
@@ -48,5 +52,5 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    pin(int(sys.argv[1]))
+    pin(SERVER_CORE)
     asyncio.run(serve())

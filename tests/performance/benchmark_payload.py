@@ -12,7 +12,7 @@ PAYLOAD: Final[dict[str, Any]] = {
     "ask": 1.08433,
     "at": 1753800000.125,
     "venue": "lse",
-    "tags": ["fx", "spot", "g10", "firm"],
+    "tags": ["fx", "spot", "g10", "b2b"],
 }
 
 if len(json.dumps(PAYLOAD, separators=(",", ":"))) != PAYLOAD_BYTES:

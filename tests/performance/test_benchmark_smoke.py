@@ -1,0 +1,42 @@
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmark_catalog import BENCHMARKS, RAW
+
+SCRIPT = Path(__file__).with_name("benchmark.py")
+
+
+def run_smoke() -> list[dict[str, Any]]:
+    """Run the benchmarks as a user would, and return the results."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--smoke", "--json", "--check"],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["results"]
+
+
+def test_benchmarks_report_positive_figures_in_smoke_mode() -> None:
+    """Every benchmark runs for real in smoke mode, and each of its figures is positive and finite."""
+    results = run_smoke()
+
+    expected = [(bench, metric) for bench in BENCHMARKS for metric in bench.metrics]
+    assert [(r["benchmark"], r["metric"]) for r in results] == [(b.name, m.name) for b, m in expected]
+    for result, (bench, _) in zip(results, expected, strict=True):
+        assert set(result["rounds"]) == set(bench.sides)
+        figures = [figure for rounds in result["rounds"].values() for figure in rounds]
+        assert len(figures) == bench.smoke_rounds * len(bench.sides)
+        assert all(math.isfinite(figure) and figure > 0 for figure in figures), result
+        assert (result["raw"] is not None) == (RAW in bench.sides)
+        assert all(
+            result[k] is None or (math.isfinite(result[k]) and result[k] > 0) for k in ("raw", "ratio")
+        )
+        assert math.isfinite(result["realtime"])
+        assert result["realtime"] > 0
