@@ -9,6 +9,8 @@
         await realtime.subscribe(["bookings"])
 """
 
+import logging
+
 from realtime_fsm.engine.dispatcher import Event
 from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.message import Receipt
@@ -71,6 +73,10 @@ from realtime_fsm.monitoring.metrics import ConnectionMetrics
 from realtime_fsm.service import RealtimeService
 
 __version__ = "0.1.0"
+
+logging.getLogger("realtime_fsm").addHandler(
+    logging.NullHandler()
+)  # what is logged where is the user's choice
 
 __all__ = [
     "ACTIVITIES",

@@ -96,7 +96,7 @@ class _Demo:
             already_published = len(numbers(self._folder / PUBLISHED))
             emitting = asyncio.create_task(self._emit())
             try:
-                await self._wait(lambda: realtime.metrics.messages_delivered >= 1)
+                await self._stable()
                 await self._faults()
             finally:
                 self._is_emitting = False

@@ -22,7 +22,7 @@ from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.table import Trigger
 
 
-@define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False, repr=False)
 class Components:
     """The parts of one client, wired by the service.
 

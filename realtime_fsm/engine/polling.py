@@ -12,7 +12,7 @@ from attrs import define, field
 from realtime_fsm.engine.component import Components, Stay
 from realtime_fsm.engine.dispatcher import Delivered
 from realtime_fsm.engine.port import HttpAnswer
-from realtime_fsm.engine.subscription import read_position
+from realtime_fsm.engine.subscription import Position, read_position
 from realtime_fsm.machine.config import Endpoint
 from realtime_fsm.machine.errors import AuthenticationError, ProtocolError, RealtimeError
 from realtime_fsm.machine.table import Trigger
@@ -146,11 +146,10 @@ class FallbackPollingService:
             if not isinstance(stream, dict) or stream.get("ok") is not True:
                 _logger.warning("the server refuses to let channel %r be polled", channel)
                 continue
-            events = stream.get("events") or []
-            for event in events:
-                place = read_position({"epoch": stream.get("epoch"), "offset": event.get("offset")})
+            events = _events_of(stream)
+            for name, data, place in events:
                 if place is None or self._parts.subscriptions.take_place(channel, place):
-                    await self._deliver(event["event"], [event.get("data")])
+                    await self._deliver(name, [data])
             self._parts.subscriptions.resume_at(channel, stream)
             more = more or (stream.get("more") is True and bool(events))
         return more
@@ -174,6 +173,24 @@ class FallbackPollingService:
             answer = await self._parts.http.get(url, token=await bearer(self._parts, own=own), etag=etag)
         source.etag = (url, answer.etag)
         return None if answer.status == _NOT_MODIFIED else answer
+
+
+def _events_of(stream: dict[str, Any]) -> list[tuple[str, Any, Position | None]]:
+    """Return name, data and place of each event of a polled channel.
+
+    Raises:
+        ProtocolError: If it is not a list of events. Nothing of it is delivered then.
+    """
+    events = stream.get("events", [])
+    if not isinstance(events, list) or not all(
+        isinstance(event, dict) and isinstance(event.get("event"), str) for event in events
+    ):
+        raise ProtocolError("The polling endpoint's answer holds something that is no event.")
+    epoch = stream.get("epoch")
+    return [
+        (e["event"], e.get("data"), read_position({"epoch": epoch, "offset": e.get("offset")}))
+        for e in events
+    ]
 
 
 async def bearer(parts: Components, *, own: bool) -> str | None:

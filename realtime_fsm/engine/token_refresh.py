@@ -14,6 +14,9 @@ from realtime_fsm.machine.errors import AuthenticationError, ConnectionLostError
 _LEAST_PAUSE: Final = 1.0
 """Seconds between two refreshes at least, so that a source of short-lived tokens is not asked in a loop."""
 
+_MOST_DOUBLINGS: Final = 5
+"""While the source fails the pause doubles, up to half a minute."""
+
 _logger = logging.getLogger("realtime_fsm.token")
 
 
@@ -22,13 +25,16 @@ async def token_refresh(parts: Components, stay: Stay) -> None:
 
     A refresh that fails is reported and tried again; the connection lives on until the server ends it.
     """
+    failures = 0
     while (delay := parts.tokens.refresh_in) is not None:
-        await asyncio.sleep(max(delay, _LEAST_PAUSE))
+        await asyncio.sleep(max(delay, _LEAST_PAUSE * 2 ** min(failures, _MOST_DOUBLINGS)))
         try:
             token = await parts.tokens.refresh()
         except RealtimeError as error:
+            failures += 1
             parts.recovery.handle(error)
             continue
+        failures = 0
         _logger.debug("the token was refreshed")
         if token is not None and stay.link is not None:
             await _reauthenticate(parts, stay.link, token)
