@@ -188,8 +188,8 @@ def _events_of(stream: dict[str, Any]) -> list[tuple[str, Any, Position | None]]
         raise ProtocolError("The polling endpoint's answer holds something that is no event.")
     epoch = stream.get("epoch")
     return [
-        (e["event"], e.get("data"), read_position({"epoch": epoch, "offset": e.get("offset")}))
-        for e in events
+        (event["event"], event.get("data"), read_position({"epoch": epoch, "offset": event.get("offset")}))
+        for event in events
     ]
 
 

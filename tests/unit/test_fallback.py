@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -84,7 +85,7 @@ def test_fallback_polls_at_its_pace_with_jitter(run_virtual: Run) -> None:
             await asyncio.sleep(1000)
             times = [request.at for request in world.http.requests]
             assert times[0] == pytest.approx(began)
-            pauses = [b - a for a, b in zip(times, times[1:], strict=False)]
+            pauses = [b - a for a, b in pairwise(times)]
             assert all(8.0 <= pause <= 12.1 for pause in pauses)
             assert max(pauses) - min(pauses) > 1.0
 
@@ -324,13 +325,10 @@ def test_fallback_polling_survives_answers_that_make_no_sense(run_virtual: Run) 
         async with reference_world() as world:
             await world.client.connect()
             await world.client.subscribe(["ticks"])
-            rubbish: list[Any] = [
-                None, [], {"channels": []}, {"channels": {"ticks": None}}, {"channels": {"ticks": {"ok": True, "events": 5}}},
-                {"channels": {"ticks": {"ok": True, "events": [None, {}, {"event": 5}, {"event": "x"}]}}},
-            ]  # fmt: skip
-            world.http.resources["/realtime/events"] = lambda _: (
-                rubbish.pop(0) if rubbish else {"channels": {}}
-            )
+            rubbish: list[Any] = [None, [], {"channels": []}, {"channels": {"ticks": None}}]
+            for events in (5, [None], [{}], [{"event": 5}], [{"event": "x", "offset": "y"}]):
+                rubbish.append({"channels": {"ticks": {"ok": True, "epoch": 1, "events": events}}})
+            world.http.resources["/realtime/events"] = lambda _: rubbish.pop(0) if rubbish else {}
             world.server.refusal = DOWN
             world.server.reset()
             await world.until(S.FALLBACK)
