@@ -44,6 +44,11 @@ class Backend:
             raise InternalError("The backend did not start.", remedy="See its messages above.")
         self.port = int(line)
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     async def end(self, how: signal.Signals) -> None:
         """End it by a signal, and make sure that it is gone."""
         process, self._process = self._process, None

@@ -1,0 +1,182 @@
+"""Real faults on real sockets: each is overcome, and nothing that was promised is lost (SPEC H2, H4)."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from scene import SOON, scene
+
+from realtime_fsm import ConnectionStatus, HeartbeatTimeoutError, ServerDisconnectError
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+S = ConnectionStatus
+
+
+def without_gap(events: list[int]) -> bool:
+    """Tell whether numbers follow one another, each once."""
+    return events == list(range(events[0], events[0] + len(events)))
+
+
+def test_fault_reset_is_overcome_without_loss(run_async: Run, tmp_path: Path) -> None:
+    """After a TCP reset the client is back; messages arrive in order, events without gap or repeat."""
+
+    async def main() -> None:
+        async with scene(tmp_path) as stage:
+            first = await stage.emit(50)
+            stage.proxy.reset_peer()
+            await stage.until(S.RECONNECTING)
+            await stage.until(S.CONNECTED)
+            await asyncio.gather(*first, *await stage.emit(50))
+            await stage.hush()
+            assert list(dict.fromkeys(stage.received())) == list(range(1, 101))
+            assert without_gap(stage.events)
+
+    run_async(main())
+
+
+def test_fault_black_hole_is_noticed_in_time_and_overcome(run_async: Run, tmp_path: Path) -> None:
+    """A link on which nothing is closed and nothing forwarded is lost in time, and nothing with it."""
+
+    async def main() -> None:
+        async with scene(tmp_path) as stage:
+            loop = asyncio.get_running_loop()
+            stage.proxy.black_hole(True)
+            began = loop.time()
+            held = await stage.emit(10)
+            await stage.until(S.RECONNECTING)
+            config = stage.client.config
+            tolerance = 0.5  # of a busy machine's scheduling
+            assert loop.time() - began <= config.heartbeat_interval + config.heartbeat_timeout + tolerance
+            assert isinstance(stage.changes[-1].error, HeartbeatTimeoutError)
+            stage.proxy.black_hole(False)
+            await stage.until(S.CONNECTED)
+            await asyncio.gather(*held)
+            await stage.hush()
+            assert list(dict.fromkeys(stage.received())) == list(range(1, 11))
+            assert without_gap(stage.events)
+
+    run_async(main())
+
+
+def test_fault_killed_server_is_found_again_when_it_is_back(run_async: Run, tmp_path: Path) -> None:
+    """A server that is killed and started anew gets every message, and its events flow again."""
+
+    async def main() -> None:
+        async with scene(tmp_path, max_reconnect_attempts=100) as stage:
+            receipts = await stage.emit(20)
+            await stage.backend.end(signal.SIGKILL)
+            await stage.until(S.RECONNECTING)
+            receipts += await stage.emit(20)
+            await stage.backend.start()
+            stage.proxy.set_target("127.0.0.1", stage.backend.port)
+            await stage.until(S.CONNECTED)
+            await asyncio.gather(*receipts)
+            await stage.until_flowing()
+            assert set(stage.received()) == set(range(1, 41))
+            assert stage.events == sorted(set(stage.events))
+
+    run_async(main())
+
+
+def test_fault_stopped_server_with_a_stalled_writer_is_noticed(run_async: Run, tmp_path: Path) -> None:
+    """A server that hangs (SIGSTOP) while much is being written to it is lost in time all the same."""
+
+    async def main() -> None:
+        async with scene(tmp_path, max_reconnect_attempts=100) as stage:
+            loop = asyncio.get_running_loop()
+            stage.backend.send(signal.SIGSTOP)
+            try:
+                began = loop.time()
+                for _ in range(40):
+                    await stage.client.emit("bulk", "x" * 500_000)
+                await stage.until(S.RECONNECTING)
+                assert loop.time() - began <= 1.5 + 1.0  # the tolerance of a busy machine
+                assert isinstance(stage.changes[-1].error, HeartbeatTimeoutError)
+            finally:
+                stage.backend.send(signal.SIGCONT)
+            await stage.until(S.CONNECTED)
+            await stage.until_flowing()
+
+    run_async(main())
+
+
+def test_fault_expired_token_is_replaced_without_loss(run_async: Run, tmp_path: Path) -> None:
+    """A session that the server ends with its token comes back with a fresh one, and misses nothing."""
+
+    async def main() -> None:
+        async with scene(tmp_path) as stage:
+            stage.token_life = 2.0
+            stage.proxy.reset_peer()  # so that the next token is a short one
+            stage.client._parts.tokens.forget()
+            await stage.until(S.RECONNECTING)
+            await stage.until(S.CONNECTED)
+            stage.is_source_down = True
+            await stage.until(S.RECONNECTING)
+            assert isinstance(stage.changes[-1].error, ServerDisconnectError)
+            stage.is_source_down = False
+            stage.token_life = 60.0
+            receipts = await stage.emit(5)
+            await stage.until(S.CONNECTED)
+            await asyncio.gather(*receipts)
+            await stage.hush()
+            assert without_gap(stage.events)
+
+    run_async(main())
+
+
+def test_fault_token_is_renewed_on_the_live_connection(run_async: Run, tmp_path: Path) -> None:
+    """Short-lived tokens are renewed in time, so that the connection outlives many of them."""
+
+    async def main() -> None:
+        async with scene(tmp_path) as stage:
+            stage.token_life = 2.0
+            stage.client._parts.tokens.forget()
+            stage.proxy.reset_peer()
+            await stage.until(S.RECONNECTING)
+            await stage.until(S.CONNECTED)
+            fetched = stage.client.metrics.token_refreshes
+            connections = stage.client.metrics.total_connections
+            await stage.until_true(lambda: stage.client.metrics.token_refreshes >= fetched + 3)
+            assert stage.client.metrics.total_connections == connections
+
+    run_async(main())
+
+
+def test_fault_blocked_socket_leads_to_fallback_and_back_without_loss(run_async: Run, tmp_path: Path) -> None:
+    """With the socket blocked, messages and events go over HTTP; back on the socket nothing is missing."""
+
+    async def main() -> None:
+        async with scene(tmp_path) as stage:
+            receipts = await stage.emit(20)
+            stage.proxy.block("/socket.io")
+            await stage.until(S.FALLBACK)
+            await stage.until_flowing()
+            receipts += await stage.emit(20)
+            await asyncio.wait_for(asyncio.gather(*receipts), SOON)
+            assert stage.client.status is S.FALLBACK
+            assert stage.client.metrics.messages_published >= 20
+            stage.proxy.block(None)
+            await stage.until(S.CONNECTED)
+            await stage.until_flowing()
+            await stage.hush()
+            assert list(dict.fromkeys(stage.received())) == list(range(1, 41))
+            assert without_gap(stage.events)
+            path = [str(change.current) for change in stage.changes]
+            assert path.index("failed") + 1 == path.index("fallback")
+
+    run_async(main())
+
+
+def test_fault_clean_disconnect_delivers_what_was_accepted(run_async: Run, tmp_path: Path) -> None:
+    """``emit`` directly followed by ``disconnect`` loses nothing, in hundreds of messages."""
+
+    async def main() -> None:
+        async with scene(tmp_path) as stage:
+            await stage.emit(300)
+            assert await stage.client.disconnect() == ()
+            await stage.until_true(lambda: len(stage.received()) >= 300)
+            assert stage.received() == list(range(1, 301))
+
+    run_async(main())
