@@ -185,7 +185,7 @@ class RealtimeService:
         """
         manager, parts = self._manager, self._parts
         if manager is None or parts is None:
-            return ()
+            return self._abandon()
         limit = self.config.close_timeout
         deadline = loop_time() + limit
         if drain and manager.traits.sends:
@@ -202,9 +202,9 @@ class RealtimeService:
                 task.cancel()
             _logger.error("not everything ended within close_timeout=%s s", limit)  # noqa: TRY400 - said
         finally:
-            left = self._sender.abandon(reason="the client was disconnected")
+            left = self._abandon()
             self.connection_status.end_streams()
-        return tuple(message.receipt for message in left)
+        return left
 
     # Events.
 
@@ -415,6 +415,10 @@ class RealtimeService:
         await self._subscriptions.ask(link)
         if (refused := self._subscriptions.refusals(channels)) is not None:
             raise refused
+
+    def _abandon(self) -> tuple[Receipt, ...]:
+        left = self._sender.abandon(reason="the client was disconnected")
+        return tuple(message.receipt for message in left)
 
     async def _drain(self, limit: float) -> None:
         """Wait until the outbox is empty, the connection is lost, or the time is up."""

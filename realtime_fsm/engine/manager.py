@@ -74,7 +74,7 @@ class ConnectionManager:
         self._loop = asyncio.get_running_loop()
         self._machine = ConnectionMachine(on_enter=self._entered)
         self._episode = Episode()
-        self._epoch = 0
+        self._epoch = 0 if parts.status.last is None else parts.status.last.epoch  # they never repeat
         self._stay: Stay | None = None
         self._link: Link | None = None
         self._running: set[asyncio.Task[None]] = set()

@@ -1,24 +1,23 @@
-"""A server without a network: the engine's transport port, scripted and observed, on any asyncio loop."""
+"""A server without a network: what the engine's transports connect to, scripted and observed."""
 
 import asyncio
-import json
+from collections import deque
 from collections.abc import Callable, Mapping
+from random import Random
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
-from realtime_fsm.engine.payload import Payload
 from realtime_fsm.engine.port import TransportListener
+from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.errors import (
     AuthenticationError,
     ConnectionLostError,
     RealtimeError,
     ServerDisconnectError,
 )
-
-_ROOM: Final = 64
-_TICK: Final = 1e-7
-"""Seconds between two frames at least."""
+from realtime_fsm.testing.simulated_backend import SimulatedBackend
+from realtime_fsm.testing.simulated_transport import SimulatedTransport
 
 Acknowledge = Callable[[str, list[Any]], list[Any] | None]
 """What a server answers an event that wants it: the arguments, or ``None`` for no answer."""
@@ -26,7 +25,46 @@ Acknowledge = Callable[[str, list[Any]], list[Any] | None]
 
 def echo(event: str, args: list[Any]) -> list[Any] | None:
     """Acknowledge everything with its own arguments, but the heartbeat, as a plain server would."""
-    return None if event == "heartbeat" else args
+    return None if event == Dialect.PLAIN.heartbeat_event else args
+
+
+def echo_only(*events: str) -> Acknowledge:
+    """Return a rule that acknowledges these events with their own arguments, and no others."""
+    return lambda event, args: args if event in events else None
+
+
+silence: Final = echo_only()
+"""Acknowledge nothing, as a server whose handlers never call back."""
+
+
+@frozen(kw_only=True)
+class Accept:
+    """A dial succeeds, if its token is accepted.
+
+    Attributes:
+        after: Seconds it takes; by default the server's latency, both ways.
+    """
+
+    after: float | None = None
+
+
+@frozen
+class Refuse:
+    """A dial fails.
+
+    Attributes:
+        error: Why.
+    """
+
+    error: RealtimeError
+
+
+@frozen
+class Hang:
+    """A dial is accepted, and never answered."""
+
+
+DialOutcome = Accept | Refuse | Hang
 
 
 @define(eq=False)
@@ -35,16 +73,24 @@ class SimulatedServer:
 
     Attributes:
         latency: Seconds each way.
-        refusal: Raised by every dial, or ``None``.
-        is_silent: Accepts dials and never answers them.
-        is_black_hole: Closes nothing and forwards nothing, either way; a healed one forgets what it held.
-        is_stalled: Takes nothing from the client any more: what is sent stays unwritten.
+        jitter: Up to so many seconds more, at random; the order is kept.
+        random: Where the jitter comes from.
+        script: Outcomes of the next dials, used up one by one; then ``refusal`` and ``is_silent`` decide.
+        refusal: Raised by every dial that is not scripted, or ``None``.
+        is_silent: Accepts dials that are not scripted, and does not answer them until it is ``False`` again.
+        is_black_hole: Closes nothing and forwards nothing, either way. What is on its way waits: healed, it
+            arrives; where the connection is given up meanwhile, it is lost.
+        is_stalled: Takes nothing from the client any more: what is sent stays unwritten until it does again.
+        queue_limit: Messages that may be unwritten on one connection.
         answers_pings: Answers the pings of the transport.
         can_ping: Whether the transport has pings at all; one over polling has not.
-        acknowledge: What is answered to events that want it.
+        acknowledge: What is answered to events that want it, where there is no ``backend``.
+        acks_heartbeat: Whether the heartbeat event is answered; ``None`` leaves it to ``acknowledge``.
+        ack_delay: Seconds the server thinks before it acknowledges anything but the heartbeat.
         swallow_acks: How many of the next acknowledgements get lost.
         accept_tokens: Tokens that are let in, or ``None`` for everybody.
         token_key: Key of the token in the auth object.
+        backend: Answers events as the reference backend does; ``None`` for a plain server.
         dials: The auth object of every dial.
         received: Every event that arrived, ``(name, arguments)``, in order.
         answers: Every answer to the server's own questions, ``(id, arguments)``.
@@ -53,158 +99,172 @@ class SimulatedServer:
     """
 
     latency: float = 0.01
+    jitter: float = 0.0
+    random: Random | None = None
+    script: deque[DialOutcome] = field(factory=deque, converter=deque)
     refusal: RealtimeError | None = None
-    is_silent: bool = False
-    is_black_hole: bool = False
-    is_stalled: bool = False
+    _is_silent: bool = False
+    _is_black_hole: bool = False
+    _is_stalled: bool = False
+    queue_limit: int = 64
     answers_pings: bool = True
     can_ping: bool = True
     acknowledge: Acknowledge = echo
+    acks_heartbeat: bool | None = None
+    ack_delay: float = 0.0
     swallow_acks: int = 0
     accept_tokens: set[str] | None = None
     token_key: str = "token"  # noqa: S105 - the name of a key
+    backend: SimulatedBackend | None = None
     dials: list[Mapping[str, Any] | None] = field(factory=list)
     received: list[tuple[str, list[Any]]] = field(factory=list)
     answers: list[tuple[int, list[Any]]] = field(factory=list)
-    links: "list[SimulatedTransport]" = field(factory=list)
+    links: list[SimulatedTransport] = field(factory=list)
     most_links: int = 0
+    _waiting: set["asyncio.Future[None]"] = field(factory=set, init=False)
 
-    def __call__(self, listener: TransportListener) -> "SimulatedTransport":
+    def __call__(self, listener: TransportListener) -> SimulatedTransport:
         """Return an unopened transport: this is the engine's ``TransportFactory``."""
         return SimulatedTransport(self, listener)
+
+    # Faults that can end, and then set free what waits.
+
+    @property
+    def is_silent(self) -> bool:
+        """See the class."""
+        return self._is_silent
+
+    @is_silent.setter
+    def is_silent(self, enabled: bool) -> None:
+        self._is_silent = enabled
+        self._tell_change()
+
+    @property
+    def is_black_hole(self) -> bool:
+        """See the class."""
+        return self._is_black_hole
+
+    @is_black_hole.setter
+    def is_black_hole(self, enabled: bool) -> None:
+        self._is_black_hole = enabled
+        self._tell_change()
+
+    @property
+    def is_stalled(self) -> bool:
+        """See the class."""
+        return self._is_stalled
+
+    @is_stalled.setter
+    def is_stalled(self, enabled: bool) -> None:
+        self._is_stalled = enabled
+        self._tell_change()
+
+    # What a test does with it.
+
+    @property
+    def live_links(self) -> int:
+        """How many connections are live now."""
+        return len(self.links)
 
     def emit(self, event: str, *args: Any, ack_id: int | None = None) -> None:
         """Send an event to every client that is connected."""
         for link in list(self.links):
-            link.deliver(lambda link=link: link.listener.on_event(event, list(args), ack_id))  # type: ignore[misc]
+            link.deliver_event(event, list(args), ack_id)
 
     def reset(self, error: RealtimeError | None = None) -> None:
-        """Break every connection, as a TCP reset would."""
+        """Break every connection at once, as a TCP reset would: what is under way is lost."""
         for link in list(self.links):
             link.end(error or ConnectionLostError("The connection was reset."))
 
     def kick(self) -> None:
-        """Disconnect every client on purpose."""
-        self.reset(ServerDisconnectError("The server disconnected the client."))
+        """Disconnect every client on purpose, as the last thing that they are told."""
+        for link in list(self.links):
+            link.deliver(lambda link=link: link.end(_kicked()))  # type: ignore[misc]
 
     def received_of(self, event: str) -> list[Any]:
         """Return the first argument of every event of a name that arrived, in order."""
         return [args[0] if args else None for name, args in self.received if name == event]
 
+    # For its connections.
 
-class SimulatedTransport:
-    """One connection to a ``SimulatedServer``: the engine's ``Transport``.
+    async def admit(self, auth: Mapping[str, Any] | None) -> None:
+        """Let somebody in, as the script says.
 
-    Args:
-        server: What it connects to.
-        listener: Told everything.
-    """
-
-    name = "simulated"
-    is_paused = False
-
-    def __init__(self, server: SimulatedServer, listener: TransportListener) -> None:
-        self._server = server
-        self._loop = asyncio.get_running_loop()
-        self._handed = 0
-        self._last_up = self._last_down = 0.0
-        self._is_open = False
-        self.listener = listener
-        self.last_received = self._loop.time()
-        self.written = 0
-        self.closed_with_goodbye: bool | None = None
-
-    @property
-    def room(self) -> int:
-        """How many more messages it takes."""
-        return _ROOM - (self._handed - self.written)
-
-    async def open(self, auth: Mapping[str, Any] | None) -> None:
-        """Dial: as the server's script says."""
-        server = self._server
-        server.dials.append(auth)
-        await asyncio.sleep(2 * server.latency)
-        while server.is_silent or server.is_black_hole:  # noqa: ASYNC110 - a script may change it
-            await asyncio.sleep(3600.0)
-        if server.refusal is not None:
-            raise server.refusal
-        token = (auth or {}).get(server.token_key)
-        if server.accept_tokens is not None and token not in server.accept_tokens:
+        Raises:
+            RealtimeError: As scripted, or because the token is not accepted.
+        """
+        self.dials.append(auth)
+        outcome = self.script.popleft() if self.script else None
+        after = outcome.after if isinstance(outcome, Accept) else None
+        await asyncio.sleep(self.delay() + self.delay() if after is None else after)
+        while self.is_black_hole or isinstance(outcome, Hang) or (self.is_silent and outcome is None):
+            await self.changed()
+        error = outcome.error if isinstance(outcome, Refuse) else self.refusal if outcome is None else None
+        if error is not None:
+            raise error.with_traceback(None)  # or the traceback would grow with every dial
+        if not self.admits((auth or {}).get(self.token_key)):
             raise AuthenticationError("The server refuses the token.")
-        self._is_open = True
-        self.last_received = self._loop.time()
-        server.links.append(self)
-        server.most_links = max(server.most_links, len(server.links))
 
-    def send(self, payload: Payload, ack_id: int | None) -> None:
-        """Send an event."""
-        self._handed += 1
-        self._write(lambda: self._arrive(payload, ack_id), counted=True)
+    def admits(self, token: object) -> bool:
+        """Tell whether somebody is let in who has this token."""
+        return self.accept_tokens is None or token in self.accept_tokens
 
-    def answer(self, ack_id: int, payload: Payload) -> None:
-        """Answer a question of the server."""
-        self._write(lambda: self._server.answers.append((ack_id, json.loads(payload.text))), counted=False)
+    def joined(self, link: SimulatedTransport) -> None:
+        """Note a connection."""
+        self.links.append(link)
+        self.most_links = max(self.most_links, len(self.links))
 
-    def ping(self) -> bool:
-        """Ask for a sign of life."""
-        if not self._server.can_ping:
-            return False
-        if self._server.answers_pings and not self._server.is_stalled:
-            self._send_up(lambda: self.deliver(self.listener.on_pong))
-        return True
+    def left(self, link: SimulatedTransport) -> None:
+        """Forget a connection."""
+        self.links.remove(link)
+        if self.backend is not None:
+            self.backend.left(link)
 
-    async def close(self, *, goodbye: bool) -> None:
-        """End the connection."""
-        if self.closed_with_goodbye is None:
-            self.closed_with_goodbye = goodbye
-        self._is_open = False
-        if self in self._server.links:
-            self._server.links.remove(self)
+    def delay(self) -> float:
+        """Return how long the next frame takes."""
+        if not self.jitter:
+            return self.latency
+        if self.random is None:
+            raise ValueError("jitter needs `random`, a seeded random.Random: a run must be repeatable")
+        return self.latency + self.random.uniform(0.0, self.jitter)
 
-    def deliver(self, tell: Callable[[], None]) -> None:
-        """Let something reach the client after the latency, unless the path is dead by then."""
-        # The loop does not keep the order of timers of the same time; a connection does.
-        self._last_down = max(self._loop.time() + self._server.latency, self._last_down + _TICK)
-        self._loop.call_at(self._last_down, self._tell, tell)
-
-    def end(self, error: RealtimeError) -> None:
-        """Break the connection."""
-        if self._is_open:
-            self._is_open = False
-            self._server.links.remove(self)
-            self.listener.on_lost(error)
-
-    def _tell(self, tell: Callable[[], None]) -> None:
-        if self._is_open and not self._server.is_black_hole:
-            self.last_received = self._loop.time()
-            tell()
-
-    def _write(self, arrive: Callable[[], None], *, counted: bool) -> None:
-        if self._is_open and not self._server.is_stalled:
-            self._loop.call_soon(self._written, counted)
-            self._send_up(arrive)
-
-    def _send_up(self, arrive: Callable[[], None]) -> None:
-        self._last_up = max(self._loop.time() + self._server.latency, self._last_up + _TICK)
-        self._loop.call_at(self._last_up, self._pass, arrive)
-
-    def _written(self, counted: bool) -> None:
-        self.written += counted
-        if self._is_open and counted:
-            self.listener.on_written()
-
-    def _pass(self, arrive: Callable[[], None]) -> None:
-        if self._is_open and not self._server.is_black_hole:
-            arrive()
-
-    def _arrive(self, payload: Payload, ack_id: int | None) -> None:
-        event, *args = json.loads(payload.text)
-        server = self._server
-        server.received.append((event, args))
-        answer = None if ack_id is None else server.acknowledge(event, args)
+    def take(self, link: SimulatedTransport, event: str, args: list[Any], ack_id: int | None) -> None:
+        """Receive an event, and acknowledge it if that is wanted."""
+        self.received.append((event, args))
+        is_heartbeat = event == Dialect.REFERENCE.heartbeat_event
+        answer = self._answer(link, event, args, is_heartbeat=is_heartbeat, wanted=ack_id is not None)
         if ack_id is None or answer is None:
             return
-        if server.swallow_acks > 0:
-            server.swallow_acks -= 1
+        if self.swallow_acks > 0:
+            self.swallow_acks -= 1
             return
-        self.deliver(lambda: self.listener.on_ack(ack_id, answer))
+        link.acknowledge(ack_id, answer, after=0.0 if is_heartbeat else self.ack_delay)
+
+    async def changed(self) -> None:
+        """Wait until a fault begins or ends. The caller bounds it."""
+        change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(change)
+        try:
+            await change
+        finally:
+            self._waiting.discard(change)
+
+    def _answer(
+        self, link: SimulatedTransport, event: str, args: list[Any], *, is_heartbeat: bool, wanted: bool
+    ) -> list[Any] | None:
+        if is_heartbeat and self.acks_heartbeat is not None:
+            return [{"ok": True}] if self.acks_heartbeat else None
+        if self.backend is not None:  # its handlers run, wanted or not
+            return [self.backend.answer(link, event, args)]
+        return self.acknowledge(event, args) if wanted else None
+
+    def _tell_change(self) -> None:
+        for change in self._waiting:
+            if not change.done():
+                change.set_result(None)
+        for link in list(self.links):
+            link.path_changed()
+
+
+def _kicked() -> RealtimeError:
+    return ServerDisconnectError("The server disconnected the client.")
