@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
+from copy import copy
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
@@ -147,7 +148,7 @@ class RealtimeService:
                 await self.disconnect(drain=False)
             raise
         if self.gave_up is not None:
-            raise self.gave_up
+            raise copy(self.gave_up)  # the history keeps the original, and must not keep the caller's frames
         return manager.status
 
     async def wait_for(

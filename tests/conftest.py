@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -19,9 +20,14 @@ T = TypeVar("T")
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("nightly", max_examples=2000, deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+_in_ci = os.environ.get("CI", "").lower() in {"1", "true"}
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if _in_ci else "dev"))
+
+ENDING = 1.0
+"""Seconds that cancelled tasks get to end, after a test on a real loop."""
 
 _process = psutil.Process()
+_threads_of_process = Path("/proc/self/task")
 
 
 class Leftovers:
@@ -29,7 +35,7 @@ class Leftovers:
 
     def __init__(self) -> None:
         self.threads = set(threading.enumerate())
-        self.children = {child.pid for child in _process.children()}
+        self.children = _children()
         self.descriptors = _process.num_fds()
         base_client = sys.modules.get("engineio.base_client")
         self.clients = 0 if base_client is None else len(base_client.connected_clients)
@@ -39,10 +45,20 @@ class Leftovers:
         found = [f"thread {thread.name}" for thread in self.threads - before.threads]
         found += [f"child process {pid}" for pid in self.children - before.children]
         if self.descriptors > before.descriptors:
-            found.append(f"{self.descriptors - before.descriptors} file descriptors")
+            count = self.descriptors - before.descriptors
+            found.append(f"{count} file descriptors, among {_process.net_connections() or 'no sockets'}")
         if self.clients > before.clients:
             found.append("an entry in engineio's connected_clients")
         return found
+
+
+def _children() -> set[int]:
+    """Return the child processes; from the kernel's own list, where psutil would read every process."""
+    try:
+        lists = [(thread / "children").read_text() for thread in _threads_of_process.iterdir()]
+    except FileNotFoundError:  # another system, or a thread that ended meanwhile
+        return {child.pid for child in _process.children()}
+    return {int(pid) for text in lists for pid in text.split()}
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +74,7 @@ def nothing_is_left_behind() -> Iterator[None]:
 
 
 @pytest.fixture
-def run_virtual() -> Callable[[Coroutine[Any, Any, T]], T]:
+def run_virtual() -> Callable[..., Any]:
     """Run a coroutine in virtual time; fails on tasks left behind and on unhandled errors."""
     return run
 
@@ -66,23 +82,29 @@ def run_virtual() -> Callable[[Coroutine[Any, Any, T]], T]:
 @pytest.fixture
 def run_async() -> Callable[..., Any]:
     """Run a coroutine on a real loop, bounded; fails on tasks left behind and on unhandled errors."""
+    return run_bounded
 
-    def run_bounded(main: Coroutine[Any, Any, T], timeout: float = 30.0) -> T:
-        unhandled: list[dict[str, Any]] = []
 
-        async def bounded() -> T:
-            loop = asyncio.get_running_loop()
-            loop.set_exception_handler(lambda _, context: unhandled.append(context))
-            async with asyncio.timeout(timeout):
-                result = await main
-            left = asyncio.all_tasks() - {asyncio.current_task()}
-            if left:  # what was cancelled needs a turn to end
-                _, left = await asyncio.wait(left, timeout=1.0)
-            assert not left, f"tasks left behind: {left}"
-            return result
+def run_bounded(main: Coroutine[Any, Any, T], timeout: float = 30.0) -> T:
+    """Run a coroutine on a fresh real loop, as the fixture ``run_async`` says."""
+    unhandled: list[dict[str, Any]] = []
 
-        result = asyncio.run(bounded())
-        assert not unhandled, f"nobody handled: {unhandled}"
+    async def bounded() -> T:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+        async with asyncio.timeout(timeout):
+            result = await main
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if left:  # what was cancelled needs a turn to end
+            ended, left = await asyncio.wait(left, timeout=ENDING)
+            unhandled.extend(
+                {"message": f"{task.get_name()} failed unseen", "exception": task.exception()}
+                for task in ended
+                if not task.cancelled() and task.exception() is not None
+            )
+        assert not left, f"tasks left behind: {left}"
         return result
 
-    return run_bounded
+    with asyncio.Runner(debug=False) as runner:
+        result = runner.run(bounded())
+    assert not unhandled, f"nobody handled: {unhandled}"
+    return result

@@ -36,7 +36,6 @@ from realtime_fsm.machine.errors import (
 
 _UNBOUNDED: Final = 24 * 3600.0  # for python-socketio, which wants a number: the caller bounds the dial
 _STEP_TIMEOUT: Final = 1.0  # bound of each step of the disposal, none of which should wait at all
-_ENGINE_CLOSE: Final = "1"
 
 _logger = logging.getLogger(__name__)
 
@@ -239,11 +238,14 @@ class ClientConnection:
             return
         self.tap.leave()
         self.outflow.put(Parcel(frame.head(PacketType.DISCONNECT, self._config.namespace)))
-        self.outflow.put(Parcel(_ENGINE_CLOSE))
+        self.outflow.put(Parcel(frame.CLOSE))
         drained = self._start("drain", self.outflow.drain())
-        await asyncio.wait({drained, self._client.eio.read_loop_task}, return_when=asyncio.FIRST_COMPLETED)
+        reading = self._client.eio.read_loop_task
+        await asyncio.wait({drained, reading}, return_when=asyncio.FIRST_COMPLETED)
         if drained.done() and self._session.websocket is not None:
-            await self._session.websocket.close()  # its answer proves that the server has had all
+            # The answer proves that the server has had all. Who reads gets it, and `close` may return before.
+            await self._session.websocket.close()
+            await asyncio.wait({reading})
 
     def cut(self) -> None:
         """Give everything up that can be given up without waiting."""
@@ -273,9 +275,7 @@ class ClientConnection:
         if engine in base_client.connected_clients:
             base_client.connected_clients.remove(engine)
         if self._session is not None:
-            if self._session.websocket is not None:  # python-socketio knows it only once the session is open
-                await self._step("close the websocket of", self._session.websocket.close())
-            await self._step("close the session of", self._session.close())
+            await self._step("dispose of", self._session.dispose())
 
     async def _step(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
         """Do a step of the disposal. What goes wrong in it is of interest only to who mends this library."""

@@ -41,4 +41,4 @@ class CorkedTransport:
             return
         if self._inner.is_closing():
             raise ConnectionResetError("The transport is closed.")
-        self._inner.write(b"".join(parts))
+        self._inner.write(parts[0] if len(parts) == 1 else b"".join(parts))

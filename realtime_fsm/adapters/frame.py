@@ -18,8 +18,16 @@ from realtime_fsm.engine.payload import MAX_ATTACHMENTS, Payload
 from realtime_fsm.machine.dialect import RESERVED_EVENTS
 from realtime_fsm.machine.errors import MalformedFrameError
 
+# The types of Engine.IO packets; Socket.IO packets are inside MESSAGE.
+OPEN: Final = "0"
+CLOSE: Final = "1"
+PING: Final = "2"
+PONG: Final = "3"
 MESSAGE: Final = "4"
-"""The Engine.IO type of everything that Socket.IO sends."""
+NOOP: Final = "6"
+
+SEPARATOR: Final = "\x1e"
+"""Stands between the packets of a polling payload."""
 
 _MAX_ACK_DIGITS: Final = 15  # more cannot be told apart by a JavaScript server
 _MAX_ATTACHMENT_DIGITS: Final = 10

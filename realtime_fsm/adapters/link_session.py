@@ -155,8 +155,10 @@ class LinkSession:
         while self._tap.must_wait:
             await self._tap.wait()
         answer = await self._request("GET", url, options)
-        if not answer.body and not self._tap.opened.done():
-            raise self._noted(NotSocketIOError("The server answers with nothing."), specific=True)
+        if not answer.body:
+            if not self._tap.opened.done():
+                raise self._noted(NotSocketIOError("The server answers with nothing."), specific=True)
+            return answer  # a Python server that closes a session answers its pending request like this
         try:
             rest = self._tap.take_payload(answer.body.decode())
         except UnicodeDecodeError as error:
@@ -212,5 +214,10 @@ class LinkSession:
             transport.abort()
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Do nothing: python-socketio would close the session in the middle of a goodbye. See ``dispose``."""
+
+    async def dispose(self) -> None:
+        """Release everything."""
+        if self.websocket is not None:
+            await self.websocket.close()
         await self._session.close()

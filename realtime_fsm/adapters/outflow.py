@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from attrs import frozen
 
-from realtime_fsm.adapters.tap import NOOP, SEPARATOR
+from realtime_fsm.adapters.frame import NOOP, SEPARATOR
 
 WEBSOCKET_LIMIT: Final = 64
 WEBSOCKET_MAX_BYTES: Final = 1024 * 1024

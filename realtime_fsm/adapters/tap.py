@@ -1,14 +1,5 @@
 """The tap on the wire: messages go straight to the engine, python-socketio sees only what it must.
 
-Life of a tap, as the frames of one connection pass through it::
-
-    OPENING   until the Engine.IO OPEN packet
-    JOINING   until the Socket.IO CONNECT packet; messages may come before it, and are held
-    HELD      messages are held, in order, until the caller of ``open`` has learnt that it succeeded
-    LIVE      messages are decoded and told to the listener, synchronously
-    LEAVING   a goodbye is being said: what still comes is read, and dropped
-    ENDED     the connection is lost, or was given up
-
 Whoever finds out that the connection is lost says so with ``lose``; the first one counts. Only Engine.IO's
 OPEN, PING, PONG and NOOP and Socket.IO's CONNECT are passed on to python-socketio. CLOSE, DISCONNECT and
 CONNECT_ERROR are not: they end the connection here, and python-socketio would begin a clean-up of its own.
@@ -17,12 +8,13 @@ CONNECT_ERROR are not: they end the connection here, and python-socketio would b
 import asyncio
 import base64
 from collections.abc import Callable
-from enum import Enum, auto
 from typing import Any, Final
 
 from realtime_fsm.adapters import error_translation, frame
+from realtime_fsm.adapters.assembly import Assembly
 from realtime_fsm.adapters.frame import ExcessiveAttachmentsError, Packet, PacketType
 from realtime_fsm.adapters.handshake import Handshake
+from realtime_fsm.adapters.phase import Phase
 from realtime_fsm.engine.port import TransportListener
 from realtime_fsm.machine.dialect import RESERVED_EVENTS
 from realtime_fsm.machine.errors import (
@@ -32,31 +24,12 @@ from realtime_fsm.machine.errors import (
     ServerDisconnectError,
 )
 
-SEPARATOR: Final = "\x1e"
-"""Stands between the packets of a polling payload."""
-
-NOOP: Final = "6"
-_OPEN: Final = "0"
-_CLOSE: Final = "1"
-_PING: Final = "2"
-_PASSED_ON: Final = frozenset({_PING, "3", NOOP})
+_PASSED_ON: Final = frozenset({frame.PING, frame.PONG, frame.NOOP})
 _MAX_BACKLOG: Final = 64
 """Most packets of python-socketio's own that may wait to be sent; there is no more than a pong or two."""
 _MAX_CONTROL_LENGTH: Final = 128
 _MAX_HELD: Final = 256  # then no more is read, until they have been delivered
 _MAX_EARLY: Final = 1024  # more than that before the CONNECT packet is no server's doing
-
-
-class Phase(Enum):
-    """How far a connection has come."""
-
-    OPENING = auto()
-    JOINING = auto()
-    HELD = auto()
-    LIVE = auto()
-    LEAVING = auto()
-    ENDED = auto()
-
 
 _LIVE: Final = Phase.LIVE  # read once per event
 _HOLDING: Final = frozenset({Phase.JOINING, Phase.HELD})
@@ -95,10 +68,10 @@ class FrameTap:
         self._namespace = namespace
         self._event_head = frame.head(PacketType.EVENT, namespace) + "["
         self._array_start = len(self._event_head) - 1
-        self._incomplete: Packet | None = None  # the binary packet whose attachments are due
-        self._attachments: list[bytes] = []
+        self._assembly = Assembly()
         self._held: list[str | bytes] = []
         self._unheld: asyncio.Future[None] = loop.create_future()
+        self._silenced: asyncio.Future[None] = loop.create_future()
         self.phase = Phase.OPENING
         self.last_received = loop.time()
         self.is_paused = False
@@ -122,10 +95,15 @@ class FrameTap:
             await self._unheld
             return
         self.is_paused = True
+        relief = asyncio.ensure_future(self._listener.relieved())
         try:
-            await self._listener.relieved()
+            await asyncio.wait({relief, self._silenced}, return_when=asyncio.FIRST_COMPLETED)
+            if relief.done():
+                relief.result()
         finally:
             self.is_paused = False
+            relief.cancel()
+            await asyncio.wait({relief})
 
     def go_live(self) -> None:
         """Deliver what was held, and from now on everything at once."""
@@ -139,7 +117,7 @@ class FrameTap:
                 self.take_text(message)
             else:
                 self.take_binary(message)
-        if False:  # lost in the meantime, after what was held
+        if self.failed.done():  # lost in the meantime, after what was held
             self.lose(self.failed.result())
 
     def lose(self, error: RealtimeError, *, specific: bool = False) -> None:
@@ -166,10 +144,11 @@ class FrameTap:
     def silence(self) -> None:
         """Tell the listener nothing any more, and end."""
         self.phase = Phase.ENDED
-        self._incomplete = None
-        self._attachments.clear()
+        self._assembly.clear()
         self._held.clear()
         self._stop_holding()
+        if not self._silenced.done():
+            self._silenced.set_result(None)
 
     @property
     def is_usable(self) -> bool:
@@ -190,7 +169,7 @@ class FrameTap:
             Whether it was consumed; if not, python-socketio must see it.
         """
         # The fast path: a plain event on a live connection. Whatever is odd is left to the other path.
-        if self.phase is _LIVE and self._incomplete is None and text.startswith(self._event_head):
+        if self.phase is _LIVE and self._assembly.packet is None and text.startswith(self._event_head):
             try:
                 args, end = frame.decode_array(text, self._array_start)
             except (ValueError, RecursionError):
@@ -210,19 +189,14 @@ class FrameTap:
             self._refuse_opening()
         elif self.phase in _HOLDING:
             self._hold(data)
-        elif self._incomplete is None:
-            self._malformed(MalformedFrameError("An attachment came without its packet."))
         else:
-            self._attachments.append(data)
-            if len(self._attachments) == self._incomplete.attachment_count:
-                packet, attachments = self._incomplete, self._attachments
-                self._incomplete, self._attachments = None, []
-                try:
-                    args = frame.reconstruct(packet.data, attachments)
-                except MalformedFrameError as error:
-                    self._malformed(error)
-                else:
-                    self._tell(packet, args)
+            try:
+                complete = self._assembly.add(data)
+            except MalformedFrameError as error:
+                self._malformed(error)
+            else:
+                if complete is not None:
+                    self._tell(*complete)
 
     def take_pong(self) -> None:
         """Take the answer to a ping of the websocket."""
@@ -232,7 +206,7 @@ class FrameTap:
     def take_payload(self, body: str) -> str:
         """Take a polling payload, and return what of it python-socketio must see: a valid payload again."""
         kept = []
-        for packet in body.split(SEPARATOR):
+        for packet in body.split(frame.SEPARATOR):
             if packet[:1] == "b":
                 try:
                     self.take_binary(base64.b64decode(packet[1:], validate=True))
@@ -240,7 +214,7 @@ class FrameTap:
                     self._malformed(MalformedFrameError("An attachment is not base64."))
             elif not self.take_text(packet):
                 kept.append(packet)
-        return SEPARATOR.join(kept) or NOOP
+        return frame.SEPARATOR.join(kept) or frame.NOOP
 
     def _take_packet(self, text: str) -> bool:
         if self.has_ended:
@@ -250,19 +224,19 @@ class FrameTap:
             return self._take_open(text)
         if kind == frame.MESSAGE:
             return self.phase is Phase.LEAVING or self._take_message(text)
-        if kind == _PING and self._backlog() > _MAX_BACKLOG:
+        if kind == frame.PING and self._backlog() > _MAX_BACKLOG:
             self.lose(MalformedFrameError("The server pings without reading the answers."))
             return True
         if kind in _PASSED_ON and len(text) <= _MAX_CONTROL_LENGTH:
             return False
-        if kind == _CLOSE:
+        if kind == frame.CLOSE:
             self.lose(ServerDisconnectError("The server closed the session."))
         else:
             self._malformed(MalformedFrameError("A frame is no Engine.IO packet that may come now."))
         return True
 
     def _take_open(self, text: str) -> bool:
-        self.handshake = Handshake.parse(text[1:]) if text[:1] == _OPEN else None
+        self.handshake = Handshake.parse(text[1:]) if text[:1] == frame.OPEN else None
         if self.handshake is None:
             self._refuse_opening()
             return True
@@ -272,7 +246,7 @@ class FrameTap:
 
     def _take_message(self, text: str) -> bool:
         """Take a Socket.IO packet; ``False`` if it is the CONNECT that python-socketio waits for."""
-        if self._incomplete is not None:
+        if self._assembly.packet is not None:
             self.lose(MalformedFrameError("A packet came where attachments were due."))
             return True
         if self.phase in _HOLDING and text[1:2] not in _ABOUT_NAMESPACE:
@@ -302,7 +276,7 @@ class FrameTap:
         elif packet.type is PacketType.CONNECT:
             self._malformed(MalformedFrameError("A CONNECT packet came out of turn."))
         elif packet.attachment_count:
-            self._incomplete = packet
+            self._assembly.packet = packet
         else:
             self._tell(packet, packet.data)
         return True

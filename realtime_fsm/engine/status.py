@@ -9,6 +9,7 @@ from weakref import WeakSet
 
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.stream import Stream
+from realtime_fsm.machine.errors import without_frames
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.table import ConnectionStatus
 
@@ -48,6 +49,7 @@ class ConnectionStatusManager:
 
     def set(self, change: StatusChange) -> None:
         """Record a change and tell everybody. For the connection manager alone."""
+        without_frames(change.error)  # the history would keep whole dead connections alive
         self.history.append(change)
         loop = asyncio.get_running_loop()
         for callback in self._callbacks:
@@ -58,6 +60,7 @@ class ConnectionStatusManager:
 
     def record(self, attempt: AttemptRecord) -> None:
         """Record how a dial ended. For the engine."""
+        without_frames(attempt.error)
         self.attempts.append(attempt)
 
     def subscribe(self, callback: Callable[[StatusChange], object]) -> Callable[[], None]:

@@ -3,45 +3,20 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Self
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from attrs import Attribute, field, fields, frozen
 
+from realtime_fsm.machine.address import Endpoint, check_endpoint, check_server_url, shown_address
 from realtime_fsm.machine.backoff import BackoffLimits, Jitter
 from realtime_fsm.machine.delivery import Delivery
 from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.errors import ConfigurationError
 
+__all__ = ["LOG_LEVELS", "TRANSPORTS", "Endpoint", "RealtimeConfig"]
+
 LOG_LEVELS: Final = ("error", "warn", "info", "debug")
 TRANSPORTS: Final = ("websocket", "polling")
-_SECRET_QUERY_KEYS: Final = frozenset(
-    {"token", "access_token", "auth", "key", "apikey", "api_key", "password"}
-)
-
-
-@frozen(kw_only=True)
-class Endpoint:
-    """Something to poll in FALLBACK.
-
-    Attributes:
-        url: Absolute, or a path on the server. The token is sent only to the server's own origin.
-        event: The event as which changed data reaches the handlers; by default the path itself.
-    """
-
-    url: str
-    event: str
-
-    @classmethod
-    def parse(cls, text: str) -> "Endpoint":
-        """Read ``event=url`` or ``url``.
-
-        Args:
-            text: For example ``bookings=/api/bookings``, ``/api/bookings`` or ``https://host/api``.
-        """
-        event, sign, url = text.strip().partition("=")
-        if not sign or "/" in event:  # the `=` belongs to a query
-            event, url = "", text.strip()
-        return cls(url=url, event=event or urlsplit(url).path or url)
 
 
 def _endpoints(value: Iterable["str | Endpoint"]) -> tuple[Endpoint, ...]:
@@ -101,36 +76,6 @@ def _one_of(default: Any, choices: Iterable[str], *, converter: Callable[[Any], 
         converter=converter,
         metadata={_CHECK: lambda value: None if value in allowed else f"must be one of {', '.join(allowed)}"},
     )
-
-
-def check_server_url(url: object) -> str | None:
-    """Return what is wrong with a server's address, and what to use instead; ``None`` if nothing is."""
-    if not isinstance(url, str) or not url.strip():
-        return "must be an address such as https://example.org"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        return f"is not an address: {error}"
-    if parts.scheme in {"ws", "wss"}:
-        instead = parts._replace(scheme={"ws": "http", "wss": "https"}[parts.scheme])
-        return (
-            f"is a raw WebSocket address, and a Socket.IO server is not one: use {_shown(instead)} "
-            "(Socket.IO opens the WebSocket itself)"
-        )
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        return "must begin with http:// or https:// and name a host"
-    if parts.username is not None or parts.password is not None:
-        return "must not hold credentials, which would end in logs: give them as `token=`"
-    if any(pair.partition("=")[0].lower() in _SECRET_QUERY_KEYS for pair in parts.query.split("&")):
-        return "must not hold a secret in its query, which would end in logs: give it as `token=`"
-    return None
-
-
-def _shown(parts: SplitResult) -> str:
-    """Return an address fit to be shown: without credentials and query."""
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=host, query="", fragment="").geturl()
 
 
 def _namespace(value: object) -> str | None:
@@ -296,13 +241,11 @@ class RealtimeConfig:
                     f"{shorter}={getattr(self, shorter)!r} must not be more than "
                     f"{longer}={getattr(self, longer)!r}: {why}"
                 )
+        base = self.server_url if "server_url" in sound else "http://localhost"
         for endpoint in self.fallback_endpoints:
-            scheme = urlsplit(self.absolute(endpoint.url)).scheme if "server_url" in sound else "http"
-            if scheme not in {"http", "https"} or not endpoint.url:
-                yield (
-                    f"fallback_endpoints: {endpoint.url!r} must be a path or an http(s) address, "
-                    "such as bookings=/api/bookings"
-                )
+            rule = check_endpoint(endpoint, base)
+            if rule is not None:
+                yield f"fallback_endpoints: {shown_address(endpoint.url)!r} {rule}"
 
 
 _ORDERED: Final = (
@@ -321,5 +264,5 @@ def _complaint(attribute: "Attribute[Any]", value: object) -> str | None:
     rule = None if check is None else check(value)
     if rule is None:
         return None
-    shown = _shown(urlsplit(value)) if attribute.name == "server_url" and isinstance(value, str) else value
+    shown = shown_address(value) if attribute.name == "server_url" and isinstance(value, str) else value
     return f"{attribute.name}={shown!r} {rule}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from attrs import fields
+from attrs import define, field, fields
 
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import ConfigurationError
@@ -76,28 +76,13 @@ def read_environment(
         ConfigurationError: For every value that cannot be read, and every unknown ``REALTIME_`` name.
     """
     environ = os.environ if environ is None else environ
-    types = {attribute.name: attribute.type for attribute in fields(config_class)}
-    names = {PREFIX + name.upper(): name for name in types}
-    values: dict[str, object] = {}
-    problems: list[str] = []
-
-    def read(variable: str, text: str, name: str, scale: float = 1.0) -> None:
-        try:
-            value = _READERS.get(types[name], str.strip)(text)
-        except ValueError as error:
-            problems.append(f"{variable}={text!r} {error}")
-        else:
-            values[name] = value * scale if isinstance(value, float) else value
-
+    reading = _Reading({attribute.name: attribute.type for attribute in fields(config_class)})
+    names = {PREFIX + name.upper(): name for name in reading.types}
     for variable, text in sorted(environ.items()):
-        if not variable.startswith(PREFIX) or variable in OTHER_NAMES:
-            continue
-        if variable not in names:
-            close = difflib.get_close_matches(variable, names, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
-            problems.append(f"{variable} is not a known name: {hint}")
-        elif text.strip():
-            read(variable, text, names[variable])
+        if variable in names:
+            reading.take(variable, text, names[variable])
+        elif variable.startswith(PREFIX) and variable not in OTHER_NAMES:
+            reading.problems.append(_unknown(variable, names))
 
     for variable, (name, milliseconds) in OLD_NAMES.items():
         text = environ.get(variable, "")
@@ -105,9 +90,43 @@ def read_environment(
             continue
         instead = PREFIX + name.upper() + (" in seconds" if milliseconds else "")
         warnings.warn(f"{variable} is deprecated: set {instead}", DeprecationWarning, stacklevel=3)
-        if name not in values:
-            read(variable, text, name, 0.001 if milliseconds else 1.0)
+        if name not in reading.values:
+            reading.take(variable, text, name, 0.001 if milliseconds else 1.0)
 
-    if problems:
-        raise ConfigurationError(*problems)
-    return values
+    if reading.problems:
+        raise ConfigurationError(*reading.problems)
+    return reading.values
+
+
+@define
+class _Reading:
+    """What has been read so far, and what could not be.
+
+    Attributes:
+        types: The fields, and what each holds.
+        values: The fields that were given.
+        problems: What is wrong, in words for people.
+    """
+
+    types: Mapping[str, Any]
+    values: dict[str, object] = field(factory=dict)
+    problems: list[str] = field(factory=list)
+
+    def take(self, variable: str, text: str, name: str, scale: float = 1.0) -> None:
+        """Read the text of a variable into a field; nothing where it is empty."""
+        if not text.strip():
+            return
+        try:
+            value = _READERS.get(self.types[name], str.strip)(text)
+        except ValueError as error:
+            self.problems.append(f"{variable}={text!r} {error}")
+        else:
+            self.values[name] = value * scale if isinstance(value, float) else value
+
+
+def _unknown(variable: str, names: Mapping[str, str]) -> str:
+    # Compared without the prefix that all share: it would make any two names seem close.
+    given = variable.removeprefix(PREFIX).lower()
+    close = difflib.get_close_matches(given, names.values(), n=1)
+    hint = f"did you mean {PREFIX}{close[0].upper()}?" if close else f"known are {', '.join(names)}"
+    return f"{variable} is not a known name: {hint}"

@@ -38,7 +38,7 @@ Each says its category, whether trying again can help (``retryable``), and what 
 """
 
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ErrorCategory(Enum):
@@ -77,6 +77,32 @@ class RealtimeError(Exception):
         self.retryable = self.default_retryable if retryable is None else retryable
         self.retry_after = retry_after
         super().__init__(f"{message} {self.remedy}".strip())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let errors be copied and pickled, whatever their constructors take."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[RealtimeError], args: tuple[Any, ...], state: dict[str, Any]) -> RealtimeError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
+def without_frames(error: BaseException | None) -> None:
+    """Cut the frames off an error and its causes, so that keeping it keeps nothing else alive.
+
+    Args:
+        error: It and everything that it came from.
+    """
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            waiting += [one.__cause__, one.__context__]
 
 
 class TransportError(RealtimeError):

@@ -18,6 +18,7 @@ _WHOLE_NUMBERS: Final = (
     "log_size",
     "max_channels",
     "max_channels_per_client",
+    "max_clients",
     "max_message_bytes",
     "max_backlog",
 )
@@ -36,11 +37,13 @@ class BackendConfig:
         algorithms: Which signatures are accepted; explicit, so that a token cannot choose.
         leeway: By how much clocks may differ, at most 30.
         frontend_url: The origins that browsers may come from; several are separated by commas.
+        transports: ``websocket`` and ``polling``.
         ping_interval: Pause between two pings of the server; whole seconds, as the wire wants them.
         ping_timeout: Silence after one that ends a session; whole seconds.
         log_size: Events that are kept per channel, for replay and polling.
         max_channels: Channels that are kept a log of; the one unused for longest makes room.
         max_channels_per_client: Subscriptions of one session.
+        max_clients: Sessions at the same time.
         max_message_bytes: Size of one message.
         max_backlog: Packets waiting for one session, before it is dropped as too slow.
         expiry_check_interval: Pause between two looks for expired sessions.
@@ -54,11 +57,13 @@ class BackendConfig:
     algorithms: tuple[str, ...] = ("HS256",)
     leeway: float = 0.0
     frontend_url: str = "http://localhost:3000"
+    transports: tuple[str, ...] = ("websocket", "polling")
     ping_interval: int = 25
     ping_timeout: int = 20
     log_size: int = 1000
     max_channels: int = 10_000
     max_channels_per_client: int = 100
+    max_clients: int = 10_000
     max_message_bytes: int = 1_000_000
     max_backlog: int = 10_000
     expiry_check_interval: float = 0.25
@@ -104,6 +109,8 @@ class BackendConfig:
             yield f"algorithms={self.algorithms!r} must name signatures, and not 'none'"
         for origin in self.origins:
             yield from _origin_problems(origin)
+        if not self.transports or not set(self.transports) <= {"websocket", "polling"}:
+            yield f"transports={self.transports!r} must be websocket, polling, or both"
         for name in _WHOLE_NUMBERS:
             value = getattr(self, name)
             if type(value) is not int or value < 1:

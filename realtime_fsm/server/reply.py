@@ -9,18 +9,23 @@ class Refusal(Exception):  # noqa: N818 - it is what the server says, not an err
     Args:
         code: For programs.
         message: For people.
-        category: ``authentication``, ``protocol`` or ``application``.
+        category: ``connection``, ``authentication``, ``protocol`` or ``application``.
+        retry_after: Seconds after which it may be tried again, where that can help.
     """
 
-    def __init__(self, code: str, message: str, category: str = "application") -> None:
+    def __init__(
+        self, code: str, message: str, category: str = "application", *, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.category = category
+        self.retry_after = retry_after
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as it goes over the wire."""
-        return {"category": self.category, "code": self.code, "message": self.message}
+        told = {"category": self.category, "code": self.code, "message": self.message}
+        return told if self.retry_after is None else {**told, "retry_after": self.retry_after}
 
 
 def consent(**result: Any) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, Self, TypeVar, overload
 
-import socketio
 from aiohttp import web
 from socketio.exceptions import ConnectionRefusedError as SocketIORefusal
 
@@ -21,6 +20,7 @@ from realtime_fsm.server.http_route import HttpRoutes
 from realtime_fsm.server.identity import TokenVerifier
 from realtime_fsm.server.reply import Refusal, consent, refuse
 from realtime_fsm.server.session import Caller, Session
+from realtime_fsm.server.socketio_server import NAMELESS, SocketIOServer
 
 H = TypeVar("H", bound=Callable[..., Any])
 
@@ -29,8 +29,6 @@ _STOP_TIMEOUT: Final = 3.0
 _MAX_CHANNEL_LENGTH: Final = 200
 
 _logger = logging.getLogger("realtime_fsm.server")
-_quiet = logging.getLogger("realtime_fsm.server.library")
-_quiet.setLevel(logging.CRITICAL)  # they log tokens and bodies
 
 
 class WebSocketService:
@@ -72,6 +70,10 @@ class WebSocketService:
     def session_count(self) -> int:
         """Clients that are connected."""
         return len(self._sessions)
+
+    def subscriber_count(self, channel: str) -> int:
+        """Return how many of them are subscribed to a channel."""
+        return sum(channel in session.channels for session in self._sessions.values())
 
     # For the application.
 
@@ -135,20 +137,23 @@ class WebSocketService:
 
     async def stop(self) -> None:
         """Disconnect everybody and release everything, within a few seconds."""
+        engine = self._sio.eio
+        engine.is_closing = True
+        for session in self._sessions.values():
+            await session.close()
         for sid in list(self._sessions):
             self._spawn(self._sio.disconnect(sid))
-        await asyncio.sleep(0)  # the goodbyes are queued
-        closing = [self._spawn(session.close()) for session in self._sessions.values()]
-        self._sessions.clear()
+        await engine.end_requests(_STOP_TIMEOUT / 3)
         if self._runner is not None:
-            closing.append(self._spawn(self._runner.cleanup()))
+            await self._runner.cleanup()  # bounded by its shutdown_timeout
             self._runner = None
-        if closing:
-            await asyncio.wait(closing, timeout=_STOP_TIMEOUT)
-        for task in self._tasks - {asyncio.current_task()}:
+        await engine.end_tasks(_STOP_TIMEOUT / 3)
+        tasks = self._tasks - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks - {asyncio.current_task()}, timeout=_STOP_TIMEOUT)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_STOP_TIMEOUT / 3)
+        self._sessions.clear()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -159,21 +164,8 @@ class WebSocketService:
 
     # The Socket.IO side.
 
-    def _make_server(self) -> socketio.AsyncServer:
-        config = self.config
-        sio = socketio.AsyncServer(
-            async_mode="aiohttp",
-            cors_allowed_origins=config.origins,
-            cors_credentials=True,
-            ping_interval=config.ping_interval,
-            ping_timeout=config.ping_timeout,
-            max_http_buffer_size=config.max_message_bytes,
-            monitor_clients=False,
-            logger=_quiet,
-            engineio_logger=_quiet,
-        )
-        # Its tasks are started here, so that they can be ended here: some would sleep on for a ping interval.
-        sio.eio.start_background_task = lambda target, *args, **kwargs: self._spawn(target(*args, **kwargs))
+    def _make_server(self) -> SocketIOServer:
+        sio = SocketIOServer(self.config)
         sio.on("connect", self._connected)
         sio.on("disconnect", self._disconnected)
         sio.on("*", self._received)
@@ -182,23 +174,23 @@ class WebSocketService:
     async def _connected(self, sid: str, _environ: Any, auth: Any) -> None:
         token = auth.get(Dialect.REFERENCE.token_key) if isinstance(auth, dict) else None
         try:
+            self._check_room()
             identity = self.verifier.verify(token)
         except Refusal as refusal:
             raise SocketIORefusal(refusal.message, refusal.as_dict()) from None
 
         async def send(event: str, data: Any, place: dict[str, Any]) -> None:
             await self._sio.emit(event, (data, place), to=sid)
-            if self._backlog(sid) > self.config.max_backlog:
+            if self._sio.eio.backlog(self._sio.engine_sid(sid)) > self.config.max_backlog:
                 _logger.warning("a session of %r is too slow and is ended; it can catch up", identity.subject)
                 await self._sio.disconnect(sid)
 
         session = self._sessions[sid] = Session(sid, identity, send)
         session.start()
 
-    def _backlog(self, sid: str) -> int:
-        """Return how many packets wait for a session's network."""
-        socket = self._sio.eio.sockets.get(self._sio.manager.eio_sid_from_sid(sid, "/"))
-        return 0 if socket is None else int(socket.queue.qsize())
+    def _check_room(self) -> None:
+        if len(self._sessions) >= self.config.max_clients:
+            raise Refusal("unavailable", "The server is full.", "connection", retry_after=1.0)
 
     async def _disconnected(self, sid: str, *_: Any) -> None:
         session = self._sessions.pop(sid, None)
@@ -211,6 +203,8 @@ class WebSocketService:
         if session is None:
             return refuse(Refusal("no_session", "The session has ended.", "protocol"))
         dialect = Dialect.REFERENCE
+        if event == NAMELESS:
+            return refuse(Refusal("invalid_request", "An event needs a name of its own.", "protocol"))
         if event == dialect.heartbeat_event:
             return consent()
         async with session.turn:

@@ -334,19 +334,27 @@ def test_goodbye_is_said_to_a_server_that_goes_on_sending(namespace: str, goodby
     heard: list[Any] = []
 
     async def chatter(socket: web.WebSocketResponse) -> None:
-        for number in range(3000):
+        for number in range(1000):
             await socket.send_str(event("tick", number))
             await socket.send_bytes(b"loose")
+        heard.extend([(await socket.receive()).data[-3:] for _ in range(30)])
         heard.extend([(await socket.receive()).data for _ in range(2)])
         heard.append((await socket.receive()).type)
 
     async def main(server: Server) -> None:
         async with started(server, namespace=namespace) as (transport, recorder):
+            for number in range(30):
+                transport.send(payload("note", "x" * 300_000, number + 10), None)
+            told = len(recorder.calls)
             async with asyncio.timeout(2):
                 await transport.close(goodbye=True)
-            told = len(recorder.calls)
-            await eventually(lambda: len(heard) == 3)
-            assert heard == [goodbye, "1", aiohttp.WSMsgType.CLOSE]
+            await eventually(lambda: len(heard) == 33)
+            assert heard == [
+                *(f"{number + 10}]" for number in range(30)),
+                goodbye,
+                "1",
+                aiohttp.WSMsgType.CLOSE,
+            ]
             assert (len(recorder.calls), recorder.lost) == (told, [])
 
     with joined(chatter) as server:
@@ -1158,6 +1166,18 @@ def test_attachment_of_a_payload_must_be_base64() -> None:
         run(main(server))
 
 
+def test_empty_payload_is_nothing_to_speak_of() -> None:
+    """An answer without a body, as of a Python server that closes a session, is not malformed."""
+
+    async def main(server: Server) -> None:
+        async with started(server, "polling") as (_, recorder):
+            await recorder.until(lambda: recorder.events)
+            assert recorder.calls == ["written", "event"]
+
+    with http(PollingScript("", event("tick"))) as server:
+        run(main(server))
+
+
 # Back-pressure.
 
 
@@ -1193,11 +1213,13 @@ def test_congestion_holds_reading_back(name: str) -> None:
 
 @both
 def test_close_ends_a_wait_for_the_listener(name: str) -> None:
-    """A congested listener does not keep the transport from being closed."""
+    """A congested listener does not keep the transport from saying goodbye."""
 
     async def send(socket: web.WebSocketResponse) -> None:
         for number in range(5):
             await socket.send_str(event("tick", number))
+        async for _ in socket:  # until the goodbye, which is answered
+            pass
 
     async def main(server: Server) -> None:
         listener = Recorder()
@@ -1205,7 +1227,7 @@ def test_close_ends_a_wait_for_the_listener(name: str) -> None:
         async with started(server, name, listener=listener) as (transport, recorder):
             await eventually(lambda: transport.is_paused)
             async with asyncio.timeout(1):
-                await transport.close(goodbye=False)
+                await transport.close(goodbye=True)
             assert recorder.lost == []
 
     with joined(send) if name == "websocket" else http(PollingScript("6")) as server:
@@ -1366,7 +1388,7 @@ async def held_tap(recorder: Recorder) -> FrameTap:
 
 
 def test_tap_holds_no_more_than_it_must() -> None:
-    """Before the caller knows, only so many messages are read; then all are delivered, and reading goes on."""
+    """Before the caller knows, only so much is read; then all is delivered, and reading goes on."""
 
     async def main() -> None:
         recorder = Recorder()

@@ -1,11 +1,15 @@
+import asyncio
 import json
 import math
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from benchmark_catalog import BENCHMARKS, RAW
+import benchmark
+import pytest
+from benchmark_catalog import BENCHMARKS, RAW, REALTIME
 
 SCRIPT = Path(__file__).with_name("benchmark.py")
 
@@ -40,3 +44,21 @@ def test_benchmarks_report_positive_figures_in_smoke_mode() -> None:
         )
         assert math.isfinite(result["realtime"])
         assert result["realtime"] > 0
+
+
+@pytest.mark.parametrize(("slowdown", "exit_code"), [(1.0, 0), (2.0, 1)])
+def test_benchmark_fails_a_checked_run_that_misses_a_target(
+    slowdown: float, exit_code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missed target ends a checked run with 1; a run that is a smoke run, or not checked, ends with 0."""
+    emit = BENCHMARKS[0]
+    figures = {RAW: [{"cpu": 1e-5}], REALTIME: [{"cpu": slowdown * 1e-5}]}
+
+    async def run(names: list[str], *, smoke: bool) -> AsyncIterator[benchmark.Result]:
+        for result in benchmark.evaluate(emit, figures):
+            yield result
+
+    monkeypatch.setattr(benchmark, "run", run)
+    assert asyncio.run(benchmark.main(["--check"])) == exit_code
+    assert asyncio.run(benchmark.main(["--check", "--smoke"])) == 0
+    assert asyncio.run(benchmark.main([])) == 0

@@ -1,12 +1,30 @@
-"""Virtual time: exact, immediate, and intolerant of leftovers."""
+"""Virtual time: exact, immediate, and intolerant of leftovers; and real loops and tests that are as strict."""
 
 import asyncio
+import gc
 import socket
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from conftest import Leftovers
 
-from realtime_fsm.testing.virtual_loop import START, Deadlock, LeakError, VirtualLoop, run, wall_clock
+import realtime_fsm.testing
+from realtime_fsm.testing.virtual_loop import (
+    START,
+    Deadlock,
+    LeakError,
+    LimitError,
+    VirtualLoop,
+    run,
+    wall_clock,
+)
+
+Run = Callable[..., Any]
 
 
 def test_virtual_loop_takes_no_real_time_and_is_exact() -> None:
@@ -36,27 +54,49 @@ def test_virtual_loop_runs_timers_in_their_order() -> None:
 
 
 def test_virtual_loop_names_who_waits_in_a_deadlock() -> None:
-    """A lost wake-up is an error that names the task and the line at which it waits."""
+    """A lost wake-up is an error that names each task, the line at which it waits, and what it awaits."""
 
     async def waits_for_ever() -> None:
         await asyncio.Event().wait()
 
     async def main() -> None:
-        task = asyncio.create_task(waits_for_ever(), name="the sleeper")
-        asyncio.get_running_loop().call_soon(lambda: None)
-        await task
+        await asyncio.create_task(waits_for_ever(), name="the sleeper")
 
-    with pytest.raises(TimeoutError):  # the limit is a timer as well, so it comes first
+    with pytest.raises(Deadlock) as caught:
         run(main(), limit=10.0)
-    loop = VirtualLoop()
-    task = loop.create_task(waits_for_ever(), name="the sleeper")
-    try:
-        with pytest.raises(Deadlock, match=r"the sleeper in Event\.wait"):
-            loop.run_until_complete(task)
-    finally:
-        task.cancel()
-        loop.run_until_complete(asyncio.wait({task}, timeout=1))
-        loop.close()
+    lines = str(caught.value).splitlines()[1:]
+    assert len(lines) == 2
+    assert any("the sleeper in Event.wait" in line and "awaiting <Future pending" in line for line in lines)
+    assert any("main" in line and "awaiting <Task pending name='the sleeper'" in line for line in lines)
+
+
+def test_virtual_loop_cleans_up_after_a_deadlock() -> None:
+    """Whoever waited in a deadlock is cancelled, so that its own cleaning up still happens."""
+    cleaned: list[str] = []
+
+    async def main() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(5)
+            cleaned.append("up")
+
+    with pytest.raises(Deadlock):
+        run(main())
+    assert cleaned == ["up"]
+
+
+def test_virtual_loop_limit_names_who_is_not_done() -> None:
+    """A program that takes longer than its limit ends with an error that names who still waits."""
+
+    async def main() -> None:
+        await asyncio.sleep(10.0)
+        await asyncio.sleep(0.001)
+
+    with pytest.raises(LimitError, match=r"10\.0 s(.|\n)*main") as caught:
+        run(main(), limit=10.0)
+    assert isinstance(caught.value, TimeoutError)
+    run(asyncio.sleep(10.0), limit=10.0)
 
 
 def test_virtual_loop_reports_a_task_left_behind() -> None:
@@ -78,6 +118,57 @@ def test_virtual_loop_reports_errors_that_nobody_handled() -> None:
 
     with pytest.raises(LeakError, match="ZeroDivisionError"):
         run(main())
+
+
+def test_virtual_loop_reports_a_task_that_failed_unseen() -> None:
+    """An error in a task that nobody looks at fails the run, even while something still holds the task."""
+    held: list[asyncio.Task[None]] = []
+
+    async def fails() -> None:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        held.append(asyncio.create_task(fails(), name="the unlucky"))
+        await asyncio.sleep(1)
+
+    with pytest.raises(LeakError, match=r"the unlucky failed unseen: ZeroDivisionError"):
+        run(main())
+    assert held[0].done()
+
+
+def test_virtual_loop_tells_of_unhandled_errors_beside_the_failure() -> None:
+    """Where the program fails by itself, what nobody handled before is noted on its error."""
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+        await asyncio.sleep(1)
+        raise LookupError
+
+    with pytest.raises(LookupError) as caught:
+        run(main())
+    assert any("ZeroDivisionError" in note for note in caught.value.__notes__)
+
+
+def test_virtual_loop_reports_a_task_that_ignores_its_cancellation() -> None:
+    """A task that goes on after it was cancelled is an error, and does not hang the run."""
+
+    async def stubborn() -> None:
+        while True:
+            try:
+                await asyncio.sleep(10_000)
+            except asyncio.CancelledError:
+                continue  # what no program should do
+
+    async def main() -> None:
+        main.task = asyncio.create_task(stubborn(), name="the mule")  # type: ignore[attr-defined]
+        await asyncio.sleep(1)
+
+    try:
+        with pytest.raises(LeakError, match="does not end when it is cancelled: the mule"):
+            run(main())
+    finally:
+        main.task._log_destroy_pending = False  # type: ignore[attr-defined]  # it has been told
+        main.task.get_coro().close if False else None  # type: ignore[attr-defined]
 
 
 def test_virtual_loop_refuses_real_input_and_output() -> None:
@@ -106,12 +197,143 @@ def test_virtual_loop_runs_executor_jobs_inline() -> None:
 
 
 def test_virtual_loop_wall_clock_moves_with_it() -> None:
-    """The wall clock of a run begins where it was told to, and moves with virtual time."""
+    """A wall clock begins where it was told to and moves with virtual time, asked on its loop or beside it."""
+    loop = VirtualLoop()
+    wall, same = wall_clock(loop, epoch=5000.0), wall_clock(epoch=5000.0)
 
-    async def main() -> tuple[float, float]:
-        wall = wall_clock(5000.0)
+    async def main() -> tuple[float, float, float]:
         first = wall()
         await asyncio.sleep(7)
-        return first, wall()
+        return first, wall(), same()
 
-    assert run(main()) == (5000.0, 5007.0)
+    try:
+        assert loop.run_until_complete(main()) == (5000.0, 5007.0, 5007.0)
+        assert wall() == 5007.0
+    finally:
+        loop.close()
+
+
+def test_virtual_loop_leaves_no_loop_open() -> None:
+    """Every run closes its loop, whether it succeeded or not."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def main(error: Exception | None) -> None:
+        loops.append(asyncio.get_running_loop())
+        if error is not None:
+            raise error
+
+    run(main(None))
+    with pytest.raises(LookupError):
+        run(main(LookupError()))
+    assert [loop.is_closed() for loop in loops] == [True, True]
+
+
+def test_testing_names_are_all_importable_from_the_package() -> None:
+    """Each public name of the package leads to its module; another one is an ``AttributeError``."""
+    assert sorted(realtime_fsm.testing._HOME) == sorted(realtime_fsm.testing.__all__)
+    for name in realtime_fsm.testing.__all__:
+        assert getattr(realtime_fsm.testing, name).__name__ in {name, "<lambda>"}
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = realtime_fsm.testing.nonsense
+
+
+def test_testing_import_brings_nothing_heavy() -> None:
+    """Importing the package and its simulations brings in no network library."""
+    program = (
+        "import sys, realtime_fsm.testing as t; t.SimulatedServer; t.SimulatedHttp; t.FaultProxy; t.run; "
+        "print([m for m in ('socketio', 'engineio', 'aiohttp', 'hypothesis', 'pytest') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_run_async_returns_the_result(run_async: Run) -> None:
+    """A program on a real loop gives its result, with the loop's debug mode off."""
+
+    async def main() -> bool:
+        await asyncio.sleep(0)
+        return asyncio.get_running_loop().get_debug()
+
+    assert run_async(main()) is False
+
+
+def test_run_async_is_bounded(run_async: Run) -> None:
+    """A program that hangs is ended by its timeout."""
+    with pytest.raises(TimeoutError):
+        run_async(asyncio.Event().wait(), timeout=0.01)
+
+
+def test_run_async_fails_on_a_task_left_behind(run_async: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that ends before its tasks do is told which ones."""
+    monkeypatch.setattr("conftest.ENDING", 0.01)
+
+    async def main() -> None:
+        main.task = asyncio.create_task(asyncio.sleep(100), name="forgotten")  # type: ignore[attr-defined]
+
+    with pytest.raises(AssertionError, match="forgotten"):
+        run_async(main())
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_run_async_fails_on_errors_that_nobody_handled(run_async: Run, held: bool) -> None:
+    """An exception in a callback, or in a task that nobody looks at, fails the run."""
+
+    async def fails() -> None:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        if held:
+            main.task = asyncio.create_task(fails())  # type: ignore[attr-defined]
+        else:
+            asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+            await asyncio.sleep(0)
+
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        run_async(main())
+
+
+def test_leftovers_name_threads_processes_and_descriptors() -> None:
+    """What a test leaves behind is found, each by its kind, and no more once it is gone."""
+    before = Leftovers()
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait, args=(30,), name="a straggler")
+    thread.start()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        found = ", ".join(Leftovers().since(before))
+    finally:
+        done.set()
+        thread.join(30)
+        child.communicate(b"\n", timeout=30)
+    assert "thread a straggler" in found
+    assert f"child process {child.pid}" in found
+    assert "1 file descriptors" in found
+    gc.collect()
+    assert Leftovers().since(before) == []
+
+
+def test_virtual_loop_refuses_real_input_and_output() -> None:
+    """A socket in virtual time is an error, not a hang."""
+
+    async def main() -> None:
+        left, right = socket.socketpair()
+        with left, right:
+            left.setblocking(False)
+            await asyncio.get_running_loop().sock_recv(left, 1)
+
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        run(main())
+
+
+def test_virtual_loop_runs_executor_jobs_inline() -> None:
+    """Work for a thread runs on the loop's own, and passes results and errors on."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(ZeroDivisionError):
+            await loop.run_in_executor(None, lambda: 1 // 0)
+        return await loop.run_in_executor(None, sum, [1, 2])
+
+    assert run(main()) == 3

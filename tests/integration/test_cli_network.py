@@ -1,0 +1,136 @@
+"""The commands that talk to a network, as a user would run them."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE
+from realtime_fsm.server import BackendConfig, WebSocketService, issue_token
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+SECRET = "s" * 32
+
+
+async def command(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+    """Start a command of the package."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "realtime_fsm.cli", *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+
+
+async def line(process: asyncio.subprocess.Process) -> str:
+    """Return the next line of a command's output, bounded."""
+    assert process.stdout is not None
+    async with asyncio.timeout(10):
+        text = (await process.stdout.readline()).decode().strip()
+    assert text, (await process.communicate())[1].decode()
+    return text
+
+
+def test_cli_listen_prints_changes_and_events_until_interrupted(run_async: Run) -> None:
+    """``listen --json`` prints one object per line, and ends cleanly with 0 on Ctrl-C."""
+
+    async def main() -> None:
+        async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:
+            process = await command(
+                *("listen", backend.url, "--dialect", "reference", "--channel", "news"),
+                *("--token-env", "A_TOKEN", "--json"),
+                A_TOKEN=issue_token(SECRET, "me", 60),
+            )
+            try:
+                statuses = [json.loads(await line(process))["current"] for _ in range(2)]
+                assert statuses == ["connecting", "connected"]
+                async with asyncio.timeout(10):
+                    while not backend.subscriber_count("news"):  # noqa: ASYNC110 - of another process
+                        await asyncio.sleep(0.01)
+                backend.publish("news", "headline", {"n": 1})
+                event = json.loads(await line(process))
+                assert (event["event"], event["args"]) == ("headline", [{"n": 1}])
+            finally:
+                process.send_signal(signal.SIGINT)
+                out, error = await process.communicate()
+            assert json.loads(out.decode().splitlines()[-1])["current"] == "disconnected"
+            assert (process.returncode, error.decode()) == (EXIT_OK, "")
+
+    run_async(main())
+
+
+def test_cli_listen_tells_a_refusal_from_an_unreachable_server(run_async: Run) -> None:
+    """A refused token exits with 4 in one line; the token is not in it."""
+
+    async def main() -> None:
+        async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:
+            process = await command(
+                *("listen", backend.url, "--token-env", "A_TOKEN"), A_TOKEN="canary-token"
+            )
+            async with asyncio.timeout(10):
+                _, error = await process.communicate()
+            assert process.returncode == EXIT_REFUSED
+            assert "Traceback" not in error.decode()
+            assert "canary" not in error.decode()
+            url = backend.url
+        process = await command("listen", url, REALTIME_MAX_RECONNECT_ATTEMPTS="0")
+        async with asyncio.timeout(10):
+            _, error = await process.communicate()
+        assert process.returncode == EXIT_UNREACHABLE
+        assert "Check that the server runs" in error.decode()
+
+    run_async(main())
+
+
+def test_cli_serve_prints_its_address_and_ends_on_a_signal(run_async: Run) -> None:
+    """``serve`` says where it listens in its first line, and ends with 0 on SIGTERM."""
+
+    async def main() -> None:
+        process = await command("serve", "--port", "0", REALTIME_SERVER_SECRET=SECRET)
+        url = await line(process)
+        assert url.startswith("http://127.0.0.1:")
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            _, error = await process.communicate()
+        assert (process.returncode, error.decode()) == (EXIT_OK, "")
+
+    run_async(main())
+
+
+def test_cli_serve_without_a_secret_says_how_to_make_one(run_async: Run) -> None:
+    """Without a secret ``serve`` is refused in one line that names the variable and the command."""
+
+    async def main() -> None:
+        process = await command("serve", REALTIME_SERVER_SECRET="")
+        async with asyncio.timeout(10):
+            _, error = await process.communicate()
+        assert process.returncode == 2
+        assert "REALTIME_SERVER_SECRET" in error.decode()
+        assert "Traceback" not in error.decode()
+
+    run_async(main())
+
+
+def test_cli_demo_visits_all_states_and_loses_nothing(run_async: Run) -> None:
+    """``demo --json`` prints one object: six states, nothing lost, every fault recovered from."""
+
+    async def main() -> None:
+        process = await command("demo", "--json")
+        async with asyncio.timeout(60):
+            out, error = await process.communicate()
+        assert process.returncode == EXIT_OK, error.decode()
+        result = json.loads(out)
+        assert result["ok"] is True
+        assert len(set(result["states_visited"])) == 6
+        assert result["lost"] == 0
+        assert result["emitted"] == result["delivered"] > 100
+        assert result["events_received"] <= result["events_published"]
+        assert set(result["recovery_seconds"]) == {
+            "reset", "black hole", "server killed", "token expired", "socket blocked",
+        }  # fmt: skip
+
+    run_async(main(), timeout=90)

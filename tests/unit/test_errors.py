@@ -1,0 +1,168 @@
+import inspect
+import re
+
+import pytest
+
+from realtime_fsm.machine import errors
+from realtime_fsm.machine.errors import (
+    ApplicationError,
+    CallTimeoutError,
+    ConfigurationError,
+    DeliveryError,
+    ErrorCategory,
+    IllegalTransitionError,
+    InvalidArgumentError,
+    MissingExtraError,
+    RealtimeError,
+    TransportError,
+)
+
+CLASSES = [
+    member
+    for _, member in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(member, RealtimeError) and member.__module__ == errors.__name__
+]
+ARGUMENTS: dict[type[RealtimeError], RealtimeError] = {
+    ConfigurationError: ConfigurationError("field='x' is wrong"),
+    MissingExtraError: MissingExtraError(extra="server", what="The backend"),
+    DeliveryError: DeliveryError("It was dropped.", outcome="dropped"),
+    IllegalTransitionError: IllegalTransitionError(state="a", trigger="b", legal=("c",)),
+}
+TREE_LINE = re.compile(
+    r"^ {4}(?P<indent>[ |]*)(\+-- )?(?P<name>[A-Z]\w+)( \((?P<mixin>\w+)\))?(?P<rest>.*)$", re.MULTILINE
+)
+
+
+def example_of(kind: type[RealtimeError]) -> RealtimeError:
+    """Return an error of a class, whatever its arguments."""
+    return ARGUMENTS.get(kind) or kind("It broke.")
+
+
+def printed_tree() -> dict[str, tuple[str | None, str | None, str]]:
+    """Return what the docstring says: for each name its parent, its second base, and the words after it."""
+    tree: dict[str, tuple[str | None, str | None, str]] = {}
+    path: list[tuple[int, str]] = []
+    for line in TREE_LINE.finditer(errors.__doc__ or ""):
+        depth = line.start("name") - line.start()
+        path = [(at, name) for at, name in path if at < depth]
+        tree[line["name"]] = (path[-1][1] if path else None, line["mixin"], line["rest"].strip())
+        path.append((depth, line["name"]))
+    return tree
+
+
+def test_errors_printed_tree_is_the_real_one() -> None:
+    """The tree at the head of the module names every class, under its real base, with its second one."""
+    real: dict[str, tuple[str | None, str | None]] = {}
+    for kind in CLASSES:
+        parent, *others = kind.__bases__
+        root = kind is RealtimeError
+        real[kind.__name__] = (None if root else parent.__name__, others[0].__name__ if others else None)
+    assert {name: entry[:2] for name, entry in printed_tree().items()} == real
+
+
+def test_errors_printed_categories_are_the_real_ones() -> None:
+    """Where the tree names a category, it is the one of the class; every direct child of the root has one."""
+    words = {name: rest.split(maxsplit=1)[0] for name, (_, _, rest) in printed_tree().items() if rest}
+    for kind in RealtimeError.__subclasses__():
+        assert words[kind.__name__] == kind.category.value
+
+
+def test_errors_children_keep_the_category_of_their_branch() -> None:
+    """No class leaves the category of the branch on which it stands."""
+    for branch in RealtimeError.__subclasses__():
+        for kind in CLASSES:
+            if issubclass(kind, branch):
+                assert kind.category is branch.category, kind
+
+
+def test_errors_cover_the_four_categories() -> None:
+    """The four categories of the specification are there, and each has its errors."""
+    assert {category.value for category in ErrorCategory} == {
+        "connection",
+        "authentication",
+        "protocol",
+        "application",
+    }
+    assert {kind.category for kind in CLASSES} == set(ErrorCategory)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_error_has_a_category_and_a_remedy_or_takes_one(kind: type[RealtimeError]) -> None:
+    """Every error has a category, and says what to do or lets the raiser say it."""
+    error = example_of(kind)
+    assert isinstance(error.category, ErrorCategory)
+    assert isinstance(error.retryable, bool)
+    takes_one = "remedy" in inspect.signature(kind).parameters
+    assert error.remedy or takes_one or kind is ConfigurationError
+    assert not error.remedy or error.remedy.endswith(".")
+    assert kind.__doc__
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_error_text_is_the_message_and_the_remedy(kind: type[RealtimeError]) -> None:
+    """The text of an error is its message followed by its remedy, with no loose ends."""
+    error = example_of(kind)
+    assert str(error) == f"{error.message} {error.remedy}".strip()
+    assert "  " not in str(error)
+
+
+def test_error_arguments_win_over_the_defaults_of_the_class() -> None:
+    """Remedy and retryability can be given; what is not given comes from the class."""
+    plain = TransportError("It broke.")
+    assert (plain.remedy, plain.retryable, plain.retry_after) == ("It is tried again by itself.", True, None)
+    given = TransportError("It broke.", remedy="Mend it.", retryable=False, retry_after=7.0)
+    assert (str(given), given.retryable, given.retry_after) == ("It broke. Mend it.", False, 7.0)
+    assert str(TransportError("It broke.", remedy="")) == "It broke."
+
+
+@pytest.mark.parametrize(
+    ("kind", "builtin"),
+    [
+        (ConfigurationError, ValueError),
+        (InvalidArgumentError, ValueError),
+        (MissingExtraError, ImportError),
+        (CallTimeoutError, TimeoutError),
+    ],
+)
+def test_error_is_also_the_builtin_that_people_expect(
+    kind: type[RealtimeError], builtin: type[Exception]
+) -> None:
+    """Code that catches the built-in error catches ours."""
+    with pytest.raises(builtin):
+        raise example_of(kind)
+    assert issubclass(kind, ApplicationError)
+
+
+@pytest.mark.parametrize(
+    ("problems", "text"),
+    [
+        (("a=1 is wrong",), "The configuration is wrong: a=1 is wrong"),
+        (("a=1", "b=2"), "The configuration has 2 problems: a=1; b=2"),
+    ],
+)
+def test_configuration_error_lists_all_problems(problems: tuple[str, ...], text: str) -> None:
+    """All problems are in the text and in `problems`."""
+    error = ConfigurationError(*problems)
+    assert (error.problems, str(error)) == (problems, text)
+
+
+def test_illegal_transition_error_names_what_is_legal() -> None:
+    """The error names state, trigger and what is legal; where nothing is, it says so."""
+    error = IllegalTransitionError(state="failed", trigger="established", legal=("connect", "retry"))
+    assert (error.state, error.trigger, error.legal) == ("failed", "established", ("connect", "retry"))
+    assert str(error) == (
+        "The trigger 'established' is illegal in the state 'failed'. Legal here: connect, retry."
+    )
+    assert str(IllegalTransitionError(state="a", trigger="b", legal=())).endswith("Legal here: nothing.")
+
+
+def test_missing_extra_error_says_what_to_install() -> None:
+    """The remedy is the command that brings the extra."""
+    error = MissingExtraError(extra="server", what="The backend")
+    assert "The backend needs the extra [server]." in str(error)
+    assert "pip install 'realtime-fsm[server]'" in error.remedy
+
+
+def test_delivery_error_holds_the_outcome() -> None:
+    """What became of the message can be read as one word."""
+    assert DeliveryError("It was dropped.", outcome="dropped").outcome == "dropped"
