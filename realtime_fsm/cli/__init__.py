@@ -72,7 +72,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version  # noqa: PLC0415
 
-        parser.exit(message=f"realtime-fsm {version('realtime-fsm')}\n")
+        sys.stdout.write(f"realtime-fsm {version('realtime-fsm')}\n")
+        parser.exit()
 
 
 _Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse names the type of its own result so

@@ -156,14 +156,20 @@ class Sender:
         A message with binary parts cannot go over HTTP: it waits for the socket, and all behind it too,
         because the order is a promise.
         """
-        while True:
-            taken: list[Message] = []
-            while len(taken) < limit and (message := self.outbox.peek()) and not message.payload.attachments:
-                taken.append(self.outbox.take())
-            if taken:
-                return taken
+        while not (taken := self._take_batch(limit)):
             self._submitted.clear()
             await self._submitted.wait()
+        return taken
+
+    def _take_batch(self, limit: int) -> list[Message]:
+        taken: list[Message] = []
+        room = self._config.max_message_bytes  # a server that takes one message takes a request of its size
+        while len(taken) < limit and (message := self.outbox.peek()) and not message.payload.attachments:
+            if taken and message.size_bytes > room:
+                break
+            room -= message.size_bytes
+            taken.append(self.outbox.take())
+        return taken
 
     def published(self, message: Message, answer: dict[str, Any]) -> None:
         """Settle a published message by the server's answer."""

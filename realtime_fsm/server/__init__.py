@@ -1,18 +1,32 @@
-"""The reference backend: a Socket.IO server that keeps every promise the client can make use of.
+"""The reference backend: a Socket.IO server with channels that can be replayed, and the same over HTTP.
 
-Needs the extra ``[server]``. The wire contract is the one of ``Dialect.REFERENCE``.
+::
+
+    from realtime_fsm.server import BackendConfig, WebSocketService
+
+    async with WebSocketService(BackendConfig.from_env()) as service:
+        service.on("note", save_note)
+        service.publish("bookings", "booking_updated", {"id": "42"})
+
+Needs the extra ``[server]``.
 """
 
-from realtime_fsm.machine.errors import MissingExtraError
-
-try:
-    import jwt as _jwt  # noqa: F401 - looked for here, so that the error names the extra
-except ImportError as error:  # pragma: no cover - the tests run with the extra
-    raise MissingExtraError(extra="server", what="The reference backend") from error
-
+from realtime_fsm.engine.subscription import Position
 from realtime_fsm.server.config import BackendConfig
-from realtime_fsm.server.identity import TokenVerifier, issue_token
-from realtime_fsm.server.session import Caller
-from realtime_fsm.server.websocket_service import WebSocketService, serve
+from realtime_fsm.server.message_router import Client, Handler
+from realtime_fsm.server.serving import serve
+from realtime_fsm.server.token import Identity, TokenRefusedError, TokenVerifier, issue_token
+from realtime_fsm.server.websocket_service import WebSocketService
 
-__all__ = ["BackendConfig", "Caller", "TokenVerifier", "WebSocketService", "issue_token", "serve"]
+__all__ = [
+    "BackendConfig",
+    "Client",
+    "Handler",
+    "Identity",
+    "Position",
+    "TokenRefusedError",
+    "TokenVerifier",
+    "WebSocketService",
+    "issue_token",
+    "serve",
+]

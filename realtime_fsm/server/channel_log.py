@@ -1,100 +1,138 @@
-"""What was published lately, channel by channel, for clients that missed it."""
+"""What was published, kept for those who were away: one bounded log per channel. Pure."""
 
+import secrets
 from collections import OrderedDict, deque
+from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import field, frozen
+
+from realtime_fsm.engine.subscription import Position
 
 
 @frozen
-class Entry:
-    """One published event.
+class LoggedEvent:
+    """An event at its place.
 
     Attributes:
-        offset: Its number in the channel; they rise by one.
         event: Its name.
-        data: Its data.
+        data: What was published with it.
+        offset: Its number in the channel; they rise by one, from 1.
     """
 
-    offset: int
     event: str
     data: Any
+    offset: int
 
 
 @frozen(kw_only=True)
 class Replay:
-    """What a client gets that comes back to a channel.
+    """What a client that comes back has missed.
 
     Attributes:
-        recovered: Whether nothing is missing between where it was and now.
-        offset: Where it stands after these entries.
-        entries: What it missed, oldest first.
-        more: Whether the limit cut them short.
+        recovered: Whether the log still holds everything after the client's position.
+        position: Place of the last of ``events``, or where the live stream begins.
+        events: What was missed, oldest first; nothing where it cannot be recovered.
+        more: Whether ``limit`` cut the events short.
     """
 
     recovered: bool
-    offset: int
-    entries: tuple[Entry, ...] = ()
+    position: Position
+    events: list[LoggedEvent] = field(factory=list)
     more: bool = False
 
 
-@define
-class _Channel:
-    entries: deque[Entry]
-    offset: int = 0
-
-
-@define
 class ChannelLog:
-    """A bounded log for each of a bounded number of channels.
+    """The last events of one channel.
 
-    Attributes:
-        epoch: Identity of this log; a client that knows another one has lost what was in between.
-        log_size: Entries kept per channel.
-        max_channels: Channels kept; the one used least recently makes room, and begins anew further on.
+    Args:
+        size: How many are kept.
+        epoch: Identity of this log; positions of another one mean nothing in it.
     """
 
-    epoch: str
-    log_size: int
-    max_channels: int
-    _channels: OrderedDict[str, _Channel] = field(factory=OrderedDict, init=False)
-    _forgotten: int = field(default=0, init=False)
+    def __init__(self, size: int, epoch: str) -> None:
+        self._epoch = epoch
+        self._last = 0
+        self._events: deque[LoggedEvent] = deque(maxlen=size)
 
-    def append(self, channel: str, event: str, data: Any) -> Entry:
-        """Add an event to a channel, and return it with its offset."""
-        log = self._open(channel)
-        log.offset += 1
-        entry = Entry(log.offset, event, data)
-        log.entries.append(entry)
-        return entry
+    @property
+    def position(self) -> Position:
+        """Place of the last event; offset 0 where there was none yet."""
+        return Position(epoch=self._epoch, offset=self._last)
 
-    def offset(self, channel: str) -> int:
-        """Return where a channel's stream stands: the offset of its last event."""
-        return self._open(channel).offset
+    def append(self, event: str, data: Any) -> Position:
+        """Keep an event, and give up the oldest one where the log is full."""
+        self._last += 1
+        self._events.append(LoggedEvent(event, data, self._last))
+        return self.position
 
-    def since(self, channel: str, epoch: object, offset: object, *, limit: int | None = None) -> Replay:
-        """Return what a client missed that has seen everything up to ``offset`` of ``epoch``."""
-        log = self._open(channel)
-        if epoch != self.epoch or type(offset) is not int or not 0 <= offset <= log.offset:
-            return Replay(recovered=False, offset=log.offset)
-        missed = [entry for entry in log.entries if entry.offset > offset]
-        if len(missed) < log.offset - offset:
-            return Replay(recovered=False, offset=log.offset)
-        given = missed if limit is None else missed[:limit]
+    def since(self, position: Position | None, limit: int | None = None) -> Replay:
+        """Return what was published after a position.
+
+        Args:
+            position: The last event that the client has; ``None`` asks for nothing but where the stream is.
+            limit: Most events to be returned.
+        """
+        if position is None:
+            return Replay(recovered=True, position=self.position)
+        before_first = self._last - len(self._events)
+        if position.epoch != self._epoch or not before_first <= position.offset <= self._last:
+            return Replay(recovered=False, position=self.position)
+        skip = position.offset - before_first
+        stop = None if limit is None else skip + limit
+        events = list(islice(self._events, skip, stop))
+        reached = events[-1].offset if events else position.offset
         return Replay(
             recovered=True,
-            offset=given[-1].offset if given else log.offset,
-            entries=tuple(given),
-            more=len(given) < len(missed),
+            position=Position(epoch=self._epoch, offset=reached),
+            events=events,
+            more=reached < self._last,
         )
 
-    def _open(self, channel: str) -> _Channel:
-        log = self._channels.get(channel)
+
+class ChannelLogs:
+    """The logs of all channels, of a bounded number: the one published to longest ago is given up first.
+
+    Only publishing makes a log, so that no client can crowd another one's out. A channel without one stands
+    at offset 0 of the present epoch, which is the epoch of all logs begun in it. It ends when a log is given
+    up: should that channel return, its old positions are of another epoch, and nobody mistakes the two.
+
+    Args:
+        max_channels: How many logs are kept.
+        log_size: How many events each of them keeps.
+        new_epoch: Makes an id that was never used before.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_channels: int,
+        log_size: int,
+        new_epoch: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        self._max_channels = max_channels
+        self._log_size = log_size
+        self._new_epoch = new_epoch
+        self._epoch = new_epoch()
+        self._logs: OrderedDict[str, ChannelLog] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._logs)
+
+    def append(self, channel: str, event: str, data: Any) -> Position:
+        """Keep an event of a channel."""
+        log = self._logs.get(channel)
         if log is None:
-            # Beyond every offset that a forgotten log may have given out, so that none is ever repeated.
-            log = self._channels[channel] = _Channel(deque(maxlen=self.log_size), self._forgotten)
-            while len(self._channels) > self.max_channels:
-                _, oldest = self._channels.popitem(last=False)
-                self._forgotten = max(self._forgotten, oldest.offset + 1)
-        self._channels.move_to_end(channel)
-        return log
+            if len(self._logs) >= self._max_channels:
+                self._logs.popitem(last=False)
+                self._epoch = self._new_epoch()
+            log = self._logs[channel] = ChannelLog(self._log_size, self._epoch)
+        else:
+            self._logs.move_to_end(channel)
+        return log.append(event, data)
+
+    def since(self, channel: str, position: Position | None, limit: int | None = None) -> Replay:
+        """Return what was published to a channel after a position; see ``ChannelLog.since``."""
+        log = self._logs.get(channel) or ChannelLog(self._log_size, self._epoch)
+        return log.since(position, limit)

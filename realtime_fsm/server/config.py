@@ -1,72 +1,164 @@
-"""The backend's configuration."""
+"""The backend's configuration: one frozen record, checked as a whole, all problems reported at once."""
 
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
+from realtime_fsm.machine.config import TRANSPORTS
 from realtime_fsm.machine.errors import ConfigurationError
 
-MIN_SECRET: Final = 32
-_MAX_LEEWAY: Final = 30
-_MAX_PORT: Final = 65535
-_WHOLE_NUMBERS: Final = (
-    "ping_interval",
-    "ping_timeout",
-    "log_size",
-    "max_channels",
-    "max_channels_per_client",
-    "max_clients",
-    "max_message_bytes",
-    "max_backlog",
-)
+DEFAULT_FRONTEND_URL: Final = "http://localhost:3000"
+
+SECRET_BYTES: Final[Mapping[str, int]] = MappingProxyType({"HS256": 32, "HS384": 48, "HS512": 64})
+"""The algorithms that a shared secret can sign with, and how long it must be. Source: RFC 7518, 3.2."""
+
+_CHECK: Final = "check"
+_HIGHEST_PORT: Final = 65535
+_DEFAULT_PORTS: Final[Mapping[str, int]] = MappingProxyType({"http": 80, "https": 443})
+
+
+def _whole(default: int, *, least: int = 1, most: int | None = None) -> Any:
+    """Declare a field that counts something, or is in whole seconds: an ``int`` within limits."""
+
+    def check(value: object) -> str | None:
+        ok = type(value) is int and value >= least and (most is None or value <= most)
+        limits = f"{least} or more" if most is None else f"from {least} to {most}"
+        return None if ok else f"must be a whole number, {limits}"
+
+    return field(default=default, metadata={_CHECK: check})
+
+
+def _seconds(default: float, *, most: float = math.inf, zero: bool = False) -> Any:
+    """Declare a field in seconds: positive (or ``>= 0`` where ``zero``), and ``most`` at most."""
+
+    def check(value: object) -> str | None:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        number = float(value) if is_number else math.nan  # type: ignore[arg-type]
+        if math.isfinite(number) and (0 < number <= most or (zero and number == 0)):
+            return None
+        limit = "" if most == math.inf else f", {most:g} at most"
+        return f"must be a finite number of seconds, {'0 or more' if zero else 'more than 0'}{limit}"
+
+    return field(default=default, metadata={_CHECK: check})
+
+
+def _text(value: object) -> str | None:
+    return None if isinstance(value, str) and value.strip() else "must be a text that is not blank"
+
+
+def _optional_text(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _as_tuple(value: "str | Iterable[str]") -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
+
+
+def _transport_names(value: tuple[str, ...]) -> str | None:
+    ok = value and set(value) <= set(TRANSPORTS) and len(set(value)) == len(value)
+    return None if ok else "must be websocket, polling, or both"
+
+
+def _algorithm_names(value: tuple[str, ...]) -> str | None:
+    ok = value and set(value) <= set(SECRET_BYTES)
+    return None if ok else f"must be among {', '.join(SECRET_BYTES)}: a shared secret signs the tokens"
+
+
+def _origin(url: str) -> str:
+    """Return the origin of a frontend's address as a browser sends it.
+
+    Raises:
+        ValueError: Why there is none.
+    """
+    if url == "*":
+        raise ValueError(
+            "would let every web site act with its visitor's credentials, so * is refused: "
+            f"name the origins, such as {DEFAULT_FRONTEND_URL}"
+        )
+    parts = urlsplit(url)
+    port = parts.port
+    is_bare = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or not is_bare or not url.isascii():
+        raise ValueError(f"must be an origin without a path, such as {DEFAULT_FRONTEND_URL}")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    is_default = port in {None, _DEFAULT_PORTS[parts.scheme]}
+    return f"{parts.scheme}://{host}" + ("" if is_default else f":{port}")
+
+
+def _frontend(value: object) -> str | None:
+    if not isinstance(value, str) or not value.strip(" ,"):
+        return f"must be one or more origins, separated by commas, such as {DEFAULT_FRONTEND_URL}"
+    for part in value.split(","):
+        try:
+            _origin(part.strip())
+        except ValueError as error:
+            return str(error)
+    return None
 
 
 @frozen(kw_only=True)
 class BackendConfig:
-    """Everything that can be configured. Durations are seconds.
+    """Everything that can be configured of the backend (SPEC F1). Durations are seconds.
 
     Attributes:
-        secret: Signs the tokens; at least 32 characters. Never shown.
         host: Address to listen at.
-        port: Port to listen at; 0 picks a free one.
-        issuer: Whom tokens must come from, if anybody.
-        audience: Whom tokens must be for, if anybody.
-        algorithms: Which signatures are accepted; explicit, so that a token cannot choose.
-        leeway: By how much clocks may differ, at most 30.
-        frontend_url: The origins that browsers may come from; several are separated by commas.
-        transports: ``websocket`` and ``polling``.
-        ping_interval: Pause between two pings of the server; whole seconds, as the wire wants them.
-        ping_timeout: Silence after one that ends a session; whole seconds.
-        log_size: Events that are kept per channel, for replay and polling.
-        max_channels: Channels that are kept a log of; the one unused for longest makes room.
-        max_channels_per_client: Subscriptions of one session.
+        port: Port to listen at; 0 picks one.
+        secret: Signs the tokens. At least 32 bytes (RFC 7518 wants as many as the hash has). Never shown.
+        issuer: Who must have issued a token, its ``iss``.
+        audience: Whom a token must be for, its ``aud``.
+        algorithms: The algorithms that a token may be signed with.
+        leeway: How much the clocks of the issuer and of this server may differ.
+        frontend_url: The web origins that may use this server, separated by commas. No other may.
+        transports: ``websocket``, ``polling``, or both.
+        ping_interval: Pause between two pings of Engine.IO, in whole seconds: python-engineio announces no
+            others.
+        ping_timeout: How long a client may take to answer one, in whole seconds.
+        connect_timeout: How long an opened connection may take to present its token.
+        expiry_check_interval: Pause between two looks for sessions whose token has expired.
+        handler_timeout: How long a handler, or the authorization of a channel, may take.
+        close_timeout: Bound of ``stop()``.
+        log_size: Events kept of each channel.
+        max_channels: Channels of which events are kept.
+        max_channels_per_client: Channels that one client may be subscribed to.
         max_clients: Sessions at the same time.
-        max_message_bytes: Size of one message.
-        max_backlog: Packets waiting for one session, before it is dropped as too slow.
-        expiry_check_interval: Pause between two looks for expired sessions.
+        max_message_bytes: Size of one message, either way.
+        max_pending_messages: Messages of one client that wait for their handler. One that sends more is
+            disconnected.
+        max_pending_events: Events that wait for one client's network. One that falls further behind is
+            disconnected, and catches up from the log when it returns.
     """
 
-    secret: str = field(repr=False)
-    host: str = "127.0.0.1"
-    port: int = 3001
-    issuer: str | None = None
-    audience: str | None = None
-    algorithms: tuple[str, ...] = ("HS256",)
-    leeway: float = 0.0
-    frontend_url: str = "http://localhost:3000"
-    transports: tuple[str, ...] = ("websocket", "polling")
-    ping_interval: int = 25
-    ping_timeout: int = 20
-    log_size: int = 1000
-    max_channels: int = 10_000
-    max_channels_per_client: int = 100
-    max_clients: int = 10_000
-    max_message_bytes: int = 1_000_000
-    max_backlog: int = 10_000
-    expiry_check_interval: float = 0.25
+    host: str = field(default="127.0.0.1", metadata={_CHECK: _text})
+    port: int = _whole(3001, least=0, most=_HIGHEST_PORT)
+    secret: str | bytes = field(default="", repr=False)
+    issuer: str | None = field(default=None, metadata={_CHECK: _optional_text})
+    audience: str | None = field(default=None, metadata={_CHECK: _optional_text})
+    algorithms: tuple[str, ...] = field(
+        default=("HS256",), converter=_as_tuple, metadata={_CHECK: _algorithm_names}
+    )
+    leeway: float = _seconds(0.0, most=30.0, zero=True)
+    frontend_url: str = field(default=DEFAULT_FRONTEND_URL, metadata={_CHECK: _frontend})
+    transports: tuple[str, ...] = field(
+        default=TRANSPORTS, converter=_as_tuple, metadata={_CHECK: _transport_names}
+    )
+    ping_interval: int = _whole(25)
+    ping_timeout: int = _whole(20)
+    connect_timeout: float = _seconds(10.0)
+    expiry_check_interval: float = _seconds(0.5, most=1.0)
+    handler_timeout: float = _seconds(30.0)
+    close_timeout: float = _seconds(5.0)
+    log_size: int = _whole(1000)
+    max_channels: int = _whole(10_000)
+    max_channels_per_client: int = _whole(100)
+    max_clients: int = _whole(10_000)
+    max_message_bytes: int = _whole(1_000_000, least=1024)
+    max_pending_messages: int = _whole(1000)
+    max_pending_events: int = _whole(10_000)
 
     def __attrs_post_init__(self) -> None:
         problems = list(self._problems())
@@ -75,57 +167,48 @@ class BackendConfig:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
-        """Read ``FRONTEND_URL`` and ``REALTIME_SERVER_SECRET``; ``overrides`` win.
+        """Read ``REALTIME_SERVER_SECRET`` and ``FRONTEND_URL``; an empty value counts as not given.
+
+        Args:
+            environ: By default the process's.
+            overrides: Fields that win over the environment.
 
         Raises:
-            ConfigurationError: If there is no secret, or a value is wrong.
+            ConfigurationError: For everything that is wrong.
         """
         environ = os.environ if environ is None else environ
-        given: dict[str, Any] = {}
-        if environ.get("FRONTEND_URL"):
-            given["frontend_url"] = environ["FRONTEND_URL"]
-        if environ.get("REALTIME_SERVER_SECRET"):
-            given["secret"] = environ["REALTIME_SERVER_SECRET"]
-        given |= overrides
-        if "secret" not in given:
-            raise ConfigurationError(
-                "REALTIME_SERVER_SECRET is not set: make one with `openssl rand -hex 32` and export it"
-            )
-        return cls(**given)
+        names = {"secret": "REALTIME_SERVER_SECRET", "frontend_url": "FRONTEND_URL"}
+        given = {name: environ[variable] for name, variable in names.items() if environ.get(variable)}
+        return cls(**{**given, **overrides})
 
     @property
-    def origins(self) -> list[str]:
-        """The origins that browsers may come from."""
-        return [part.strip().rstrip("/") for part in self.frontend_url.split(",")]
+    def origins(self) -> tuple[str, ...]:
+        """The web origins that may use this server, as browsers write them."""
+        return tuple(dict.fromkeys(_origin(part.strip()) for part in self.frontend_url.split(",")))
 
     def _problems(self) -> Iterable[str]:
-        if not isinstance(self.secret, str) or len(self.secret) < MIN_SECRET:
-            yield f"secret must have {MIN_SECRET} characters or more: make one with `openssl rand -hex 32`"
-        if not 0 <= self.port <= _MAX_PORT:
-            yield f"port={self.port!r} must be between 0 and {_MAX_PORT}"
-        if not 0 <= self.leeway <= _MAX_LEEWAY:
-            yield f"leeway={self.leeway!r} must be between 0 and {_MAX_LEEWAY} seconds"
-        if not self.algorithms or "none" in {name.lower() for name in self.algorithms}:
-            yield f"algorithms={self.algorithms!r} must name signatures, and not 'none'"
-        for origin in self.origins:
-            yield from _origin_problems(origin)
-        if not self.transports or not set(self.transports) <= {"websocket", "polling"}:
-            yield f"transports={self.transports!r} must be websocket, polling, or both"
-        for name in _WHOLE_NUMBERS:
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                yield f"{name}={value!r} must be a whole number, 1 or more"
-        if not self.expiry_check_interval > 0:
-            yield f"expiry_check_interval={self.expiry_check_interval!r} must be more than 0 seconds"
+        sound = set()
+        for attribute in fields(type(self)):
+            check: Callable[[object], str | None] | None = attribute.metadata.get(_CHECK)
+            value = getattr(self, attribute.name)
+            rule = None if check is None else check(value)
+            if rule is None:
+                sound.add(attribute.name)
+            else:
+                yield f"{attribute.name}={value!r} {rule}"
+        if "algorithms" in sound:
+            yield from self._secret_problems(max(SECRET_BYTES[name] for name in self.algorithms))
+        if {"log_size", "max_pending_events"} <= sound and self.log_size * 2 > self.max_pending_events:
+            yield (
+                f"log_size={self.log_size} must not be more than half of "
+                f"max_pending_events={self.max_pending_events}: a channel is replayed as a whole"
+            )
 
-
-def _origin_problems(origin: str) -> Iterable[str]:
-    if "*" in origin:
-        yield (
-            f"frontend_url={origin!r} must not hold *: with credentials every site could act as its "
-            "visitors; list the origins"
-        )
-        return
-    parts = urlsplit(origin)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path or parts.query:
-        yield f"frontend_url={origin!r} must be an origin such as https://app.example.org"
+    def _secret_problems(self, least: int) -> Iterable[str]:
+        """Complain about the secret without showing it."""
+        secret = self.secret.encode() if isinstance(self.secret, str) else self.secret
+        if not isinstance(secret, bytes) or len(secret) < least:
+            yield (
+                f"secret must have at least {least} bytes: give it as `secret=` or in "
+                f"REALTIME_SERVER_SECRET, made by: openssl rand -hex {least}"
+            )

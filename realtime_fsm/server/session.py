@@ -1,79 +1,87 @@
-"""One connected client, as the backend sees it."""
+"""Who is connected, and to which channels."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Iterator
 
-from attrs import define, field, frozen
+from aiohttp import web
+from attrs import define, field
 
-from realtime_fsm.server.identity import Identity
-
-
-@frozen(kw_only=True)
-class Caller:
-    """Who sent a message; what an application's handler gets first.
-
-    Attributes:
-        subject: Whom the token was issued to.
-        message_id: Identity of the message, the same however often it is sent; ``None`` where it has none.
-        over: ``socket`` or ``http``.
-    """
-
-    subject: str
-    message_id: str | None = None
-    over: str = "socket"
+from realtime_fsm.server.message_router import Client
+from realtime_fsm.server.token import Identity
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class Session:
-    """A connected client.
-
-    What goes to it passes through one queue, so that a replay comes before what is published after it, and
-    before the acknowledgement of its subscription.
+    """One connected client.
 
     Attributes:
         sid: Its Socket.IO id.
-        identity: Who it is.
-        send: Emits an event to it: ``(event, data, place)``.
+        engine_sid: The id of the Engine.IO connection below it.
+        request: The request that opened that connection.
+        identity: What its last valid token says.
         channels: What it is subscribed to.
-        turn: Held while one of its messages is handled: one at a time, in their order.
+        turn: Held while its subscriptions change, so that they change in the order of its requests.
+        is_open: Whether it is still connected.
     """
 
     sid: str
+    engine_sid: str
+    request: web.Request
     identity: Identity
-    send: Callable[[str, Any, dict[str, Any]], Awaitable[None]]
     channels: set[str] = field(factory=set)
     turn: asyncio.Lock = field(factory=asyncio.Lock)
-    _queue: "asyncio.Queue[tuple[str, Any, dict[str, Any]] | asyncio.Future[None]]" = field(
-        factory=asyncio.Queue, init=False
-    )
-    _writer: "asyncio.Task[None] | None" = field(default=None, init=False)
+    is_open: bool = True
 
-    def start(self) -> None:
-        """Begin to send."""
-        self._writer = asyncio.create_task(self._write(), name=f"backend session {self.sid}")
+    def client(self, message_id: str | None = None) -> Client:
+        """Return what a handler is told of it."""
+        return Client(
+            subject=self.identity.subject, claims=self.identity.claims, sid=self.sid, message_id=message_id
+        )
 
-    def put(self, event: str, data: Any, place: dict[str, Any]) -> None:
-        """Queue an event for the client. Never waits."""
-        self._queue.put_nowait((event, data, place))
 
-    async def flushed(self) -> None:
-        """Wait until everything that was put so far has been sent."""
-        mark: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait(mark)
-        await mark
+class Sessions:
+    """All sessions, and who among them is in which channel."""
 
-    async def close(self) -> None:
-        """Stop sending."""
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.wait({self._writer})
+    def __init__(self) -> None:
+        self._by_sid: dict[str, Session] = {}
+        self._members: dict[str, dict[str, Session]] = {}
 
-    async def _write(self) -> None:
-        while True:
-            item = await self._queue.get()
-            if isinstance(item, asyncio.Future):
-                if not item.done():
-                    item.set_result(None)
-            else:
-                await self.send(*item)
+    def __len__(self) -> int:
+        return len(self._by_sid)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._by_sid.values()))
+
+    def get(self, sid: str) -> Session | None:
+        """Return the session of a Socket.IO id, if it is connected."""
+        return self._by_sid.get(sid)
+
+    def add(self, session: Session) -> None:
+        """Take a session in."""
+        self._by_sid[session.sid] = session
+
+    def remove(self, sid: str) -> Session | None:
+        """Forget a session, and all that it was subscribed to."""
+        session = self._by_sid.pop(sid, None)
+        if session is not None:
+            session.is_open = False
+            for channel in list(session.channels):
+                self.leave(session, channel)
+        return session
+
+    def join(self, session: Session, channel: str) -> None:
+        """Put an open session into a channel."""
+        session.channels.add(channel)
+        self._members.setdefault(channel, {})[session.sid] = session
+
+    def leave(self, session: Session, channel: str) -> None:
+        """Take a session out of a channel, if it is in it."""
+        session.channels.discard(channel)
+        members = self._members.get(channel, {})
+        members.pop(session.sid, None)
+        if not members:
+            self._members.pop(channel, None)
+
+    def members(self, channel: str) -> list[Session]:
+        """Return who is in a channel."""
+        return list(self._members.get(channel, {}).values())

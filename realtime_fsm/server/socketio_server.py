@@ -1,12 +1,12 @@
 """python-socketio's server, fenced in: what it lets through, what it leaves open, and what it logs.
 
-Six things that it does not do by itself:
+Six things that it does not do by itself, each found by a test:
 
 - A client may emit an event called ``connect`` or ``disconnect``, and its handlers run with what the client
   made up. ``CheckedPacket`` turns such an event into one without a name.
 - A polling client that sends more than 16 packets at once loses all of them, and is told that all is well.
 - A POST that arrives in several pieces is cut after the first one.
-- Any number of connections is accepted.
+- Connections that never present a token, or whose peer has stalled, are kept. ``cut`` ends any of them.
 - Its background tasks outlive it. They are counted, so that they can be ended.
 - Its log records hold whole packets, tokens included. Only its errors are passed on.
 """
@@ -21,7 +21,10 @@ import engineio
 import socketio
 from aiohttp import web
 from attrs import frozen
+from engineio.packet import MESSAGE
+from engineio.packet import Packet as EnginePacket
 from engineio.payload import Payload
+from multidict import CIMultiDict
 from socketio.packet import BINARY_EVENT, EVENT
 from socketio.packet import Packet as SocketPacket
 
@@ -95,6 +98,8 @@ class _BufferedRequest:
     def __init__(self, request: web.Request, content: bytes) -> None:
         self._request = request
         self.content = _Body(content)
+        self.headers = CIMultiDict(request.headers)
+        self.headers["Content-Length"] = str(len(content))  # a body sent in chunks has none
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._request, name)
@@ -111,7 +116,7 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]
     def __init__(self, *, max_sessions: int, **options: Any) -> None:
         super().__init__(**options)
         self._max_sessions = max_sessions
-        self._open: dict[int, web.Request] = {}  # by `id`: they cannot be hashed
+        self._open: dict[int, web.Request] = {}  # by identity: requests cannot be hashed
         self._tasks: set[asyncio.Future[Any]] = set()
         self._all_ended = asyncio.Event()
         self.is_closing = False
@@ -139,31 +144,66 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]
             if not self._open:
                 self._all_ended.set()
 
-    def backlog(self, engine_sid: str) -> int:
-        """Return how many packets wait for a session's network."""
+    def enqueue(self, engine_sid: str, packet: EnginePacket) -> int:
+        """Queue a packet for the network, at once and in order; return how many wait there now."""
+        socket = self.sockets.get(engine_sid)
+        if socket is None or socket.closed:
+            return 0  # its disconnect event has come, or is about to
+        socket.queue.put_nowait(packet)
+        return int(socket.queue.qsize())
+
+    def pending(self, engine_sid: str) -> int:
+        """Return how many packets wait for the network."""
         socket = self.sockets.get(engine_sid)
         return 0 if socket is None else int(socket.queue.qsize())
 
-    async def end_requests(self, within: float) -> None:
-        """Wait for all open requests to end; abort those that do not ``within`` some seconds."""
+    async def drained(self, engine_sid: str) -> None:
+        """Wait until all that was queued has been taken by the network. The caller bounds it."""
+        socket = self.sockets.get(engine_sid)
+        if socket is not None and not socket.closed:
+            await socket.queue.join()
+
+    async def say_goodbye(self, engine_sid: str) -> None:
+        """End a connection once all that is queued has been sent."""
+        socket = self.sockets.get(engine_sid)
+        if socket is not None:
+            await socket.close(wait=False, reason=self.reason.SERVER_DISCONNECT)
+            socket.queue.put_nowait(None)  # ends the writer, or the pending poll
+
+    async def cut(self, engine_sid: str, request: web.Request | None) -> None:
+        """End a connection at once, whatever its peer does.
+
+        Args:
+            engine_sid: Which one.
+            request: The one that opened it, where it is known.
+        """
+        for other in [r for r in self._open.values() if r is request or r.query.get("sid") == engine_sid]:
+            _abort(other)
+        socket = self.sockets.pop(engine_sid, None)
+        if socket is not None:
+            await socket.close(wait=False, abort=True, reason=self.reason.SERVER_DISCONNECT)
+            socket.queue.put_nowait(None)
+
+    async def end_requests(self, patience: float) -> None:
+        """Wait for all open requests to end; abort those that do not within ``patience``."""
         for abort in (True, False):
             self._all_ended.clear()
             if not self._open:
                 return
             try:
-                async with asyncio.timeout(within):
+                async with asyncio.timeout(patience):
                     await self._all_ended.wait()
             except TimeoutError:
                 for request in list(self._open.values()) if abort else ():
                     _abort(request)
 
-    async def end_tasks(self, within: float) -> None:
+    async def end_tasks(self, patience: float) -> None:
         """Cancel all background tasks, and wait for them."""
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
-            _, left = await asyncio.wait(tasks, timeout=within)
+            _, left = await asyncio.wait(tasks, timeout=patience)
             for task in left:
                 _logger.warning("a task does not end: %s", task)
 
@@ -203,7 +243,7 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
             async_mode="aiohttp",
             serializer=CheckedPacket,
             # Each event in a task of its own, begun in wire order: a slow handler must not keep its client's
-            # pongs and heartbeats from being read. The session's turn puts the messages back in line.
+            # pongs and heartbeats from being read. `MessageRouter` puts the messages back in line.
             async_handlers=True,
             cors_allowed_origins=list(config.origins),
             cors_credentials=True,
@@ -222,3 +262,12 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
     def engine_sid(self, sid: str) -> str:
         """Return the Engine.IO id of a session that is connected or about to be."""
         return str(self.manager.eio_sid_from_sid(sid, "/"))
+
+
+def message(text: str) -> EnginePacket:
+    """Return a packet for ``enqueue``, which any number of connections can share.
+
+    Args:
+        text: An encoded Socket.IO packet.
+    """
+    return EnginePacket(MESSAGE, text)

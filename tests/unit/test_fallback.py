@@ -325,9 +325,14 @@ def test_fallback_polling_survives_answers_that_make_no_sense(run_virtual: Run) 
         async with reference_world() as world:
             await world.client.connect()
             await world.client.subscribe(["ticks"])
-            rubbish: list[Any] = [None, [], {"channels": []}, {"channels": {"ticks": None}}]
-            for events in (5, [None], [{}], [{"event": 5}], [{"event": "x", "offset": "y"}]):
-                rubbish.append({"channels": {"ticks": {"ok": True, "epoch": 1, "events": events}}})
+            no_events = (5, [None], [{}], [{"event": 5}], [{"event": "x", "offset": "y"}])
+            rubbish: list[Any] = [
+                *(None, [], {"channels": []}, {"channels": {"ticks": None}}),
+                *(
+                    {"channels": {"ticks": {"ok": True, "epoch": 1, "events": events}}}
+                    for events in no_events
+                ),
+            ]
             world.http.resources["/realtime/events"] = lambda _: rubbish.pop(0) if rubbish else {}
             world.server.refusal = DOWN
             world.server.reset()

@@ -126,7 +126,7 @@ def test_subscriptions_with_bad_names_are_refused_whole(run_virtual: Run, names:
 
 
 def test_subscription_events_are_delivered_once_and_without_their_place(run_virtual: Run) -> None:
-    """Where events carry their place, repeats are dropped and counted, gaps counted, and handlers see the data."""
+    """Where events carry their place, repeats are dropped, gaps counted, and handlers see only data."""
 
     async def main() -> None:
         async with World(dialect=Dialect.REFERENCE) as world:

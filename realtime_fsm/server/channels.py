@@ -1,0 +1,209 @@
+"""Publishing, subscribing and polling: one log, seen live and later.
+
+The order that is promised: a client gets the events of a channel by rising offset, the missed ones before
+the acknowledgement of its subscription, and no live one between them. It holds because nothing between
+reading the log and joining the channel awaits, and because all that is sent to a client, acknowledgements
+included, goes through the one queue of its connection.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from engineio.packet import Packet as EnginePacket
+
+from realtime_fsm.engine.payload import check_event_name
+from realtime_fsm.engine.subscription import Position
+from realtime_fsm.machine.errors import ErrorCategory, InvalidArgumentError
+from realtime_fsm.server.answer import Answer, json_text, problem
+from realtime_fsm.server.channel_log import ChannelLogs, LoggedEvent, Replay
+from realtime_fsm.server.channel_request import MAX_NAME_LENGTH, ChannelRequest, is_channel_name
+from realtime_fsm.server.config import BackendConfig
+from realtime_fsm.server.message_router import Client, call
+from realtime_fsm.server.session import Session, Sessions
+from realtime_fsm.server.socketio_server import EngineServer, message
+
+AuthorizeChannel = Callable[[Client, str], Any]
+"""``authorize_channel(client, channel) -> bool``, plain or a coroutine function."""
+
+_POLL_LIMIT: Final = 500
+"""Most events per channel of one poll."""
+
+_POLL_BYTES: Final = 1_000_000
+"""About how large the answer of one poll may grow; what is left is fetched by the next one."""
+
+_logger = logging.getLogger("realtime_fsm.server")
+
+
+class Channels:
+    """All channels.
+
+    Args:
+        config: The limits.
+        sessions: Who is subscribed.
+        engine: What the events are sent through.
+        condemn: Called with a session that is to be disconnected, and why.
+        authorize: Says who may have which channel; by default everybody may have all.
+    """
+
+    def __init__(
+        self,
+        config: BackendConfig,
+        sessions: Sessions,
+        engine: EngineServer,
+        *,
+        condemn: Callable[[Session, str], None],
+        authorize: AuthorizeChannel | None,
+    ) -> None:
+        self._config = config
+        self._sessions = sessions
+        self._engine = engine
+        self._condemn = condemn
+        self._authorize = authorize
+        self._logs = ChannelLogs(max_channels=config.max_channels, log_size=config.log_size)
+
+    def publish(self, channel: str, event: str, data: Any) -> Position:
+        """Log an event, and send it to all who are subscribed."""
+        if not is_channel_name(channel):
+            raise InvalidArgumentError(
+                f"channel={channel!r} is not the name of a channel.",
+                remedy=f"Give a text that is not blank, of at most {MAX_NAME_LENGTH} characters.",
+            )
+        check_event_name(event)
+        text = json_text(data, what=f"The event {event!r}", max_bytes=self._config.max_message_bytes)
+        position = self._logs.append(channel, event, text)
+        members = self._sessions.members(channel)
+        if members:
+            packet = _packet(channel, position.epoch, LoggedEvent(event, text, position.offset))
+            for session in members:
+                if self._engine.enqueue(session.engine_sid, packet) > self._config.max_pending_events:
+                    self._condemn(session, "it reads too slowly")
+        return position
+
+    async def subscribe(self, session: Session, requests: Iterable[ChannelRequest]) -> Answer:
+        """Subscribe a session to channels, and send what it has missed of them; return the answer."""
+        async with session.turn:
+            return {"ok": True, "channels": {r.channel: await self._join(session, r) for r in requests}}
+
+    async def unsubscribe(self, session: Session, channels: Iterable[str]) -> Answer:
+        """Take a session out of channels; return the answer."""
+        async with session.turn:
+            for channel in channels:
+                self._sessions.leave(session, channel)
+        return {"ok": True}
+
+    async def poll(self, client: Client, requests: Iterable[ChannelRequest]) -> str:
+        """Return what was published to channels after the client's positions, as a JSON text."""
+        room = _POLL_BYTES
+        is_going_on = False
+        streams: list[str] = []
+        for index, request in enumerate(requests):
+            refused = await self._refused(client, request, index)
+            if refused is not None:
+                stream = json.dumps({"ok": False, "error": refused})
+            else:
+                replay = self._logs.since(request.channel, request.position, _POLL_LIMIT)
+                # One of the cut streams must hold an event, or the client would not ask for more at once.
+                count = _fitting(replay, room, least=0 if is_going_on else 1)
+                is_going_on = is_going_on or 0 < count < len(replay.events) or (count > 0 and replay.more)
+                stream = _stream(replay, request.position, count)
+            room -= len(stream)
+            streams.append(f"{json.dumps(request.channel)}:{stream}")
+        return f'{{"channels":{{{",".join(streams)}}}}}'
+
+    async def _join(self, session: Session, request: ChannelRequest) -> Answer:
+        channel = request.channel
+        others = len(session.channels - {channel})
+        refused = await self._refused(session.client(), request, others)
+        if refused is None and not (await self._has_room(session) and session.is_open):
+            refused = problem(ErrorCategory.CONNECTION, "unavailable", "The connection has ended.")
+        if refused is not None:
+            return {"ok": False, "error": refused}
+        # From here to the join nothing awaits: what is published now comes after the replay.
+        replay = self._logs.since(channel, request.position)
+        for event in replay.events:
+            self._engine.enqueue(session.engine_sid, _packet(channel, replay.position.epoch, event))
+        self._sessions.join(session, channel)
+        return {
+            "ok": True,
+            "epoch": replay.position.epoch,
+            "offset": replay.position.offset,
+            "recovered": replay.recovered,
+        }
+
+    async def _has_room(self, session: Session) -> bool:
+        """Wait until the connection can take the replay of one more channel."""
+        if self._engine.pending(session.engine_sid) * 2 <= self._config.max_pending_events:
+            return True
+        try:
+            async with asyncio.timeout(self._config.ping_timeout):
+                await self._engine.drained(session.engine_sid)
+        except TimeoutError:
+            self._condemn(session, "it reads its missed events too slowly")
+            return False
+        return True
+
+    async def _refused(self, client: Client, request: ChannelRequest, others: int) -> Answer | None:
+        """Return why a client cannot have a channel beside ``others``; ``None`` if it can."""
+        if request.problem is not None:
+            return request.problem
+        if others >= self._config.max_channels_per_client:
+            told = f"No more than {self._config.max_channels_per_client} channels for one client."
+            return problem(ErrorCategory.APPLICATION, "too_many_channels", told)
+        if self._authorize is None:
+            return None
+        try:
+            async with asyncio.timeout(self._config.handler_timeout):
+                allowed = await call(self._authorize, client, request.channel)
+        except Exception:
+            _logger.exception("authorize_channel failed for %r", request.channel)
+            return problem(
+                ErrorCategory.APPLICATION,
+                "authorization_failed",
+                "It cannot be told who may have this channel.",
+            )
+        if allowed is True:
+            return None
+        return problem(
+            ErrorCategory.APPLICATION, "channel_forbidden", "This client may not have this channel."
+        )
+
+
+def _packet(channel: str, epoch: str, event: LoggedEvent) -> EnginePacket:
+    """Return an event with its place, encoded once for all who get it."""
+    place = json.dumps({"channel": channel, "epoch": epoch, "offset": event.offset}, separators=(",", ":"))
+    return message(f"2[{json.dumps(event.event)},{event.data},{place}]")
+
+
+def _fitting(replay: Replay, room: int, *, least: int) -> int:
+    """Return how many of the events fit, about, into an answer that may grow by ``room``."""
+    for count, event in enumerate(replay.events):
+        room -= len(event.data)
+        if room <= 0 and count >= least:
+            return count
+    return len(replay.events)
+
+
+def _stream(replay: Replay, asked: Position | None, count: int) -> str:
+    """Return a channel's part of a poll's answer.
+
+    Args:
+        replay: What the log gave.
+        asked: The client's position.
+        count: How many of the events are given.
+    """
+    events = ",".join(
+        f'{{"event":{json.dumps(event.event)},"data":{event.data},"offset":{event.offset}}}'
+        for event in replay.events[:count]
+    )
+    is_cut = count < len(replay.events)
+    head = {
+        "ok": True,
+        "epoch": replay.position.epoch,
+        "offset": asked.offset + count if is_cut and asked is not None else replay.position.offset,
+        "recovered": replay.recovered,
+        **({"more": True} if is_cut or replay.more else {}),
+    }
+    return f'{json.dumps(head, separators=(",", ":"))[:-1]},"events":[{events}]}}'

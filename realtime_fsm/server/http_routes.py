@@ -1,0 +1,156 @@
+"""The HTTP side: polling, publishing, and the health check."""
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from aiohttp import web
+
+from realtime_fsm.machine.errors import ErrorCategory, ServerUnavailableError
+from realtime_fsm.server.answer import Answer, problem
+from realtime_fsm.server.channel_request import RequestError, read_query
+from realtime_fsm.server.channels import Channels
+from realtime_fsm.server.config import BackendConfig
+from realtime_fsm.server.cors import guarded, preflight
+from realtime_fsm.server.message_router import Client, MessageRouter
+from realtime_fsm.server.socketio_server import read_body
+from realtime_fsm.server.token import Identity, TokenRefusedError, TokenVerifier
+
+EVENTS_PATH: Final = "/realtime/events"
+MESSAGES_PATH: Final = "/realtime/messages"
+HEALTH_PATH: Final = "/healthz"
+
+_MAX_MESSAGES: Final = 100
+_MAX_BODY_MESSAGES: Final = 16
+"""So many messages of the largest size fit into one request."""
+
+
+class HttpRoutes:
+    """The endpoints.
+
+    Args:
+        config: The origins and the limits.
+        verifier: Says whose a token is.
+        channels: What is polled.
+        router: What published messages go through.
+    """
+
+    def __init__(
+        self, config: BackendConfig, verifier: TokenVerifier, channels: Channels, router: MessageRouter
+    ) -> None:
+        self._config = config
+        self._verifier = verifier
+        self._channels = channels
+        self._router = router
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes to an application."""
+        for method, path, handler in (
+            ("GET", HEALTH_PATH, self._health),
+            ("GET", EVENTS_PATH, self._identified(self._events)),
+            ("POST", MESSAGES_PATH, self._identified(self._messages)),
+        ):
+            app.router.add_route(method, path, guarded(_answering(handler), self._config.origins))
+            app.router.add_route("OPTIONS", path, guarded(preflight, self._config.origins))
+
+    async def _health(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"ok": True})
+
+    def _identified(
+        self, handler: Callable[[web.Request, Identity], Awaitable[web.StreamResponse]]
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Return a handler that is only called with a valid token."""
+
+        async def identify(request: web.Request) -> web.StreamResponse:
+            scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+            bearer = token.strip() if scheme.lower() == "bearer" else None
+            return await handler(request, self._verifier.verify(bearer))
+
+        return identify
+
+    async def _events(self, request: web.Request, identity: Identity) -> web.StreamResponse:
+        """Give what was published after the client's positions."""
+        client = Client(subject=identity.subject, claims=identity.claims)
+        requests = read_query(request.query.getall("channel", []), request.query.getall("position", []))
+        text = await self._channels.poll(client, requests)
+        etag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
+        headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
+        if _matches(request.headers.get("If-None-Match", ""), etag):
+            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return web.Response(text=text, content_type="application/json", headers=headers)
+
+    async def _messages(self, request: web.Request, identity: Identity) -> web.StreamResponse:
+        """Handle a batch of messages, in order; no other of this client comes between them."""
+        messages = await self._read_messages(request)
+        async with self._router.turn(identity.subject):
+            results = [await self._handle(identity, given) for given in messages]
+        return web.json_response({"results": results})
+
+    async def _read_messages(self, request: web.Request) -> list[Any]:
+        largest = self._config.max_message_bytes * _MAX_BODY_MESSAGES
+        content = await read_body(request, largest)
+        try:
+            body = json.loads(content)
+        except (ValueError, RecursionError):
+            raise RequestError("malformed_body", "The body is not JSON.") from None
+        messages = body.get("messages") if isinstance(body, Mapping) else None
+        if not isinstance(messages, list):
+            raise RequestError("malformed_body", "messages must be a list.")
+        if len(messages) > _MAX_MESSAGES:
+            raise web.HTTPRequestEntityTooLarge(max_size=_MAX_MESSAGES, actual_size=len(messages))
+        return messages
+
+    async def _handle(self, identity: Identity, given: Any) -> Answer:
+        message = given if isinstance(given, Mapping) else {}
+        message_id, event = message.get("message_id"), message.get("event")
+        args = message.get("args", [message["data"]] if "data" in message else None)
+        if not (
+            isinstance(message_id, (str, type(None))) and isinstance(event, str) and isinstance(args, list)
+        ):
+            told = "A message has an event, its data or args, and a message_id that is a string."
+            answer: Answer = {
+                "ok": False,
+                "error": problem(ErrorCategory.PROTOCOL, "invalid_message", told),
+            }
+        else:
+            client = Client(subject=identity.subject, claims=identity.claims, message_id=message_id)
+            answer = await self._router.handle(client, event, args)
+        return {"message_id": message_id, **answer}
+
+
+def _answering(
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Return a handler whose refusals are answers in JSON."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except TokenRefusedError as error:
+            refused = problem(ErrorCategory.AUTHENTICATION, error.code, error.message)
+            return _error(HTTPStatus.UNAUTHORIZED, refused, {"WWW-Authenticate": "Bearer"})
+        except RequestError as error:
+            return _error(HTTPStatus.BAD_REQUEST, error.problem)
+        except ServerUnavailableError as error:
+            refused = problem(ErrorCategory.CONNECTION, "unavailable", error.message)
+            return _error(
+                HTTPStatus.SERVICE_UNAVAILABLE, refused, {"Retry-After": f"{error.retry_after:.0f}"}
+            )
+        except web.HTTPRequestEntityTooLarge:
+            told = f"At most {_MAX_MESSAGES} messages in one request, and no larger a body."
+            refused = problem(ErrorCategory.PROTOCOL, "too_large", told)
+            return _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, refused)
+
+    return answer
+
+
+def _error(status: HTTPStatus, error: Answer, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.json_response({"error": error}, status=status, headers=headers)
+
+
+def _matches(if_none_match: str, etag: str) -> bool:
+    """Tell whether a client has this answer already (RFC 9110, 13.1.2: the weak comparison)."""
+    known = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
+    return "*" in known or etag in known
