@@ -1,4 +1,82 @@
 """Tools to test a realtime client with: virtual time, a simulated server, and faults on real sockets.
 
-Import what is needed from its module: ``virtual_loop``, ``simulated_server``, ``fault_proxy``.
+Every name can be imported from here; its module is imported when it is asked for, and not before.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from realtime_fsm.testing.fault_proxy import FaultProxy, ProxyCounters
+    from realtime_fsm.testing.simulated_backend import SimulatedBackend
+    from realtime_fsm.testing.simulated_http import Request, SimulatedHttp
+    from realtime_fsm.testing.simulated_server import (
+        Accept,
+        Hang,
+        Refuse,
+        SimulatedServer,
+        echo,
+        echo_only,
+        silence,
+    )
+    from realtime_fsm.testing.simulated_transport import SimulatedTransport
+    from realtime_fsm.testing.virtual_loop import (
+        Deadlock,
+        LeakError,
+        LimitError,
+        VirtualLoop,
+        run,
+        wall_clock,
+    )
+
+_HOME: Final = {
+    "Accept": "simulated_server",
+    "Deadlock": "virtual_loop",
+    "FaultProxy": "fault_proxy",
+    "Hang": "simulated_server",
+    "LeakError": "virtual_loop",
+    "LimitError": "virtual_loop",
+    "ProxyCounters": "fault_proxy",
+    "Refuse": "simulated_server",
+    "Request": "simulated_http",
+    "SimulatedBackend": "simulated_backend",
+    "SimulatedHttp": "simulated_http",
+    "SimulatedServer": "simulated_server",
+    "SimulatedTransport": "simulated_transport",
+    "VirtualLoop": "virtual_loop",
+    "echo": "simulated_server",
+    "echo_only": "simulated_server",
+    "run": "virtual_loop",
+    "silence": "simulated_server",
+    "wall_clock": "virtual_loop",
+}
+
+__all__ = [  # a test compares it with the table above
+    "Accept",
+    "Deadlock",
+    "FaultProxy",
+    "Hang",
+    "LeakError",
+    "LimitError",
+    "ProxyCounters",
+    "Refuse",
+    "Request",
+    "SimulatedBackend",
+    "SimulatedHttp",
+    "SimulatedServer",
+    "SimulatedTransport",
+    "VirtualLoop",
+    "echo",
+    "echo_only",
+    "run",
+    "silence",
+    "wall_clock",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module."""
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

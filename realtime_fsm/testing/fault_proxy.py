@@ -1,17 +1,16 @@
 """A TCP proxy that makes faults, on real sockets on 127.0.0.1."""
 
 import asyncio
-import contextlib
 import socket
-import struct
+from random import Random
 from typing import Final, Self
 
-from attrs import define, field
+from attrs import define
 
-_CHUNK: Final = 64 * 1024
-_RESET: Final = struct.pack("ii", 1, 0)
-_DIAL_TIMEOUT: Final = 5.0
-_CLOSE_TIMEOUT: Final = 2.0
+from realtime_fsm.testing.proxied_connection import CHUNK, ProxiedConnection
+
+_HOST: Final = "127.0.0.1"
+_CLOSE_TIMEOUT: Final = 5.0
 
 
 @define
@@ -20,42 +19,18 @@ class ProxyCounters:
 
     Attributes:
         accepted: Connections accepted.
-        reset: Connections that the proxy reset.
+        refused: Accepted connections that the server did not take. (What is refused while the proxy does not
+            listen is refused by the kernel, and nobody counts it.)
+        reset: Connections that the proxy reset, the blocked ones included.
         bytes_up: Bytes forwarded to the server.
         bytes_down: Bytes forwarded to the client.
     """
 
     accepted: int = 0
+    refused: int = 0
     reset: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
-
-
-@define(eq=False)
-class _Connection:
-    """A client's connection and the one to the server that belongs to it."""
-
-    client: asyncio.StreamWriter
-    server: asyncio.StreamWriter | None = None
-    task: "asyncio.Task[None] | None" = None
-    path: str | None = None
-    pumps: list["asyncio.Task[None]"] = field(factory=list)
-
-    def reset(self) -> None:
-        """Reset both sides at once: RST, and what was buffered is lost."""
-        for writer in (self.client, self.server):
-            if writer is None:
-                continue
-            transport_socket = writer.get_extra_info("socket")
-            if transport_socket is not None and transport_socket.fileno() >= 0:
-                transport_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            writer.transport.abort()
-
-    def finish(self) -> None:
-        """Close both sides in an orderly way: FIN."""
-        for writer in (self.client, self.server):
-            if writer is not None:
-                writer.close()
 
 
 class FaultProxy:
@@ -67,28 +42,44 @@ class FaultProxy:
             ...  # connect to proxy.url
             proxy.reset_peer()
 
-    Faults can be switched at any time, and apply to the connections there are and to new ones.
+    Faults can be switched at any time, and apply to the connections there are and to new ones. Without one,
+    what either side does reaches the other: data, an orderly end, a reset.
 
     Args:
         host: Of the server.
         port: Of the server.
+        random: Where the jitter comes from; by default it is the same in every run.
+
+    Attributes:
+        port: Where it listens; it stays the same as long as the proxy lives.
+        latency: Seconds by which everything is late, each way.
+        jitter: Up to so many seconds more, at random; the order is kept.
+        bandwidth: Bytes per second, each way of each connection; ``None`` for no limit.
+        blocked_path: See ``block``.
+        target: Host and port of the server.
+        flowing: Set unless there is a black hole.
+        counters: What passed through.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+    def __init__(self, host: str, port: int, *, random: Random | None = None) -> None:
+        self._random = Random(0) if random is None else random  # noqa: S311 - jitter is no secret
         self._listener: asyncio.Server | None = None
-        self._connections: set[_Connection] = set()
-        self._flowing = asyncio.Event()
-        self._flowing.set()
-        self._blocked: str | None = None
+        self._reserved: socket.socket | None = None
+        self._connections: dict[asyncio.Task[None], ProxiedConnection] = {}
+        self.target = (host, port)
         self.port = 0
         self.latency = 0.0
+        self.jitter = 0.0
+        self.bandwidth: float | None = None
+        self.blocked_path: str | None = None
+        self.flowing = asyncio.Event()
+        self.flowing.set()
         self.counters = ProxyCounters()
 
     @property
     def url(self) -> str:
         """Where the proxy listens."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{_HOST}:{self.port}"
 
     @property
     def connection_count(self) -> int:
@@ -96,125 +87,98 @@ class FaultProxy:
         return len(self._connections)
 
     async def __aenter__(self) -> Self:
+        self._reserve()
         await self._listen()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        self._flowing.set()
-        if self._listener is not None:
-            self._listener.close()
-        tasks = {connection.task for connection in self._connections if connection.task is not None}
-        for connection in self._connections:
+    async def __aexit__(self, *exception: object) -> None:
+        """Reset every connection and release everything, within a few seconds.
+
+        Raises:
+            RuntimeError: If a connection does not end.
+        """
+        self._stop_listening()
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+        tasks = set(self._connections)
+        for task, connection in self._connections.items():
             connection.reset()
-        for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=_CLOSE_TIMEOUT)
+            _, pending = await asyncio.wait(tasks, timeout=_CLOSE_TIMEOUT)
+            if pending:
+                raise RuntimeError(f"{len(pending)} connections of the proxy do not end: {pending}")
 
     def set_target(self, host: str, port: int) -> None:
         """Forward new connections to another server."""
-        self._target = (host, port)
+        self.target = (host, port)
 
     def reset_peer(self) -> None:
         """Reset every connection: both sides see RST."""
-        for connection in list(self._connections):
-            self.counters.reset += 1
-            connection.reset()
+        for connection in self._connections.values():
+            connection.make_reset()
 
     def cut(self) -> None:
         """Close every connection in an orderly way: both sides see FIN."""
-        for connection in list(self._connections):
-            connection.finish()
+        for connection in self._connections.values():
+            connection.cut()
 
     def black_hole(self, enabled: bool) -> None:
-        """Close nothing and forward nothing; connections are still accepted. Healed, what was held flows."""
+        """Close nothing and forward nothing; connections are still accepted. Healed, what was held flows.
+
+        Only so much is held; then no more is read, and the senders' own buffers fill up.
+        """
         if enabled:
-            self._flowing.clear()
+            self.flowing.clear()
         else:
-            self._flowing.set()
+            self.flowing.set()
 
     def block(self, path: str | None) -> None:
-        """Reset connections whose first request is for ``path`` or below; ``None`` ends it.
+        """Reset connections whose first request is for a path that begins so; ``None`` ends it.
 
-        Connections for other paths pass: so the socket can be blocked while plain HTTP gets through.
+        Connections for other paths pass: so the socket can be blocked while plain HTTP gets through. Later
+        requests on a connection are not looked at.
         """
-        self._blocked = path
-        for connection in list(self._connections):
-            if self._is_blocked(connection):
-                self.counters.reset += 1
-                connection.reset()
+        self.blocked_path = path
+        for connection in self._connections.values():
+            if connection.is_blocked:
+                connection.make_reset()
 
     async def refuse(self, enabled: bool) -> None:
         """Refuse new connections at once, as when nothing listens; the port is kept for later."""
         if enabled and self._listener is not None:
-            self._listener.close()
-            self._listener = None
+            self._stop_listening()
+            self._reserve()
         elif not enabled and self._listener is None:
             await self._listen()
 
+    def delay(self) -> float:
+        """Return by how much the next piece of data is late. For the connections."""
+        return self.latency + (self._random.uniform(0.0, self.jitter) if self.jitter else 0.0)
+
+    def _reserve(self) -> None:
+        """Take the port without listening: connects are refused, and nobody else can have it."""
+        self._reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind((_HOST, self.port))
+        self.port = self._reserved.getsockname()[1]
+
     async def _listen(self) -> None:
-        self._listener = await asyncio.start_server(
-            self._accept, "127.0.0.1", self.port, reuse_address=True, limit=_CHUNK
-        )
-        self.port = self._listener.sockets[0].getsockname()[1]
+        reserved, self._reserved = self._reserved, None
+        self._listener = await asyncio.start_server(self._accept, sock=reserved, limit=CHUNK)
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = _Connection(client=writer)
-        connection.task = asyncio.create_task(self._carry(connection, reader))
-        self._connections.add(connection)
-        self.counters.accepted += 1
-
-    async def _carry(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
-        try:
-            await self._serve(connection, reader)
-        except OSError:
-            connection.reset()  # the server refuses, or one side has gone: so does the other
-        finally:
-            for pump in connection.pumps:
-                pump.cancel()
-            if connection.pumps:
-                await asyncio.wait(connection.pumps, timeout=_CLOSE_TIMEOUT)
-            connection.finish()
-            self._connections.discard(connection)
-
-    async def _serve(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
-        first = await reader.read(_CHUNK)
-        connection.path = _path_of(first)
-        if self._is_blocked(connection):
-            self.counters.reset += 1
+        connection = ProxiedConnection(self, reader, writer)
+        if self._listener is None:  # it was on its way in when the listening ended
             connection.reset()
             return
-        await self._flowing.wait()
-        async with asyncio.timeout(_DIAL_TIMEOUT):
-            server_reader, connection.server = await asyncio.open_connection(*self._target, limit=_CHUNK)
-        connection.server.write(first)
-        self.counters.bytes_up += len(first)
-        connection.pumps = [
-            asyncio.create_task(self._pump(reader, connection.server, upwards=True)),
-            asyncio.create_task(self._pump(server_reader, connection.client, upwards=False)),
-        ]
-        await asyncio.wait(connection.pumps, return_when=asyncio.FIRST_COMPLETED)
-
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, upwards: bool
-    ) -> None:
-        with contextlib.suppress(OSError):  # the connection has ended, which ends the other pump too
-            while data := await reader.read(_CHUNK):
-                if self.latency:
-                    await asyncio.sleep(self.latency)
-                await self._flowing.wait()
-                writer.write(data)
-                await writer.drain()
-                if upwards:
-                    self.counters.bytes_up += len(data)
-                else:
-                    self.counters.bytes_down += len(data)
-
-    def _is_blocked(self, connection: _Connection) -> bool:
-        return bool(self._blocked and connection.path and connection.path.startswith(self._blocked))
-
-
-def _path_of(head: bytes) -> str | None:
-    """Return the path of an HTTP request's first line; ``None`` where it is none."""
-    words = head.split(b"\r\n", 1)[0].split(b" ")
-    return words[1].decode("latin-1") if len(words) == 3 else None  # noqa: PLR2004 - method, path, version
+        self.counters.accepted += 1
+        task = asyncio.create_task(connection.run(), name="fault proxy: connection")
+        self._connections[task] = connection
+        task.add_done_callback(self._connections.pop)

@@ -6,8 +6,10 @@ whatever the program waits for can never happen: that is a ``Deadlock``, which n
 
 import asyncio
 import selectors
+import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
@@ -16,9 +18,16 @@ Ts = TypeVarTuple("Ts")
 START: Final = 1_000_000.0
 """Where the clock starts: far from 0 and from the real one, so that code which goes round it fails."""
 
+_DISCARD_TIMEOUT: Final = 60.0
+"""Virtual seconds that cancelled tasks get to end."""
+
 
 class Deadlock(RuntimeError):  # noqa: N818 - it is what happened
     """Nothing is ready and no timer is set: a wake-up was lost."""
+
+
+class LimitError(TimeoutError):
+    """The program took more virtual time than it may."""
 
 
 class LeakError(AssertionError):
@@ -49,11 +58,12 @@ class _ClockSelector(selectors.BaseSelector):
 class VirtualLoop(asyncio.BaseEventLoop):
     """The loop. Ready callbacks run in the order in which they were scheduled, as on any asyncio loop.
 
-    It leans on three private names of ``asyncio.BaseEventLoop`` (``_selector``, ``_scheduled``,
-    ``_clock_resolution``), stable from Python 3.11 to 3.13, and pinned by a test.
+    It leans on private names of asyncio (``_selector``, ``_scheduled``, ``_clock_resolution`` of the loop,
+    ``_log_traceback`` of a task), the same from Python 3.11 to 3.13, and pinned by the tests.
 
     Attributes:
         unhandled: Contexts of errors that nobody handled, as the loop's exception handler gets them.
+        limit: When the program must have ended, on this clock; ``None`` where that does not matter.
     """
 
     def __init__(self) -> None:
@@ -61,7 +71,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now = START
         self._clock_resolution = 1e-6  # must be more than the spacing of floats that large
         self._selector = _ClockSelector(self)
+        self._created: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self.unhandled: list[dict[str, Any]] = []
+        self.limit: float | None = None
         self.set_exception_handler(lambda _, context: self.unhandled.append(context))
 
     def time(self) -> float:
@@ -73,12 +85,38 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
         Raises:
             Deadlock: If there is none.
+            LimitError: If it is beyond the limit.
         """
         if timeout is None:
-            raise Deadlock("Nothing is scheduled, and these wait for ever: " + "; ".join(_waiting(self)))
+            raise Deadlock(f"Nothing is scheduled, and these wait for ever: {self.waiting()}")
         if timeout > 0:
             scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
-            self._now = max(self._now + timeout, scheduled[0].when())
+            due = max(self._now + timeout, scheduled[0].when())  # asyncio never waits more than a day at once
+            if self.limit is not None and due > self.limit:
+                raise LimitError(f"It is not over after {self.limit - START} s: {self.waiting()}")
+            self._now = due
+
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        """Create a task, and remember it for ``collect_unretrieved``."""
+        task = super().create_task(coro, **options)
+        self._created.add(task)
+        return task
+
+    def collect_unretrieved(self) -> None:
+        """Add to ``unhandled`` the error of every task that has failed without anybody looking.
+
+        asyncio reports those only when the garbage collector finds the task, which may be much later.
+        """
+        for task in self._created:
+            if task.done() and not task.cancelled() and task._log_traceback:  # noqa: SLF001 - asyncio's own mark, and there is no public one
+                self.unhandled.append(
+                    {"message": f"{task.get_name()} failed unseen:", "exception": task.exception()}
+                )
+
+    def waiting(self) -> str:
+        """Return who waits, and where, one task a line."""
+        tasks = sorted(asyncio.all_tasks(self), key=lambda task: task.get_name())
+        return "\n".join(["", *(f"  {described(task)}" for task in tasks)]) if tasks else "nobody."
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
@@ -106,31 +144,57 @@ def run(main: Coroutine[Any, Any, T], *, limit: float = 7 * 24 * 3600.0) -> T:
     Raises:
         Deadlock: If it waits for something that can never happen.
         LeakError: If it left a task behind, or an error that nobody handled.
-        TimeoutError: If it took longer than ``limit``.
+        LimitError: If it took longer than ``limit``; a ``TimeoutError``.
     """
     loop = VirtualLoop()
-
-    async def bounded() -> T:
-        async with asyncio.timeout(limit):
-            return await main
-
+    loop.limit = START + limit
     try:
-        result = loop.run_until_complete(bounded())
+        try:
+            result = loop.run_until_complete(main)
+        except BaseException as error:
+            for context in loop.unhandled:  # they are likely to be the reason
+                error.add_note(f"Unhandled before: {_explained(context)}")
+            raise
         loop.run_until_complete(asyncio.sleep(0))  # callbacks of the last turn
-        left = [_described(task) for task in asyncio.all_tasks(loop)]
-        errors = [_explained(context) for context in loop.unhandled]
-        if left or errors:
-            raise LeakError(
-                "; ".join([*(f"left behind: {t}" for t in left), *(f"unhandled: {e}" for e in errors)])
-            )
+        _check(loop)
         return result
     finally:
         _discard(loop)
 
 
-def wall_clock(epoch: float = 1_700_000_000.0) -> Callable[[], float]:
-    """Return a wall clock that moves with the running loop: ``epoch`` is where a ``VirtualLoop`` starts."""
-    return lambda: epoch + asyncio.get_running_loop().time() - START
+def wall_clock(
+    loop: asyncio.AbstractEventLoop | None = None, *, epoch: float = 1_700_000_000.0
+) -> Callable[[], float]:
+    """Return a wall clock that moves with a loop: the engine's ``WallClock``.
+
+    Args:
+        loop: Whose time it tells; by default that of the loop which runs when it is asked.
+        epoch: Seconds since the Unix epoch at which a ``VirtualLoop`` starts.
+    """
+    offset = epoch - START
+    return lambda: offset + (asyncio.get_running_loop() if loop is None else loop).time()
+
+
+def described(task: asyncio.Task[Any]) -> str:
+    """Return a task's name, the calls that it waits in, outermost first, and what it awaits there."""
+    calls = []
+    coroutine: Any = task.get_coro()
+    while getattr(coroutine, "cr_frame", None) is not None:
+        code = coroutine.cr_code
+        calls.append(f"{code.co_qualname} ({Path(code.co_filename).name}:{coroutine.cr_frame.f_lineno})")
+        coroutine = coroutine.cr_await
+    awaited = getattr(task, "_fut_waiter", None)  # only for people: without it, less is told
+    where = " > ".join(calls) or repr(coroutine)
+    return f"{task.get_name()} in {where}" + ("" if awaited is None else f", awaiting {awaited!r}")
+
+
+def _check(loop: VirtualLoop) -> None:
+    """Complain of everything that a program which has ended left behind."""
+    loop.collect_unretrieved()
+    left = [f"left behind: {described(task)}" for task in asyncio.all_tasks(loop)]
+    errors = [f"unhandled: {_explained(context)}" for context in loop.unhandled]
+    if left or errors:
+        raise LeakError("; ".join(left + errors))
 
 
 def _resolve(future: asyncio.Future[T], func: Callable[[*Ts], T], *args: *Ts) -> None:
@@ -143,34 +207,25 @@ def _resolve(future: asyncio.Future[T], func: Callable[[*Ts], T], *args: *Ts) ->
 
 
 def _discard(loop: VirtualLoop) -> None:
-    """Cancel what is left and close the loop, so that nothing is reported twice when it is collected."""
+    """Cancel what is left and close the loop, so that nothing is reported twice when it is collected.
+
+    Raises:
+        LeakError: If a task does not end when it is cancelled.
+    """
+    loop.limit = None
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
     try:
         if tasks:
-            loop.run_until_complete(asyncio.wait(tasks, timeout=60.0))
+            loop.run_until_complete(asyncio.wait(tasks, timeout=_DISCARD_TIMEOUT))
         loop.run_until_complete(loop.shutdown_asyncgens())
+        stubborn = [described(task) for task in tasks if not task.done()]
+        if stubborn:
+            raise LeakError("does not end when it is cancelled: " + "; ".join(stubborn))
+        loop.collect_unretrieved()  # seen: what failed while it was cancelled is told no second time
     finally:
         loop.close()
-
-
-def _waiting(loop: VirtualLoop) -> list[str]:
-    return [_described(task) for task in asyncio.all_tasks(loop)] or ["nothing"]
-
-
-def _described(task: asyncio.Task[Any]) -> str:
-    """Return a task's name and the innermost line at which it waits."""
-    stack = task.get_stack()
-    where = f"{stack[-1].f_code.co_filename}:{stack[-1].f_lineno}" if stack else "its first line"
-    coroutine: Any = task.get_coro()
-    while getattr(coroutine, "cr_await", None) is not None and hasattr(coroutine.cr_await, "cr_frame"):
-        coroutine = coroutine.cr_await
-    if getattr(coroutine, "cr_frame", None) is not None:
-        where = (
-            f"{coroutine.cr_code.co_qualname} ({coroutine.cr_code.co_filename}:{coroutine.cr_frame.f_lineno})"
-        )
-    return f"{task.get_name()} in {where}"
 
 
 def _explained(context: dict[str, Any]) -> str:

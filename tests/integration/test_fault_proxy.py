@@ -1,49 +1,80 @@
 """The fault proxy makes exactly the fault that it was told to make."""
 
 import asyncio
+import random
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from attrs import define, field
 
 from realtime_fsm.testing.fault_proxy import FaultProxy
+from realtime_fsm.testing.proxied_connection import is_request_for
 
 Run = Callable[[Awaitable[None]], None]
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 SOON = 5.0
 NOT_SOON = 0.05
+BLOCKED = b"GET /socket.io/?EIO=4 HTTP/1.1\r\n"
+FREE = b"GET /realtime/events HTTP/1.1\r\n"
 
 
-@asynccontextmanager
-async def echo_through_proxy() -> AsyncIterator[FaultProxy]:
-    """Start a server that echoes what it gets, and a proxy in front of it."""
-    handlers: set[asyncio.Task[None]] = set()
+@define(eq=False)
+class EchoServer:
+    """Echoes what it gets; notes how its connections ended."""
 
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    reply_at_end: bytes = b""
+    reads: bool = True
+    port: int = 0
+    ends: "asyncio.Queue[str]" = field(factory=asyncio.Queue)
+    connections: "asyncio.Queue[Connection]" = field(factory=asyncio.Queue)
+    handlers: "set[asyncio.Task[None]]" = field(factory=set)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["EchoServer"]:
+        """Serve; leaving it ends every connection."""
+        server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = server.sockets[0].getsockname()[1]
         try:
-            while data := await reader.read(1024):
+            yield self
+        finally:
+            server.close()
+            for handler in self.handlers:
+                handler.cancel()
+            if self.handlers:
+                await asyncio.wait(self.handlers, timeout=SOON)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.put_nowait((reader, writer))
+        task = asyncio.create_task(self._echo(reader, writer))
+        self.handlers.add(task)
+        task.add_done_callback(self.handlers.discard)
+
+    async def _echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if not self.reads:
+                await asyncio.sleep(SOON)
+            while data := await reader.read(65536):
                 writer.write(data)
                 await writer.drain()
-        except OSError:
-            pass  # the proxy reset it
+            self.ends.put_nowait("end")
+            writer.write(self.reply_at_end)
+        except OSError as error:
+            self.ends.put_nowait(type(error).__name__)
         finally:
             writer.close()
 
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(echo(reader, writer))
-        handlers.add(task)
-        task.add_done_callback(handlers.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    async with server, FaultProxy("127.0.0.1", server.sockets[0].getsockname()[1]) as proxy:
-        yield proxy
-    if handlers:
-        await asyncio.wait(handlers, timeout=SOON)
+@asynccontextmanager
+async def proxied(server: EchoServer | None = None) -> AsyncIterator[tuple[FaultProxy, EchoServer]]:
+    """Start an echoing server, and a proxy in front of it."""
+    async with (server or EchoServer()).running() as running, FaultProxy("127.0.0.1", running.port) as proxy:
+        yield proxy, running
 
 
 @asynccontextmanager
-async def connected(
-    proxy: FaultProxy,
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(proxy: FaultProxy) -> AsyncIterator[Connection]:
     """Connect to the proxy."""
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     try:
@@ -52,47 +83,168 @@ async def connected(
         writer.close()
 
 
-async def said(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes) -> bytes:
+async def said(connection: Connection, data: bytes) -> bytes:
     """Send something and return what comes back."""
+    reader, writer = connection
     writer.write(data)
     async with asyncio.timeout(SOON):
         return await reader.readexactly(len(data))
+
+
+async def ended(connection: Connection) -> bytes:
+    """Return what is still to come, up to the end of the connection."""
+    async with asyncio.timeout(SOON):
+        return await connection[0].read()
+
+
+async def is_reset(connection: Connection) -> bool:
+    """Tell whether the connection ends by a reset, and not in an orderly way."""
+    try:
+        await ended(connection)
+    except ConnectionResetError:
+        return True
+    return False
+
+
+async def next_end(server: EchoServer) -> str:
+    """Return how the server's next connection ended."""
+    return await asyncio.wait_for(server.ends.get(), SOON)
+
+
+async def is_quiet(connection: Connection) -> bool:
+    """Tell whether nothing comes for a while, and the connection does not end."""
+    try:
+        await asyncio.wait_for(connection[0].read(1), NOT_SOON)
+    except TimeoutError:
+        return True
+    return False
+
+
+async def until_empty(proxy: FaultProxy) -> None:
+    """Wait until the proxy has no connection any more."""
+    async with asyncio.timeout(SOON):
+        while tasks := set(proxy._connections):
+            await asyncio.wait(tasks)
+            await asyncio.sleep(0)
 
 
 def test_fault_proxy_forwards_both_ways_and_counts(run_async: Run) -> None:
     """Without a fault, what goes in comes out, and is counted in bytes."""
 
     async def main() -> None:
-        async with echo_through_proxy() as proxy, connected(proxy) as (reader, writer):
-            assert await said(reader, writer, b"hello") == b"hello"
-            assert (proxy.counters.accepted, proxy.counters.bytes_up, proxy.counters.bytes_down) == (1, 5, 5)
+        async with proxied() as (proxy, _), connected(proxy) as connection:
+            assert await said(connection, b"hello") == b"hello"
+            counters = proxy.counters
+            assert (counters.accepted, counters.refused, counters.reset) == (1, 0, 0)
+            assert (counters.bytes_up, counters.bytes_down) == (5, 5)
+            assert proxy.url == f"http://127.0.0.1:{proxy.port}"
 
     run_async(main())
 
 
-def test_fault_proxy_reset_is_seen_as_a_reset(run_async: Run) -> None:
-    """A reset reaches the client as RST, not as an orderly end."""
+def test_fault_proxy_forwards_much_unchanged(run_async: Run) -> None:
+    """Megabytes pass in order and unchanged."""
 
     async def main() -> None:
-        async with echo_through_proxy() as proxy, connected(proxy) as (reader, writer):
-            await said(reader, writer, b"hello")
+        data = random.Random(1).randbytes(3_000_000)  # noqa: S311 - any bytes will do
+        async with proxied() as (proxy, _), connected(proxy) as connection:
+            assert await said(connection, data) == data
+
+    run_async(main())
+
+
+def test_fault_proxy_lets_the_server_speak_first(run_async: Run) -> None:
+    """The server is connected to before the client says anything."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, server), connected(proxy) as (reader, _):
+            _, writer = await asyncio.wait_for(server.connections.get(), SOON)
+            writer.write(b"welcome")
+            async with asyncio.timeout(SOON):
+                assert await reader.readexactly(7) == b"welcome"
+
+    run_async(main())
+
+
+def test_fault_proxy_passes_on_an_end_of_one_direction(run_async: Run) -> None:
+    """A client that has said all it has to say still gets the rest of the answer."""
+
+    async def main() -> None:
+        async with proxied(EchoServer(reply_at_end=b"bye")) as (proxy, server):
+            async with connected(proxy) as connection:
+                connection[1].write(b"hello")
+                connection[1].write_eof()
+                assert await ended(connection) == b"hellobye"
+                assert await next_end(server) == "end"
+            await until_empty(proxy)
+
+    run_async(main())
+
+
+def test_fault_proxy_passes_on_a_reset(run_async: Run) -> None:
+    """A reset by either side reaches the other as a reset."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, server):
+            async with connected(proxy) as connection:
+                await said(connection, b"hello")
+                _abort(connection)
+                assert await next_end(server) == "ConnectionResetError"
+            async with connected(proxy) as connection:
+                await said(connection, b"hello")
+                server.connections.get_nowait()
+                _abort(server.connections.get_nowait())
+                assert await is_reset(connection)
+            await until_empty(proxy)
+            assert proxy.counters.reset == 0  # it was not the proxy's doing
+
+    run_async(main())
+
+
+def _abort(connection: Connection) -> None:
+    """Reset a connection from this side."""
+    linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+    connection[1].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    connection[1].transport.abort()
+
+
+def test_fault_proxy_reset_is_seen_as_a_reset_by_both_sides(run_async: Run) -> None:
+    """A reset reaches client and server as RST, on all connections, also in a black hole."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, server), connected(proxy) as one, connected(proxy) as other:
+            await said(one, b"hello")
+            await said(other, b"hello")
+            proxy.black_hole(True)
+            other[1].write(b"held")
+            await asyncio.sleep(NOT_SOON)
             proxy.reset_peer()
-            async with asyncio.timeout(SOON):
-                with pytest.raises(ConnectionResetError):
-                    await reader.read(1)
+            proxy.reset_peer()
+            assert await is_reset(one)
+            assert await is_reset(other)
+            assert [await next_end(server), await next_end(server)] == ["ConnectionResetError"] * 2
+            assert proxy.counters.reset == 2
+            await until_empty(proxy)
 
     run_async(main())
 
 
-def test_fault_proxy_cut_is_seen_as_an_orderly_end(run_async: Run) -> None:
-    """A cut reaches the client as end of file."""
+@pytest.mark.parametrize("holed", [False, True])
+def test_fault_proxy_cut_is_seen_as_an_orderly_end_by_both_sides(run_async: Run, holed: bool) -> None:
+    """A cut reaches client and server as end of file, even with data under way that nobody has read."""
 
     async def main() -> None:
-        async with echo_through_proxy() as proxy, connected(proxy) as (reader, writer):
-            await said(reader, writer, b"hello")
-            proxy.cut()
-            async with asyncio.timeout(SOON):
-                assert await reader.read(1) == b""
+        async with proxied() as (proxy, server):
+            async with connected(proxy) as connection:
+                await said(connection, b"hello")
+                if holed:
+                    proxy.black_hole(True)
+                    connection[1].write(b"x" * 100_000)
+                    await asyncio.sleep(NOT_SOON)
+                proxy.cut()
+                assert await ended(connection) == b""
+                assert await next_end(server) == "end"
+            await until_empty(proxy)
 
     run_async(main())
 
@@ -101,33 +253,93 @@ def test_fault_proxy_black_hole_holds_and_gives_back(run_async: Run) -> None:
     """A black hole closes nothing and forwards nothing; healed, what it held flows, in order."""
 
     async def main() -> None:
-        async with echo_through_proxy() as proxy, connected(proxy) as (reader, writer):
-            await said(reader, writer, b"hello")
+        async with proxied() as (proxy, _), connected(proxy) as connection:
+            await said(connection, b"hello")
             proxy.black_hole(True)
-            writer.write(b"one")
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(reader.read(1), NOT_SOON)
-            writer.write(b"two")
+            connection[1].write(b"one")
+            assert await is_quiet(connection)
+            connection[1].write(b"two")
             proxy.black_hole(False)
             async with asyncio.timeout(SOON):
-                assert await reader.readexactly(6) == b"onetwo"
+                assert await connection[0].readexactly(6) == b"onetwo"
+
+    run_async(main())
+
+
+def test_fault_proxy_black_hole_still_accepts(run_async: Run) -> None:
+    """New connections are accepted in a black hole, stay silent, and work once it is healed."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, server):
+            proxy.black_hole(True)
+            async with connected(proxy) as connection:
+                connection[1].write(b"hello")
+                assert await is_quiet(connection)
+                assert server.connections.empty()
+                proxy.black_hole(False)
+                async with asyncio.timeout(SOON):
+                    assert await connection[0].readexactly(5) == b"hello"
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+def test_fault_proxy_black_hole_hides_that_a_side_has_gone(run_async: Run, how: str) -> None:
+    """In a black hole the other side learns neither of an end nor of a reset, until it is healed."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, server), connected(proxy) as connection:
+            await said(connection, b"hello")
+            proxy.black_hole(True)
+            _, writer = server.connections.get_nowait()
+            if how == "end":
+                writer.write_eof()
+            else:
+                _abort((connection[0], writer))
+            assert await is_quiet(connection)
+            proxy.black_hole(False)
+            assert await is_reset(connection) == (how == "reset")
+
+    run_async(main())
+
+
+def test_fault_proxy_holds_only_so_much(run_async: Run) -> None:
+    """In a black hole, or before a server that does not read, the sender is held back after a while."""
+
+    async def main() -> None:
+        for holed in (True, False):
+            async with proxied(EchoServer(reads=False)) as (proxy, _), connected(proxy) as (_, writer):
+                proxy.black_hole(holed)
+                writer.write(b"x" * 30_000_000)
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(writer.drain(), 0.2)
+                assert writer.transport.get_write_buffer_size() > 10_000_000
+                writer.transport.abort()
 
     run_async(main())
 
 
 def test_fault_proxy_refuses_and_takes_the_same_port_again(run_async: Run) -> None:
-    """A refusing proxy is as if nothing listened; afterwards it listens at the same port."""
+    """A refusing proxy is as if nothing listened: old connections live, and the port stays its own."""
 
     async def main() -> None:
-        async with echo_through_proxy() as proxy:
+        async with proxied() as (proxy, _), connected(proxy) as old:
+            assert await said(old, b"hello") == b"hello"
             port = proxy.port
-            await proxy.refuse(True)
-            with pytest.raises(ConnectionRefusedError):
-                await asyncio.open_connection("127.0.0.1", port)
-            await proxy.refuse(False)
-            assert proxy.port == port
-            async with connected(proxy) as (reader, writer):
-                assert await said(reader, writer, b"hello") == b"hello"
+            for _ in range(3):
+                await proxy.refuse(True)
+                await proxy.refuse(True)
+                with pytest.raises(ConnectionRefusedError):
+                    await asyncio.open_connection("127.0.0.1", port)
+                with socket.socket() as thief, pytest.raises(OSError, match="in use"):
+                    thief.bind(("127.0.0.1", port))
+                await proxy.refuse(False)
+                await proxy.refuse(False)
+                assert proxy.port == port
+                async with connected(proxy) as fresh:
+                    assert await said(fresh, b"hello") == b"hello"
+            assert await said(old, b"hello") == b"hello"
+            await proxy.refuse(True)  # and is left so
 
     run_async(main())
 
@@ -136,40 +348,197 @@ def test_fault_proxy_blocks_by_the_path_of_the_first_request(run_async: Run) -> 
     """A blocked path is reset, on old connections and new ones; other paths pass."""
 
     async def main() -> None:
-        blocked, free = b"GET /socket.io/?x HTTP/1.1\r\n", b"GET /other HTTP/1.1\r\n"
-        async with echo_through_proxy() as proxy, connected(proxy) as old, connected(proxy) as other:
-            assert await said(*old, blocked) == blocked
-            assert await said(*other, free) == free
+        async with proxied() as (proxy, _), connected(proxy) as old, connected(proxy) as other:
+            assert await said(old, BLOCKED) == BLOCKED
+            assert await said(other, FREE) == FREE
             proxy.block("/socket.io")
-            async with asyncio.timeout(SOON):
-                with pytest.raises(ConnectionResetError):
-                    await old[0].read(1)
-            assert await said(*other, free) == free
-            async with connected(proxy) as (reader, writer):
-                writer.write(blocked)
-                async with asyncio.timeout(SOON):
-                    with pytest.raises(ConnectionResetError):
-                        await reader.read(1)
+            assert await is_reset(old)
+            assert await said(other, FREE) == FREE
+            assert await said(other, BLOCKED) == BLOCKED  # only the first request counts
+            async with connected(proxy) as fresh:
+                fresh[1].write(BLOCKED)
+                assert await is_reset(fresh)
+            assert proxy.counters.reset == 2
             proxy.block(None)
-            async with connected(proxy) as (reader, writer):
-                assert await said(reader, writer, blocked) == blocked
+            async with connected(proxy) as fresh:
+                assert await said(fresh, BLOCKED) == BLOCKED
 
     run_async(main())
 
 
-def test_fault_proxy_end_leaves_no_connection(run_async: Run) -> None:
-    """Leaving the proxy ends every connection, also one that a black hole holds."""
+def test_fault_proxy_block_waits_until_the_path_is_clear(run_async: Run) -> None:
+    """A request line that comes in pieces is judged as a whole; the server sees nothing of a blocked one."""
 
     async def main() -> None:
-        async with echo_through_proxy() as proxy:
-            async with connected(proxy) as (reader, writer):
-                await said(reader, writer, b"hello")
-                proxy.black_hole(True)
-                writer.write(b"held")
-                await proxy.__aexit__()
+        async with proxied() as (proxy, server):
+            proxy.block("/socket.io")
+            async with connected(proxy) as connection:
+                for piece in (b"G", b"ET", b" /soc", b"ket.i"):
+                    connection[1].write(piece)
+                    assert await is_quiet(connection)
+                connection[1].write(b"o/ HTTP/1.1\r\n")
+                assert await is_reset(connection)
+                assert server.connections.empty()
+            async with connected(proxy) as connection:
+                connection[1].write(b"GET /soc")
+                assert await is_quiet(connection)
+                connection[1].write(b"ks")
                 async with asyncio.timeout(SOON):
-                    with pytest.raises(ConnectionResetError):
-                        await reader.read(1)
+                    assert await connection[0].readexactly(10) == b"GET /socks"
+            async with connected(proxy) as connection:
+                connection[1].write(b"GET /soc")
+                connection[1].write_eof()
+                assert await ended(connection) == b"GET /soc"
+            async with connected(proxy) as connection:
+                _abort(connection)
+            await until_empty(proxy)
+
+    run_async(main())
+
+
+@pytest.mark.parametrize(
+    ("head", "verdict"),
+    [
+        (b"", None),
+        (b"POST", None),
+        (b"GET ", None),
+        (b"GET /", None),
+        (b"GET /a/", None),
+        (b"GET /a/b", True),
+        (b"GET /a/bc?x HTTP/1.1\r\n", True),
+        (b"GET /a HTTP/1.1\r\n", False),
+        (b"GET /a/\r\n", False),
+        (b"GET /c", False),
+        (b"GET\r\n", False),
+        (b"\r\nGET /a/b", False),
+        (b"hello", False),
+        (b"\x16\x03\x01", False),
+        (b"A" * 17, False),
+    ],
+)
+def test_fault_proxy_judges_a_beginning_as_soon_as_it_can(head: bytes, verdict: bool | None) -> None:
+    """A first line is for the path, is not, or cannot be told yet; what is not HTTP is for no path."""
+    assert is_request_for("/a/b", head) is verdict
+
+
+def test_fault_proxy_latency_delays_without_slowing(run_async: Run) -> None:
+    """Everything is late by the latency each way, many pieces as much as one, and in order."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, _), connected(proxy) as connection:
+            await said(connection, b"hello")
+            proxy.latency = 0.05
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            for n in range(20):
+                connection[1].write(bytes([n]) * 10)
+                await asyncio.sleep(0.002)
+            async with asyncio.timeout(SOON):
+                data = await connection[0].readexactly(200)
+            assert data == b"".join(bytes([n]) * 10 for n in range(20))
+            assert 0.1 <= loop.time() - began < 1.0  # one after the other would take 2 s
+
+    run_async(main())
+
+
+def test_fault_proxy_jitter_comes_from_its_source_and_keeps_the_order(run_async: Run) -> None:
+    """Jitter is drawn from the given source between nothing and its maximum, and reorders nothing."""
+
+    async def main() -> None:
+        drawn = random.Random(3)  # noqa: S311 - a test
+        async with (
+            EchoServer().running() as server,
+            FaultProxy("127.0.0.1", server.port, random=random.Random(3)) as proxy,  # noqa: S311 - a test
+        ):
+            proxy.latency, proxy.jitter = 1.0, 0.5
+            assert [proxy.delay() for _ in range(9)] == [1.0 + drawn.uniform(0.0, 0.5) for _ in range(9)]
+            proxy.latency, proxy.jitter = 0.0, 0.02
+            async with connected(proxy) as connection:
+                for n in range(50):
+                    connection[1].write(bytes([n]))
+                    await asyncio.sleep(0)
+                async with asyncio.timeout(SOON):
+                    assert await connection[0].readexactly(50) == bytes(range(50))
+
+    run_async(main())
+
+
+def test_fault_proxy_bandwidth_limits_the_rate(run_async: Run) -> None:
+    """Data takes at least its size divided by the bandwidth; lifted, the rest flows at once."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, _), connected(proxy) as connection:
+            proxy.bandwidth = 100_000.0
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            assert await said(connection, b"x" * 20_000) == b"x" * 20_000
+            assert loop.time() - began >= 0.2
+            connection[1].write(b"x" * 3_000_000)  # a minute's worth
+            await asyncio.sleep(NOT_SOON)
+            proxy.bandwidth = None
+            async with asyncio.timeout(SOON):
+                await connection[0].readexactly(3_000_000)
+
+    run_async(main())
+
+
+def test_fault_proxy_follows_its_server_to_another_port(run_async: Run) -> None:
+    """New connections go to the new target; without a server they are reset and counted as refused."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, server):
+            async with connected(proxy) as old:
+                await said(old, b"hello")
+                with socket.socket() as nobody:
+                    nobody.bind(("127.0.0.1", 0))
+                    proxy.set_target("127.0.0.1", nobody.getsockname()[1])
+                    async with connected(proxy) as fresh:
+                        assert await is_reset(fresh)
+                assert proxy.counters.refused == 1
+                async with EchoServer().running() as other:
+                    proxy.set_target("127.0.0.1", other.port)
+                    async with connected(proxy) as fresh:
+                        assert await said(fresh, b"hello") == b"hello"
+                        assert other.connections.qsize() == 1
+                assert await said(old, b"hello") == b"hello"
+            assert server.connections.qsize() == 1
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("holed", [False, True])
+def test_fault_proxy_end_leaves_no_connection(run_async: Run, holed: bool) -> None:
+    """Leaving the proxy ends every connection, also one that a black hole holds or that is just coming in."""
+
+    async def main() -> None:
+        async with EchoServer().running() as server:
+            async with FaultProxy("127.0.0.1", server.port) as proxy:
+                old = await asyncio.open_connection("127.0.0.1", proxy.port)
+                await said(old, b"hello")
+                proxy.black_hole(holed)
+                old[1].write(b"held")
+                await asyncio.sleep(NOT_SOON)
+                coming = await asyncio.open_connection("127.0.0.1", proxy.port)
             assert proxy.connection_count == 0
+            assert await is_reset(coming)
+            old[1].close()
+            coming[1].close()
+            await next_end(server)
+
+    run_async(main())
+
+
+def test_fault_proxy_end_is_bounded_and_told_where_it_fails(run_async: Run) -> None:
+    """Leaving the proxy while a server hangs with a full buffer takes no time to speak of."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with EchoServer(reads=False).running() as server:
+            async with FaultProxy("127.0.0.1", server.port) as proxy, connected(proxy) as (_, writer):
+                writer.write(b"x" * 10_000_000)
+                await asyncio.sleep(NOT_SOON)
+                writer.transport.abort()
+                began = loop.time()
+            assert loop.time() - began < 1.0
 
     run_async(main())

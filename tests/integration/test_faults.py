@@ -180,3 +180,19 @@ def test_fault_clean_disconnect_delivers_what_was_accepted(run_async: Run, tmp_p
             assert stage.received() == list(range(1, 301))
 
     run_async(main())
+
+
+def test_fault_black_hole_does_not_hold_a_disconnect(run_async: Run, tmp_path: Path) -> None:
+    """``disconnect()`` on a dead link ends within ``close_timeout``, and returns what was not delivered."""
+
+    async def main() -> None:
+        async with scene(tmp_path, close_timeout=1.0, heartbeat_interval=30.0) as stage:
+            stage.proxy.black_hole(True)
+            receipts = await stage.emit(10)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            left = await stage.client.disconnect()
+            assert loop.time() - began <= 1.0 + 0.5  # the tolerance of a busy machine
+            assert list(left) == receipts
+
+    run_async(main())

@@ -1,7 +1,8 @@
-"""Virtual time: exact, immediate, and intolerant of leftovers; and real loops and tests that are as strict."""
+"""Virtual time is exact, immediate and intolerant of leftovers; so are real loops and the tests."""
 
 import asyncio
 import gc
+import re
 import socket
 import subprocess
 import sys
@@ -66,7 +67,8 @@ def test_virtual_loop_names_who_waits_in_a_deadlock() -> None:
         run(main(), limit=10.0)
     lines = str(caught.value).splitlines()[1:]
     assert len(lines) == 2
-    assert any("the sleeper in Event.wait" in line and "awaiting <Future pending" in line for line in lines)
+    sleeper = re.compile(r"the sleeper in .*waits_for_ever .*> Event\.wait .*awaiting <Future pending")
+    assert any(sleeper.search(line) for line in lines)
     assert any("main" in line and "awaiting <Task pending name='the sleeper'" in line for line in lines)
 
 
@@ -163,12 +165,8 @@ def test_virtual_loop_reports_a_task_that_ignores_its_cancellation() -> None:
         main.task = asyncio.create_task(stubborn(), name="the mule")  # type: ignore[attr-defined]
         await asyncio.sleep(1)
 
-    try:
-        with pytest.raises(LeakError, match="does not end when it is cancelled: the mule"):
-            run(main())
-    finally:
-        main.task._log_destroy_pending = False  # type: ignore[attr-defined]  # it has been told
-        main.task.get_coro().close if False else None  # type: ignore[attr-defined]
+    with pytest.raises(LeakError, match="does not end when it is cancelled: the mule"):
+        run(main())
 
 
 def test_virtual_loop_refuses_real_input_and_output() -> None:
@@ -197,7 +195,7 @@ def test_virtual_loop_runs_executor_jobs_inline() -> None:
 
 
 def test_virtual_loop_wall_clock_moves_with_it() -> None:
-    """A wall clock begins where it was told to and moves with virtual time, asked on its loop or beside it."""
+    """A wall clock begins where it was told to and moves with virtual time, asked on its loop or not."""
     loop = VirtualLoop()
     wall, same = wall_clock(loop, epoch=5000.0), wall_clock(epoch=5000.0)
 
@@ -312,28 +310,3 @@ def test_leftovers_name_threads_processes_and_descriptors() -> None:
     assert "1 file descriptors" in found
     gc.collect()
     assert Leftovers().since(before) == []
-
-
-def test_virtual_loop_refuses_real_input_and_output() -> None:
-    """A socket in virtual time is an error, not a hang."""
-
-    async def main() -> None:
-        left, right = socket.socketpair()
-        with left, right:
-            left.setblocking(False)
-            await asyncio.get_running_loop().sock_recv(left, 1)
-
-    with pytest.raises((RuntimeError, NotImplementedError)):
-        run(main())
-
-
-def test_virtual_loop_runs_executor_jobs_inline() -> None:
-    """Work for a thread runs on the loop's own, and passes results and errors on."""
-
-    async def main() -> int:
-        loop = asyncio.get_running_loop()
-        with pytest.raises(ZeroDivisionError):
-            await loop.run_in_executor(None, lambda: 1 // 0)
-        return await loop.run_in_executor(None, sum, [1, 2])
-
-    assert run(main()) == 3
