@@ -7,7 +7,8 @@ from typing import Final, Self
 
 from attrs import define
 
-from realtime_fsm.testing.proxied_connection import CHUNK, ProxiedConnection
+from realtime_fsm.testing.proxied_connection import ProxiedConnection
+from realtime_fsm.testing.proxied_lane import CHUNK
 
 _HOST: Final = "127.0.0.1"
 _CLOSE_TIMEOUT: Final = 5.0
