@@ -4,39 +4,29 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from realtime_fsm.engine.backoff import backoff
 from realtime_fsm.engine.catch_up import catch_up
 from realtime_fsm.engine.component import Components, Stay
 from realtime_fsm.engine.decision import decide
-from realtime_fsm.engine.dispatcher import Delivered
 from realtime_fsm.engine.establish import establish
 from realtime_fsm.engine.heartbeat import heartbeat
+from realtime_fsm.engine.inbound import Inbound
 from realtime_fsm.engine.link import Link
-from realtime_fsm.engine.payload import encode
+from realtime_fsm.engine.pace import Pace
 from realtime_fsm.engine.polling import FallbackPollingService
 from realtime_fsm.engine.probing import probing
 from realtime_fsm.engine.publishing import publishing
-from realtime_fsm.engine.subscription import read_position
 from realtime_fsm.engine.token_refresh import token_refresh
 from realtime_fsm.machine.connection_machine import ConnectionMachine
-from realtime_fsm.machine.episode import Episode
 from realtime_fsm.machine.errors import (
     InternalError,
-    InvalidArgumentError,
     RealtimeError,
 )
 from realtime_fsm.machine.guard import Facts
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.table import TRAITS, Activity, ConnectionStatus, Severity, Traits, Trigger
-
-_EARLIEST_RETRY: Final = 0.1
-"""Least pause before the first reconnect, as a fraction of ``first_retry_within``: a server that is to
-recover the session needs a moment to notice the loss and store it."""
-
-_RETRY_AFTER_SPREAD: Final = 0.2
-"""A server's ``Retry-After`` is stretched by up to this fraction, or all its clients come back at once."""
 
 _LEVELS: Final = {
     Severity.INFO: logging.INFO,
@@ -73,13 +63,14 @@ class ConnectionManager:
         self._parts = parts
         self._loop = asyncio.get_running_loop()
         self._machine = ConnectionMachine(on_enter=self._entered)
-        self._episode = Episode()
+        self._pace = Pace(parts)
         self._epoch = 0 if parts.status.last is None else parts.status.last.epoch  # they never repeat
         self._stay: Stay | None = None
         self._link: Link | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self._change: StatusChange | None = None  # being made, while the machine fires
+        self._inbound = Inbound(parts, live_link=lambda: self._link, on_lost=self._lost)
         self.polling = FallbackPollingService(parts)
         self._activities: Mapping[Activity, Callable[[Components, Stay], Awaitable[None]]] = {
             Activity.ESTABLISH: establish,
@@ -135,7 +126,9 @@ class ConnectionManager:
         """
         if self._machine.destination(trigger, self._facts(trigger, error)) is None:
             return False
-        self._count_dials(trigger)  # it decides the guards, so it comes before the transition
+        since = self._parts.statistics.connected_at
+        connected_for = None if since is None else self._loop.time() - since
+        self._pace.note(trigger, self.traits, connected_for=connected_for)  # it decides the guards
         facts = self._facts(trigger, error)
         dest = self._machine.destination(trigger, facts)
         if dest is None:  # pragma: no cover - counting never closes the last row of a pair
@@ -147,8 +140,8 @@ class ConnectionManager:
             trigger=trigger,
             reason=_REASONS[trigger] if error is None else f"{_REASONS[trigger]}: {error.message}",
             error=error,
-            attempt=self._attempt(dest),
-            retry_in=self._delay(error) if TRAITS[dest].waits else None,
+            attempt=self._pace.attempt(dest),
+            retry_in=self._pace.delay(error) if TRAITS[dest].waits else None,
             at=self._parts.wall(),
             epoch=self._epoch + 1,
         )
@@ -167,66 +160,19 @@ class ConnectionManager:
         self.fire(Trigger.DISCONNECT)
         return {*self._running, *self._ending} - {asyncio.current_task()}
 
-    # What the link tells; it is the live one, or it would have been detached.
-
-    def link_event(self, link: Link, name: str, args: list[Any], ack_id: int | None) -> None:
-        """Pass an event to the handlers, unless it is a repeat."""
-        if self._parts.config.dialect.positions and args and isinstance(args[-1], dict):
-            here, channel = read_position(args[-1]), args[-1].get("channel")
-            if here is not None and isinstance(channel, str):
-                args = args[:-1]
-                if not self._parts.subscriptions.take_place(channel, here):
-                    return
-        answer = None if ack_id is None else partial(self._answer, link, name, ack_id)
-        self._parts.dispatcher.post(Delivered(name, args, answer))
-
-    def link_written(self, link: Link) -> None:
-        """Send on."""
-        if link is self._link:
-            self._parts.sender.on_written(link.transport.written)
-
-    def link_malformed(self, error: RealtimeError) -> None:
-        """Report it."""
-        self._parts.recovery.handle(error)
-
-    def link_lost(self, link: Link, error: RealtimeError) -> None:
-        """Report the loss, if the link is the live one."""
-        if link is self._link and self._stay is not None:
-            self._stay.report(Trigger.CONNECTION_LOST, error=error)
-
-    async def link_relieved(self) -> None:
-        """Wait for the handlers."""
-        await self._parts.dispatcher.relieved()
-
-    @property
-    def link_congested(self) -> bool:
-        """Whether the handlers are behind."""
-        return self._parts.dispatcher.is_congested
-
     # A transition, in its order: facts, counting, leaving, the machine, entering.
 
     def _facts(self, trigger: Trigger, error: RealtimeError | None) -> Facts:
         config = self._parts.config
         return Facts(
-            reconnects=self._episode.reconnects,
-            initial=self._episode.initial,
+            reconnects=self._pace.episode.reconnects,
+            initial=self._pace.episode.initial,
             max_reconnect_attempts=config.max_reconnect_attempts,
             retry_initial=config.retry_initial,
             fallback_available=config.fallback_available,
             forced=trigger is Trigger.FORCE_FALLBACK,
             error=error,
         )
-
-    def _count_dials(self, trigger: Trigger) -> None:
-        """Keep the episode: it begins with a connect, a manual retry, or the loss of a stable connection."""
-        since = self._parts.statistics.connected_at
-        stable = since is not None and self._loop.time() - since >= self._parts.config.stable_after
-        revived = trigger is Trigger.RETRY and not self.traits.online
-        if trigger is Trigger.CONNECT or stable or revived:
-            self._episode.begin(by_connect=trigger is Trigger.CONNECT, by_retry=revived)
-            self._parts.backoff.reset()
-        if trigger in {Trigger.CONNECT, Trigger.RETRY}:
-            self._episode.dialled()
 
     def _count(self, trigger: Trigger, dest: ConnectionStatus, error: RealtimeError | None) -> None:
         """Keep the counters of a transition that is about to happen."""
@@ -243,23 +189,7 @@ class ConnectionManager:
             statistics.connections += 1
             statistics.connected_at = now
             statistics.last_connected_at = self._parts.wall()
-            self._episode.connected()
-
-    def _attempt(self, dest: ConnectionStatus) -> int:
-        """Return the number of the attempt under way, or of the next one where the state waits for it."""
-        return self._episode.next_attempt if TRAITS[dest].waits else self._episode.dials
-
-    def _delay(self, error: RealtimeError | None) -> float:
-        """Return how long to wait before the next attempt (SPEC B1, ``Retry-After``, a quick first one)."""
-        config, uniform = self._parts.config, self._parts.random.uniform
-        if self._episode.dials == 0:
-            delay = uniform(config.first_retry_within * _EARLIEST_RETRY, config.first_retry_within)
-        else:
-            delay = self._parts.backoff.next_delay()
-            self._parts.backoff.increment()
-        if error is not None and error.retry_after is not None:
-            delay = max(delay, error.retry_after * uniform(1.0, 1.0 + _RETRY_AFTER_SPREAD))
-        return delay
+            self._pace.episode.connected()
 
     def _leave(self, link: Link | None) -> None:
         """Cancel what runs, and let the live link go unless the next state brings its own."""
@@ -347,7 +277,11 @@ class ConnectionManager:
 
     def _make_link(self) -> Link:
         parts = self._parts
-        return Link(parts.transport_factory, self, parts.statistics, parts.heartbeat)
+        return Link(parts.transport_factory, self._inbound, parts.statistics, parts.heartbeat)
+
+    def _lost(self, error: RealtimeError) -> None:
+        if self._stay is not None:
+            self._stay.report(Trigger.CONNECTION_LOST, error=error)
 
     def _dispose(self, link: Link, *, goodbye: bool) -> None:
         """Release a link in the background, bounded; what comes next waits for it."""
@@ -367,14 +301,3 @@ class ConnectionManager:
                 await self._release(link, goodbye=False)
             else:
                 _logger.error("a connection could not be released within %s s", limit)  # noqa: TRY400 - said
-
-    def _answer(self, link: Link, event: str, ack_id: int, answer: Any) -> None:
-        """Answer an event of the server with what its handlers returned."""
-        args = [] if answer is None else list(answer) if isinstance(answer, tuple) else [answer]
-        what = f"The answer to {event!r}"
-        try:
-            payload = encode(args, what=what, max_bytes=self._parts.config.max_message_bytes)
-        except InvalidArgumentError as error:
-            self._parts.recovery.handle(error)
-            return
-        link.answer(ack_id, payload)

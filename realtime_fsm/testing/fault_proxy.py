@@ -103,9 +103,8 @@ class FaultProxy:
             self._reserved.close()
             self._reserved = None
         tasks = set(self._connections)
-        for task, connection in self._connections.items():
+        for connection in self._connections.values():
             connection.reset()
-            task.cancel()
         if tasks:
             _, pending = await asyncio.wait(tasks, timeout=_CLOSE_TIMEOUT)
             if pending:

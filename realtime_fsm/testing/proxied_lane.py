@@ -49,7 +49,6 @@ class Lane:
         self._parcels: deque[tuple[float, bytes | OSError]] = deque()
         self._held_bytes = 0
         self._changed = asyncio.Event()
-        self._last_due = 0.0
 
     async def read(self) -> None:
         """Read until the end. An empty parcel stands for it.
@@ -105,8 +104,7 @@ class Lane:
             self._count(len(piece))
 
     async def _put(self, parcel: bytes | OSError) -> None:
-        self._last_due = max(self._last_due, asyncio.get_running_loop().time() + self._proxy.delay())
-        due = self._last_due
+        due = asyncio.get_running_loop().time() + self._proxy.delay()
         while self._held_bytes >= _BUFFER:
             self._changed.clear()
             await self._changed.wait()

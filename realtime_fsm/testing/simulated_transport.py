@@ -163,7 +163,7 @@ class SimulatedTransport:
             self._flush_soon()
 
     def _flush_soon(self) -> None:
-        if self._unwritten and self._flushing is None and not self._server.is_stalled:
+        if self._unwritten and self._flushing is None:
             self._flushing = self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:

@@ -22,7 +22,6 @@ class Wire:
         self._loop = asyncio.get_running_loop()
         self._may_pass = may_pass
         self._frames: deque[tuple[float, Callable[[], None]]] = deque()
-        self._last_due = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def put(self, frame: Callable[[], None], delay: float) -> None:
@@ -33,8 +32,7 @@ class Wire:
         """
         if len(self._frames) >= MAX_FRAMES:
             raise RuntimeError(f"{MAX_FRAMES} frames are under way on a connection that does not move.")
-        self._last_due = max(self._loop.time() + delay, self._last_due)
-        self._frames.append((self._last_due, frame))
+        self._frames.append((self._loop.time() + delay, frame))
         self.resume()
 
     def resume(self) -> None:

@@ -239,7 +239,7 @@ def test_fault_proxy_cut_is_seen_as_an_orderly_end_by_both_sides(run_async: Run,
                 await said(connection, b"hello")
                 if holed:
                     proxy.black_hole(True)
-                    connection[1].write(b"x" * 100_000)
+                    connection[1].write(b"x" * 10_000_000)  # more than the proxy takes
                     await asyncio.sleep(NOT_SOON)
                 proxy.cut()
                 assert await ended(connection) == b""
@@ -528,7 +528,28 @@ def test_fault_proxy_end_leaves_no_connection(run_async: Run, holed: bool) -> No
     run_async(main())
 
 
-def test_fault_proxy_end_is_bounded_and_told_where_it_fails(run_async: Run) -> None:
+def test_fault_proxy_end_and_refusal_catch_connections_at_the_door(run_async: Run) -> None:
+    """A connection that comes in while the proxy stops listening is reset, however far it has come."""
+
+    async def main() -> None:
+        async with EchoServer().running() as server:
+            for turns in range(8):
+                async with FaultProxy("127.0.0.1", server.port) as proxy:
+                    with socket.create_connection(("127.0.0.1", proxy.port)) as raw:
+                        for _ in range(turns):
+                            await asyncio.sleep(0)
+                        await proxy.__aexit__()
+                        for _ in range(8):
+                            await asyncio.sleep(0)
+                        assert proxy.connection_count == 0
+                        raw.settimeout(SOON)
+                        with pytest.raises(ConnectionResetError):
+                            raw.recv(1)
+
+    run_async(main())
+
+
+def test_fault_proxy_end_is_bounded(run_async: Run) -> None:
     """Leaving the proxy while a server hangs with a full buffer takes no time to speak of."""
 
     async def main() -> None:
