@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Generator
+from copy import copy
 from typing import Any, Final
 
 from attrs import define, field
@@ -56,7 +57,7 @@ class Receipt:
                 self._future = asyncio.get_running_loop().create_future()
             yield from asyncio.shield(self._future).__await__()
         if self._error is not None:
-            raise self._error
+            raise copy(self._error)  # one that is raised again and again collects frames
         return self._answer
 
     def __repr__(self) -> str:

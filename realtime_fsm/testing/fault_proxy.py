@@ -8,7 +8,6 @@ from typing import Final, Self
 from attrs import define
 
 from realtime_fsm.testing.proxied_connection import ProxiedConnection
-from realtime_fsm.testing.proxied_lane import CHUNK
 
 _HOST: Final = "127.0.0.1"
 _CLOSE_TIMEOUT: Final = 5.0
@@ -64,8 +63,8 @@ class FaultProxy:
 
     def __init__(self, host: str, port: int, *, random: Random | None = None) -> None:
         self._random = Random(0) if random is None else random  # noqa: S311 - jitter is no secret
-        self._listener: asyncio.Server | None = None
-        self._reserved: socket.socket | None = None
+        self._socket: socket.socket | None = None
+        self._is_listening = False
         self._connections: dict[asyncio.Task[None], ProxiedConnection] = {}
         self.target = (host, port)
         self.port = 0
@@ -89,7 +88,7 @@ class FaultProxy:
 
     async def __aenter__(self) -> Self:
         self._reserve()
-        await self._listen()
+        self._listen()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -98,10 +97,7 @@ class FaultProxy:
         Raises:
             RuntimeError: If a connection does not end.
         """
-        self._stop_listening()
-        if self._reserved is not None:
-            self._reserved.close()
-            self._reserved = None
+        self._release()
         tasks = set(self._connections)
         for connection in self._connections.values():
             connection.reset()
@@ -145,13 +141,13 @@ class FaultProxy:
             if connection.is_blocked:
                 connection.make_reset()
 
-    async def refuse(self, enabled: bool) -> None:
+    def refuse(self, enabled: bool) -> None:
         """Refuse new connections at once, as when nothing listens; the port is kept for later."""
-        if enabled and self._listener is not None:
-            self._stop_listening()
+        if enabled and self._is_listening:
+            self._release()
             self._reserve()
-        elif not enabled and self._listener is None:
-            await self._listen()
+        elif not enabled and not self._is_listening:
+            self._listen()
 
     def delay(self) -> float:
         """Return by how much the next piece of data is late. For the connections."""
@@ -159,26 +155,37 @@ class FaultProxy:
 
     def _reserve(self) -> None:
         """Take the port without listening: connects are refused, and nobody else can have it."""
-        self._reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reserved.bind((_HOST, self.port))
-        self.port = self._reserved.getsockname()[1]
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((_HOST, self.port))
+        self.port = self._socket.getsockname()[1]
 
-    async def _listen(self) -> None:
-        reserved, self._reserved = self._reserved, None
-        self._listener = await asyncio.start_server(self._accept, sock=reserved, limit=CHUNK)
+    def _listen(self) -> None:
+        if self._socket is None:
+            raise RuntimeError("the proxy is used outside its `async with`")
+        self._socket.listen()
+        # Not asyncio's server: one that is closed just while a connection comes in forgets it, open.
+        asyncio.get_running_loop().add_reader(self._socket, self._accept, self._socket)
+        self._is_listening = True
 
-    def _stop_listening(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+    def _release(self) -> None:
+        """Give the port up. The kernel resets the connections that have not been accepted."""
+        if self._is_listening and self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+        self._is_listening = False
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = ProxiedConnection(self, reader, writer)
-        if self._listener is None:  # it was on its way in when the listening ended
-            connection.reset()
-            return
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            client, _ = listening.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # it has gone again
+        client.setblocking(False)
         self.counters.accepted += 1
+        connection = ProxiedConnection(self, client)
         task = asyncio.create_task(connection.run(), name="fault proxy: connection")
         self._connections[task] = connection
         task.add_done_callback(self._connections.pop)

@@ -27,21 +27,18 @@ class ProxiedConnection:
 
     Args:
         proxy: Whose faults apply.
-        reader: The client's.
-        writer: The client's.
+        client: The accepted socket; it is closed by ``run``.
     """
 
-    def __init__(
-        self, proxy: "FaultProxy", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, proxy: "FaultProxy", client: socket.socket) -> None:
         self._proxy = proxy
-        self._sides = [(reader, writer)]
+        self._client = client
+        self._sides: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._head = b""
         self._unclear = b""  # sent by the client, and held until its first line is clear
         self._is_clear = asyncio.Event()
         self._is_ordered_to_end = asyncio.Event()
         self._is_reset = False
-        self._up = Lane(proxy, reader, inspect=self._inspect, count=self._count_up)
 
     @property
     def is_blocked(self) -> bool | None:
@@ -51,7 +48,8 @@ class ProxiedConnection:
 
     async def run(self) -> None:
         """Forward until both sides have ended, one was reset, or a fault ends it."""
-        carrying = asyncio.create_task(self._carry(), name="fault proxy: carry")
+        self._sides.append(await asyncio.open_connection(sock=self._client, limit=CHUNK))
+        carrying = asyncio.create_task(self._carry(*self._sides[0]), name="fault proxy: carry")
         ordered = asyncio.create_task(self._is_ordered_to_end.wait(), name="fault proxy: order")
         try:
             await asyncio.wait({carrying, ordered}, return_when=asyncio.FIRST_COMPLETED)
@@ -65,6 +63,8 @@ class ProxiedConnection:
         finally:
             carrying.cancel()
             ordered.cancel()
+            if self._is_reset:
+                self.reset()  # a side that came late too
             for _, writer in self._sides:
                 writer.close()
             closing = [asyncio.ensure_future(_closed(writer)) for _, writer in self._sides]
@@ -82,7 +82,7 @@ class ProxiedConnection:
         self._is_ordered_to_end.set()
         for _, writer in self._sides:
             raw = writer.get_extra_info("socket")
-            if raw is not None and raw.fileno() >= 0:
+            if raw.fileno() >= 0:  # or it is closed already
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             writer.transport.abort()
 
@@ -90,13 +90,13 @@ class ProxiedConnection:
         """End both sides in an orderly way: FIN; what is under way is lost."""
         self._is_ordered_to_end.set()
 
-    async def _carry(self) -> None:
+    async def _carry(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        up = Lane(self._proxy, reader, inspect=self._inspect, count=self._count_up)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._up.read(), name="fault proxy: read from the client")
+                group.create_task(up.read(), name="fault proxy: read from the client")
                 down, server = await self._dial()
-                client = self._sides[0][1]
-                group.create_task(self._up.write(server), name="fault proxy: write to the server")
+                group.create_task(up.write(server), name="fault proxy: write to the server")
                 group.create_task(down.read(), name="fault proxy: read from the server")
                 group.create_task(down.write(client), name="fault proxy: write to the client")
         except* BlockedError:

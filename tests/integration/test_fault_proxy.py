@@ -327,19 +327,19 @@ def test_fault_proxy_refuses_and_takes_the_same_port_again(run_async: Run) -> No
             assert await said(old, b"hello") == b"hello"
             port = proxy.port
             for _ in range(3):
-                await proxy.refuse(True)
-                await proxy.refuse(True)
+                proxy.refuse(True)
+                proxy.refuse(True)
                 with pytest.raises(ConnectionRefusedError):
                     await asyncio.open_connection("127.0.0.1", port)
                 with socket.socket() as thief, pytest.raises(OSError, match="in use"):
                     thief.bind(("127.0.0.1", port))
-                await proxy.refuse(False)
-                await proxy.refuse(False)
+                proxy.refuse(False)
+                proxy.refuse(False)
                 assert proxy.port == port
                 async with connected(proxy) as fresh:
                     assert await said(fresh, b"hello") == b"hello"
             assert await said(old, b"hello") == b"hello"
-            await proxy.refuse(True)  # and is left so
+            proxy.refuse(True)  # and is left so
 
     run_async(main())
 
