@@ -1,11 +1,12 @@
 """A message on its way out, and the receipt that tells what became of it."""
 
 import asyncio
+import json
 from collections.abc import Generator
 from copy import copy
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from realtime_fsm.engine.payload import Payload
 from realtime_fsm.machine.delivery import Delivery, Outcome
@@ -19,7 +20,9 @@ _REMEDIES: Final = {
     Outcome.LOST: "Whether it arrived is not known; use AT_LEAST_ONCE to have it sent again.",
     Outcome.UNACKNOWLEDGED: "The server's handler must call back; for one that does not, use AT_MOST_ONCE.",
     Outcome.EXPIRED: "Raise its time-out.",
-    Outcome.REFUSED: "See the server's reason.",
+    Outcome.REFUSED: "See the server's reason; it is among the dead letters: `realtime-fsm outbox list`.",
+    Outcome.DEAD: "It is among the dead letters: see `realtime-fsm outbox list`, mend the cause, and retry it.",
+    Outcome.STORED: "It is kept in the outbox, and sent when the client starts again.",
 }
 
 
@@ -90,22 +93,32 @@ class Message:
 
     Attributes:
         event: Name of the event.
-        payload: The encoded arguments, the event's name first.
-        args: The arguments as given, for publishing over HTTP.
+        payload: The encoded arguments, the event's name first; the identity is not in it.
         delivery: What was promised.
-        receipt: What the caller holds.
         wants_ack: Whether the server is asked to acknowledge it.
+        receipt: What the caller holds.
+        sequence: Its number among the client's messages; they rise, and none is used twice. 0 until the
+            message is accepted.
+        accepted_at: Seconds since the Unix epoch.
+        expires_at: When it is no longer to be sent, in the same; ``None`` for never.
+        attempts: How often a connection ended while it was the first one that waited for its
+            acknowledgement.
         sent_at: When it was last handed to the network, on the loop's clock; ``None`` before.
-        size_bytes: Of the payload, kept because the outbox adds and subtracts it.
+        is_stored: Whether a durable outbox holds it.
+        size_bytes: Of the payload, kept because the queue adds and subtracts it.
     """
 
     event: str
     payload: Payload
-    args: tuple[Any, ...]
     delivery: Delivery
-    receipt: Receipt
     wants_ack: bool
+    receipt: Receipt
+    sequence: int = 0
+    accepted_at: float = 0.0
+    expires_at: float | None = None
+    attempts: int = 0
     sent_at: float | None = None
+    is_stored: bool = False
     size_bytes: int = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -115,3 +128,24 @@ class Message:
     def is_resent(self) -> bool:
         """Whether it is sent again after a loss."""
         return self.delivery in RESENT
+
+    @property
+    def args(self) -> list[Any]:
+        """The arguments; placeholders stand where binary parts belong."""
+        args: list[Any] = json.loads(self.payload.text)
+        return args[1:]
+
+
+@frozen(kw_only=True)
+class DeadLetter:
+    """A message that was given up, kept for a person to decide about.
+
+    Attributes:
+        message: The message, as it was.
+        reason: Why it was given up.
+        died_at: Seconds since the Unix epoch.
+    """
+
+    message: Message
+    reason: str
+    died_at: float

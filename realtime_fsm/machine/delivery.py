@@ -39,7 +39,11 @@ class Outcome(Enum):
     EXPIRED = "expired"
     """Its time to live, or the caller's timeout, ended first."""
     REFUSED = "refused"
-    """The server answered over HTTP that it will not take it."""
+    """The server answered that it will not take it."""
+    DEAD = "dead"
+    """Too many connections ended while it waited for its acknowledgement; it is among the dead letters."""
+    STORED = "stored"
+    """The client was closed first; the durable outbox keeps it for the next start."""
 
     @property
     def is_delivered(self) -> bool:

@@ -23,6 +23,7 @@
      |    +-- InvalidArgumentError (ValueError)         an event name, channel or payload that cannot be sent
      |    +-- MissingExtraError (ImportError)           an optional dependency is not installed
      |    +-- OutboxFullError
+     |    +-- OutboxStorageError                        the file of the outbox: full disk, locked, corrupt
      |    +-- DeliveryError                             what became of a message that was not delivered
      |    +-- CallTimeoutError (TimeoutError)
      |    +-- SubscriptionRefusedError
@@ -238,6 +239,13 @@ class OutboxFullError(ApplicationError):
 
     default_retryable = True
     default_remedy = "Slow down, wait for receipts, or raise `outbox_max_messages` or `outbox_max_bytes`."
+
+
+class OutboxStorageError(ApplicationError):
+    """The file of the outbox cannot be used: the disk is full, another client owns it, or it is corrupt."""
+
+    default_retryable = True
+    default_remedy = "Check the disk, the permissions, and that no other client uses the same `outbox_path`."
 
 
 class DeliveryError(ApplicationError):
