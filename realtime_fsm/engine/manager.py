@@ -199,11 +199,16 @@ class ConnectionManager:
         self._ending |= self._running
         self._running = set()
         old, self._link = self._link, link
-        if old is not None:
-            self._parts.sender.detach()
+        change = self._change
+        if old is not None and change is not None:
+            broken = old.lost or change.error is not None
+            self._parts.sender.detach(broken=broken)
+            self._parts.subscriptions.restart()
             old.detach()
-            alive = not old.lost and self._change is not None and self._change.error is None
-            self._dispose(old, goodbye=alive)
+            # Only a client that leaves for good says so: the server keeps the session for the others.
+            self._dispose(old, goodbye=not broken and not TRAITS[change.current].online)
+        if link is not None:
+            self._inbound.begin()
 
     def _entered(self, status: ConnectionStatus, _: Trigger, facts: Facts) -> None:
         """Begin the new stay: the entry callback of every state."""

@@ -20,8 +20,8 @@ _REMEDIES: Final = {
     Outcome.LOST: "Whether it arrived is not known; use AT_LEAST_ONCE to have it sent again.",
     Outcome.UNACKNOWLEDGED: "The server's handler must call back; for one that does not, use AT_MOST_ONCE.",
     Outcome.EXPIRED: "Raise its time-out.",
-    Outcome.REFUSED: "See the server's reason; it is among the dead letters: `realtime-fsm outbox list`.",
-    Outcome.DEAD: "It is among the dead letters: see `realtime-fsm outbox list`, mend the cause, and retry it.",
+    Outcome.REFUSED: "See the server's reason.",
+    Outcome.DEAD: "It is among the dead letters of `realtime.outbox`: mend the cause, and retry it there.",
     Outcome.STORED: "It is kept in the outbox, and sent when the client starts again.",
 }
 
@@ -35,13 +35,13 @@ class Receipt:
 
     Attributes:
         event: Name of the event.
-        message_id: Identity of the message; the same however often it is sent.
+        message_id: Identity of the message; the same however often it is sent. Given when it is accepted.
         outcome: What became of it so far.
     """
 
     __slots__ = ("_answer", "_error", "_future", "event", "message_id", "outcome")
 
-    def __init__(self, event: str, message_id: str) -> None:
+    def __init__(self, event: str, message_id: str = "") -> None:
         self.event = event
         self.message_id = message_id
         self.outcome = Outcome.PENDING

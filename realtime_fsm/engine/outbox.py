@@ -1,4 +1,4 @@
-"""The outbox: where accepted messages are kept until they have come to their end. A port, and one in memory."""
+"""The outbox: where accepted messages are kept until their end. A port, and an implementation in memory."""
 
 import asyncio
 import uuid

@@ -116,8 +116,9 @@ class FallbackPollingService:
             return
         digest = hashlib.sha256(json.dumps(answer.body, sort_keys=True).encode()).digest()
         if digest != source.digest:
+            await self._room()
             source.digest = digest
-            await self._deliver(endpoint.event, [answer.body])
+            self._parts.dispatcher.post(Delivered(endpoint.event, [answer.body]))
 
     async def _poll_channels(self, source: _Source) -> None:
         """Deliver what the log of each wanted channel holds beyond the last event that arrived."""
@@ -142,23 +143,25 @@ class FallbackPollingService:
         if not isinstance(channels, dict):
             raise ProtocolError("The polling endpoint's answer holds no channels; check `dialect`.")
         more = False
+        subscriptions = self._parts.subscriptions
         for channel, stream in channels.items():
             if not isinstance(stream, dict) or stream.get("ok") is not True:
                 _logger.warning("the server refuses to let channel %r be polled", channel)
                 continue
             events = _events_of(stream)
             for name, data, place in events:
-                if place is None or self._parts.subscriptions.take_place(channel, place):
-                    await self._deliver(name, [data])
-            self._parts.subscriptions.resume_at(channel, stream)
+                await self._room()
+                if place is None or subscriptions.take_place(channel, place):
+                    self._parts.dispatcher.post(Delivered(name, [data]))
+            if (subscription := subscriptions.get(channel)) is not None:
+                subscriptions.resume_at(subscription, stream)
             more = more or (stream.get("more") is True and bool(events))
         return more
 
-    async def _deliver(self, event: str, args: list[Any]) -> None:
-        dispatcher = self._parts.dispatcher
-        if dispatcher.is_congested:
-            await dispatcher.relieved()
-        dispatcher.post(Delivered(event, args))
+    async def _room(self) -> None:
+        """Wait for the handlers. Between this and the posting of an event nothing may wait, or it is lost."""
+        if self._parts.dispatcher.is_congested:
+            await self._parts.dispatcher.relieved()
 
     async def _get(self, source: _Source, url: str) -> HttpAnswer | None:
         """Fetch an address; ``None`` where nothing has changed. A refused token is renewed once."""

@@ -49,3 +49,23 @@ class Outcome(Enum):
     def is_delivered(self) -> bool:
         """Whether the message reached the socket or the server, as far as its delivery can tell."""
         return self in {Outcome.SENT, Outcome.ACKNOWLEDGED}
+
+
+class Overflow(StrEnum):
+    """What happens to a message for which the outbox has no room."""
+
+    REJECT = "reject"
+    """``emit`` raises ``OutboxFullError``."""
+    DROP_OLDEST = "drop_oldest"
+    """The messages that have waited longest make room; their receipts say so."""
+    BLOCK = "block"
+    """``emit`` waits until there is room, or the client is disconnected. Bound it with a timeout."""
+
+
+class Durability(StrEnum):
+    """What a message in the durable outbox survives once ``emit`` has returned."""
+
+    POWER = "power"
+    """The loss of power: every message is on the disk."""
+    PROCESS = "process"
+    """The end of the process, however it comes; the loss of power may take the last ones. Faster."""

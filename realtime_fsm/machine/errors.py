@@ -27,6 +27,7 @@
      |    +-- DeliveryError                             what became of a message that was not delivered
      |    +-- CallTimeoutError (TimeoutError)
      |    +-- SubscriptionRefusedError
+     |    +-- EventsMissedError                         events that cannot be replayed, and no hook
      |    +-- LaggedError                               an observer that did not keep up
      |    +-- UnsupportedDeliveryError
      |    +-- ClosedError                               used after it was closed
@@ -121,9 +122,19 @@ class ServerUnreachableError(TransportError):
 
 
 class ServerUnavailableError(TransportError):
-    """The server answers that it cannot serve now."""
+    """The server answers that it cannot serve now.
+
+    Args:
+        message: Which server, and how it said so.
+        status: Of the HTTP answer, where it was one.
+        retry_after: Seconds that it asks to wait.
+    """
 
     default_remedy = "The server is overloaded or down behind its proxy; it is tried again by itself."
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+        self.status = status
+        super().__init__(message, retry_after=retry_after)
 
 
 class ConnectTimeoutError(TransportError):
@@ -273,6 +284,12 @@ class SubscriptionRefusedError(ApplicationError):
     """The server refused a channel."""
 
     default_remedy = "Check the channel's name and the permissions of the token."
+
+
+class EventsMissedError(ApplicationError):
+    """Events were missed that the server cannot replay, and there is no hook that loads them anew."""
+
+    default_remedy = "Load the present state, and register `on_resync` so that it is done by itself."
 
 
 class LaggedError(ApplicationError):

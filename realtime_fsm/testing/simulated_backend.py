@@ -21,6 +21,7 @@ MAX_EVENTS: Final = 500
 MAX_MESSAGES: Final = 100
 """Messages in one request over HTTP."""
 
+_IDENTITIES: Final = ({"message_id"}, {"message_id", "client_id", "sequence"})
 _BOOKING: Final = "booking:"
 _DIALECT: Final = Dialect.REFERENCE
 
@@ -46,12 +47,16 @@ class Handled:
         args: Its arguments, without the id.
         message_id: Its identity, or ``None`` where the client gave none.
         over: ``socket`` or ``http``.
+        client_id: Whose message it is, where it is to take effect once.
+        sequence: Its number among them.
     """
 
     event: str
     args: list[Any]
     message_id: str | None
     over: str
+    client_id: str | None = None
+    sequence: int = 0
 
 
 @define
@@ -72,7 +77,9 @@ class SimulatedBackend:
         token_lifetime: Seconds that a renewed identity is good for.
         wall: Tells the time for that.
         epoch: Identity of the log.
-        handled: Every message that took effect, in order; a repeat is there twice.
+        handled: Every message that took effect, in order; a repeat is there twice, unless it came with a
+            number.
+        repeats: Numbered messages that came again, and took no effect.
     """
 
     handlers: dict[str, Callable[..., Any]] = field(factory=dict)
@@ -82,6 +89,9 @@ class SimulatedBackend:
     wall: WallClock = field(factory=wall_clock)
     epoch: str = "e1"
     handled: list[Handled] = field(factory=list)
+    repeats: int = 0
+    _marks: dict[str, int] = field(factory=dict, init=False)
+    _answers: dict[tuple[str, int], Answer] = field(factory=dict, init=False)
     _channels: dict[str, _Channel] = field(factory=dict, init=False)
     _members: dict[Session, set[str]] = field(factory=dict, init=False)
     _starts: int = field(default=1, init=False)
@@ -120,11 +130,10 @@ class SimulatedBackend:
         if event == _DIALECT.unsubscribe_event:
             self._members.get(session, set()).difference_update(body.get("channels", ()))
             return {"ok": True}
-        message_id = None
-        if args and isinstance(args[-1], dict) and args[-1].keys() == {"message_id"}:
-            *args, last = args
-            message_id = last["message_id"]
-        return self._handle(Handled(event=event, args=args, message_id=message_id, over="socket"))
+        last = args[-1] if args else None
+        if not (isinstance(last, dict) and last.keys() in _IDENTITIES):
+            return self._handle(Handled(event=event, args=args, message_id=None, over="socket"))
+        return self._handle(Handled(event=event, args=args[:-1], over="socket", **last))
 
     def left(self, session: Session) -> None:
         """Forget a connection."""
@@ -152,9 +161,9 @@ class SimulatedBackend:
 
     def _take(self, message: Mapping[str, Any]) -> Answer:
         args = list(message["args"]) if "args" in message else [message["data"]]
-        message_id, event = message["message_id"], message["event"]
-        answer = self._handle(Handled(event=event, args=args, message_id=message_id, over="http"))
-        return {"message_id": message_id, **answer}
+        identity = {key: message[key] for key in ("message_id", "client_id", "sequence") if key in message}
+        answer = self._handle(Handled(event=message["event"], args=args, over="http", **identity))
+        return {"message_id": message["message_id"], **answer}
 
     def _stream(self, channel: str, known: tuple[str, int] | None) -> Answer:
         if channel in self.forbidden:
@@ -174,6 +183,18 @@ class SimulatedBackend:
     # Inside.
 
     def _handle(self, message: Handled) -> Answer:
+        """Let a message take effect, unless its number says that it did before."""
+        if message.client_id is None:
+            return self._apply(message)
+        if message.sequence <= self._marks.get(message.client_id, 0):
+            self.repeats += 1
+            first = self._answers.get((message.client_id, message.sequence), {"ok": True})
+            return {**first, "duplicate": True}
+        self._marks[message.client_id] = message.sequence
+        answer = self._answers[message.client_id, message.sequence] = self._apply(message)
+        return answer
+
+    def _apply(self, message: Handled) -> Answer:
         handler = self.handlers.get(message.event)
         if handler is None:
             return _refusal(
