@@ -58,9 +58,7 @@ async def _publish(parts: Components, url: str, batch: list[Message]) -> None:
             if message is not None:
                 parts.sender.published(message, result)
         if open_:
-            raise ProtocolError(
-                f"The server left {len(open_)} of {len(batch)} messages unanswered."
-            )
+            raise ProtocolError(f"The server left {len(open_)} of {len(batch)} messages unanswered.")
     except (ServerUnreachableError, ServerUnavailableError, AuthenticationError):
         arrived = False
         raise

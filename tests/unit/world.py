@@ -4,7 +4,7 @@ import asyncio
 import random
 from typing import Any, Self
 
-from realtime_fsm import ConnectionStatus, RealtimeConfig, RealtimeService, StatusChange, TokenSource
+from realtime_fsm import ConnectionStatus, Outbox, RealtimeConfig, RealtimeService, StatusChange, TokenSource
 from realtime_fsm.testing.simulated_http import SimulatedHttp
 from realtime_fsm.testing.simulated_server import SimulatedServer
 from realtime_fsm.testing.virtual_loop import wall_clock
@@ -13,7 +13,9 @@ from realtime_fsm.testing.virtual_loop import wall_clock
 class World:
     """Everything a test of the engine needs; leaving it disconnects the client."""
 
-    def __init__(self, *, token: TokenSource | None = None, **config: Any) -> None:
+    def __init__(
+        self, *, token: TokenSource | None = None, outbox: Outbox | None = None, **config: Any
+    ) -> None:
         self.server = SimulatedServer()
         self.http = SimulatedHttp()
         self.config = RealtimeConfig(**config)
@@ -22,6 +24,7 @@ class World:
             token=token,
             transport_factory=self.server,
             http=self.http,
+            outbox=outbox,
             random=random.Random(7),  # noqa: S311 - jitter, and the same in every run
             wall=wall_clock(),
         )
