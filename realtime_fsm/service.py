@@ -326,7 +326,7 @@ class RealtimeService:
             DeliveryError: If the message was lost or refused.
             RealtimeError: As for ``emit``, if it was not accepted.
         """
-        message = self._composer.compose(event, data, delivery, wants_ack=True)
+        message = self._composer.compose(event, data, delivery, is_call=True)
         try:
             async with asyncio.timeout(timeout):
                 if (waiting := self._intake.submit(message)) is not None:

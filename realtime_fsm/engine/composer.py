@@ -32,7 +32,7 @@ class Composer:
         delivery: Delivery | None = None,
         *,
         ttl: float | None = None,
-        wants_ack: bool = False,
+        is_call: bool = False,
     ) -> Message:
         """Make a message.
 
@@ -41,7 +41,7 @@ class Composer:
             data: JSON, or bytes within it; a tuple is several arguments, ``None`` is none.
             delivery: What is promised; by default ``config.default_delivery``.
             ttl: Seconds after which it is no longer sent; by default ``config.message_ttl``.
-            wants_ack: Ask for an acknowledgement even where the delivery does not need one.
+            is_call: Whether the caller waits for the answer.
 
         Raises:
             InvalidArgumentError: If it cannot be sent, ever.
@@ -70,6 +70,7 @@ class Composer:
             ),
             delivery=delivery,
             receipt=Receipt(event),
-            wants_ack=wants_ack or delivery in RESENT,
+            wants_ack=is_call or delivery in RESENT,
+            is_call=is_call,
             expires_at=None if ttl is None else self.wall() + ttl,
         )

@@ -215,7 +215,7 @@ class Intake:
     def _accept(self, message: Message) -> _Stored | None:
         """Number, queue and keep a message for which there is room."""
         # One that leaves now and is never sent again need not be kept: it is in flight, and may be lost.
-        kept = message.is_resent or not self.may_send_now()
+        kept = message.is_worth_keeping or not (message.is_call or self.may_send_now())
         self._number(message, kept=kept)
         self._queue.put(message)
         self._expiry.watch(message)

@@ -97,6 +97,7 @@ class Message:
         delivery: What was promised.
         wants_ack: Whether the server is asked to acknowledge it.
         receipt: What the caller holds.
+        is_call: Whether somebody waits for the answer, so that it is worth nothing to the next process.
         sequence: Its number among the client's messages; they rise, and none is used twice. 0 until the
             message is accepted.
         accepted_at: Seconds since the Unix epoch.
@@ -113,6 +114,7 @@ class Message:
     delivery: Delivery
     wants_ack: bool
     receipt: Receipt
+    is_call: bool = False
     sequence: int = 0
     accepted_at: float = 0.0
     expires_at: float | None = None
@@ -128,6 +130,11 @@ class Message:
     def is_resent(self) -> bool:
         """Whether it is sent again after a loss."""
         return self.delivery in RESENT
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether it is to outlive the process, where it can, although it could leave at once."""
+        return self.delivery is Delivery.EXACTLY_ONCE or (self.is_resent and not self.is_call)
 
     @property
     def args(self) -> list[Any]:

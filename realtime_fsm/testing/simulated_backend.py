@@ -63,6 +63,7 @@ class Handled:
 class _Channel:
     entries: deque[tuple[int, str, Any]]
     offset: int = 0
+    lost: int = 0
 
 
 @define(eq=False)
@@ -105,6 +106,14 @@ class SimulatedBackend:
             if channel in channels:
                 self._deliver(session, channel, log.entries[-1])
         return log.offset
+
+    def position(self, channel: str) -> dict[str, Any]:
+        """Return where a channel stands: its ``epoch`` and ``offset``."""
+        return {"epoch": self.epoch, "offset": self._open(channel).offset}
+
+    def lose_next(self, channel: str, count: int) -> None:
+        """Lose the next events of a channel on their way to whoever is subscribed; the log has them."""
+        self._open(channel).lost = count
 
     def restart(self) -> None:
         """Lose the log, as a process does that is started anew; its connections are yours to reset."""
@@ -243,6 +252,10 @@ class SimulatedBackend:
 
     def _deliver(self, session: Session, channel: str, entry: tuple[int, str, Any]) -> None:
         offset, event, data = entry
+        log = self._open(channel)
+        if log.lost:
+            log.lost -= 1
+            return
         session.deliver_event(event, [data, {"channel": channel, "epoch": self.epoch, "offset": offset}])
 
     def _open(self, channel: str) -> _Channel:

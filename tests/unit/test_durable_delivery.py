@@ -296,3 +296,25 @@ def test_attempts_and_dead_letters_outlive_the_process(run_virtual: Run) -> None
             assert letter.message.event == "unknown"
 
     run_virtual(main())
+
+
+def test_call_is_not_kept_for_the_next_process(run_virtual: Run) -> None:
+    """A call whose caller dies with the process is not sent by the next one, unless it must count once."""
+
+    async def main() -> None:
+        disk = SimulatedDisk()
+        world, outbox = durable_world(disk)
+        async with world:
+            calls = [
+                asyncio.create_task(world.client.call("n", n, delivery=delivery))
+                for n, delivery in enumerate((D.AT_LEAST_ONCE, D.EXACTLY_ONCE, D.AT_MOST_ONCE))
+            ]
+            await asyncio.sleep(1)
+            assert [message.args for message in disk.waiting.values()] == [[1]]
+            await world.client.connect()
+            assert await asyncio.gather(*calls) == [0, 1, 2]
+            assert not disk.waiting
+            outbox.is_full = True
+            assert await world.client.call("n", 3) == 3
+
+    run_virtual(main())
