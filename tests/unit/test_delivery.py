@@ -499,3 +499,21 @@ def test_disconnect_returns_what_could_not_be_sent_within_its_time(run_virtual: 
             assert await outcome_of(receipt) is Outcome.DROPPED
 
     run_virtual(main())
+
+
+def test_blocked_emits_are_not_overtaken_by_smaller_ones(run_virtual: Run) -> None:
+    """A message that would fit waits behind a larger one that does not: the order is that of the emits."""
+
+    async def main() -> None:
+        config = {"outbox_overflow": "block", "outbox_max_bytes": 1000, "max_message_bytes": 1000}
+        async with World(**config) as world:
+            await world.client.emit("n", "x" * 500)
+            emits = [asyncio.create_task(world.client.emit("n", text)) for text in ("y" * 600, "z")]
+            await asyncio.sleep(1)
+            assert not any(task.done() for task in emits)
+            await world.client.connect()
+            await asyncio.gather(*emits)
+            await asyncio.sleep(1)
+            assert [text[0] for text in world.server.received_of("n")] == ["x", "y", "z"]
+
+    run_virtual(main())

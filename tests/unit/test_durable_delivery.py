@@ -12,8 +12,8 @@ from realtime_fsm import (
     Delivery,
     DeliveryError,
     Dialect,
-    Outcome,
     OutboxStorageError,
+    Outcome,
     ServerUnreachableError,
 )
 from realtime_fsm.testing.simulated_backend import SimulatedBackend

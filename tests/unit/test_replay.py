@@ -17,11 +17,26 @@ from realtime_fsm import (
     SubscriptionRefusedError,
     SubscriptionState,
 )
-from realtime_fsm.testing.simulated_backend import SimulatedBackend
+from realtime_fsm.testing.simulated_backend import Session, SimulatedBackend
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
 DOWN = ServerUnreachableError("refused.")
+
+
+class HastyBackend(SimulatedBackend):
+    """A backend on which something may happen between the joining of a channel and its confirmation."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.after_joining: Callable[[], None] = lambda: None
+
+    def answer(self, session: Session, event: str, args: list[Any]) -> dict[str, Any]:
+        """Answer as the backend does, and let something happen before the answer is sent."""
+        given = super().answer(session, event, args)
+        if event == "subscribe":
+            self.after_joining()
+        return given
 
 
 class Reader:
@@ -31,7 +46,7 @@ class Reader:
         self.world = World(
             dialect=Dialect.REFERENCE, fallback_polling_interval=1.0, reconnect_interval=1.0, **config
         )
-        self.backend = SimulatedBackend(handlers={"snapshot": self.snapshot})
+        self.backend = HastyBackend(handlers={"snapshot": self.snapshot})
         self.world.server.backend = self.world.http.backend = self.backend
         self.client = self.world.client
         self.heard: list[int] = []
@@ -436,5 +451,43 @@ def test_subscribe_that_nobody_answers_ends_and_stays_wanted(run_virtual: Run) -
             reader.world.server.swallow_acks = answer
             await asyncio.sleep(10)
             assert {s.state for s in reader.client.subscriptions} == {SubscriptionState.ACTIVE}
+
+    run_virtual(main())
+
+
+def test_polled_events_wait_for_slow_handlers_and_none_is_lost(run_virtual: Run) -> None:
+    """Polling heeds the bound on pending events, also when the socket comes back in the middle of it."""
+
+    async def main() -> None:
+        async with Reader(max_reconnect_attempts=0, max_pending_events=10) as reader:
+            reader.client.on("tick", lambda _: asyncio.sleep(0.2))
+            reader.world.server.refusal = DOWN
+            reader.world.server.reset()
+            reader.publish(100)
+            most = 0
+            for _ in range(30):
+                await asyncio.sleep(0.1)
+                most = max(most, reader.client.metrics.events_pending)
+            assert 0 < most <= 10
+            reader.world.server.refusal = None
+            await reader.world.until(S.CONNECTED)
+            await reader.has_heard_all()
+
+    run_virtual(main())
+
+
+def test_event_between_the_joining_and_its_confirmation_is_not_lost(run_virtual: Run) -> None:
+    """An event of a new log that comes before the server has said so is fetched again, without another."""
+
+    async def main() -> None:
+        async with Reader() as reader:
+            reader.publish(2)
+            await asyncio.sleep(1)
+            reader.backend.restart()
+            reader.backend.after_joining = lambda: reader.publish(reader.published == 2)
+            reader.world.server.reset()
+            await reader.world.until(S.CONNECTED)
+            await asyncio.sleep(5)
+            assert reader.heard == [1, 2, 3]
 
     run_virtual(main())
