@@ -28,6 +28,7 @@ SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL"}
 """What a commit survives, and SQLite's word for it."""
 
 _SIDE_FILES: Final = ("-wal", "-shm")
+_MAGIC: Final = b"SQLite format 3\0"
 _SETTINGS: Final = (
     "PRAGMA trusted_schema = OFF",
     "PRAGMA fullfsync = ON",  # of macOS alone, whose fsync leaves data in the drive's cache
@@ -167,6 +168,7 @@ class OutboxFile:
         for suffix in ("", *_SIDE_FILES):
             if not suffix or self.path.with_name(self.path.name + suffix).exists():
                 keep_private(self.path.with_name(self.path.name + suffix))
+        self._check_head()
         connection = connect(self.path, timeout=BUSY_TIMEOUT)
         try:
             version = self._version_of(connection)
@@ -184,6 +186,14 @@ class OutboxFile:
         except BaseException:
             connection.close()
             raise
+
+    def _check_head(self) -> None:
+        """Look at the file before SQLite does, which deletes the WAL of one without a first page."""
+        wal = self.path.with_name(self.path.name + "-wal")
+        with self.path.open("rb") as file:
+            head = file.read(len(_MAGIC))
+        if head != _MAGIC and (head or (wal.exists() and wal.stat().st_size)):
+            raise _UnusableError("it is not a database")
 
     def _version_of(self, connection: sqlite3.Connection) -> int:
         """Return the version of a sound file; 0 for one without any table: it is new."""

@@ -3,24 +3,18 @@
 import asyncio
 import logging
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from attrs import define, field
-from conftest import run_bounded
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from kept_messages import append_all, letter, message, sequences
 
 from realtime_fsm.adapters import sqlite_backlog, sqlite_file
 from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
-from realtime_fsm.engine.message import Message
 from realtime_fsm.machine.errors import ConfigurationError, OutboxStorageError, RealtimeError
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -98,11 +92,6 @@ def stored(path: Path) -> list[int]:
     """Return the numbers of the messages in a file."""
     with closing(sqlite3.connect(path)) as connection:
         return [row[0] for row in connection.execute("SELECT sequence FROM message ORDER BY sequence")]
-
-
-def writer_threads() -> list[threading.Thread]:
-    """Return the writers that run."""
-    return [thread for thread in threading.enumerate() if thread.name == "realtime-outbox"]
 
 
 @pytest.mark.parametrize("wrong", [{"durability": "no"}, {"max_dead_letters": -1}])
@@ -290,88 +279,3 @@ def test_many_appends_are_few_transactions(run_async: Run, tmp_path: Path, disk:
         await outbox.close()
 
     run_async(main())
-
-
-def test_writer_ends_with_its_outbox(run_async: Run, tmp_path: Path) -> None:
-    """The thread is there while the outbox is open, and gone when it is closed."""
-
-    async def main() -> None:
-        outbox = SqliteOutbox(tmp_path / "o.db", report=ignore)
-        await outbox.open()
-        assert len(writer_threads()) == 1
-        await outbox.close()
-        assert writer_threads() == []
-
-    run_async(main())
-
-
-def test_writer_ends_with_its_loop(tmp_path: Path) -> None:
-    """If the loop ends and nobody closed the outbox, the writer writes what it has, and ends by itself."""
-
-    async def main() -> None:
-        outbox = SqliteOutbox(tmp_path / "o.db", report=ignore)
-        await outbox.open()
-        outbox.append(message(1))
-
-    asyncio.run(main())
-    for thread in writer_threads():
-        thread.join(10)
-    assert writer_threads() == []
-    assert stored(tmp_path / "o.db") == [1]
-
-
-OPERATIONS = st.lists(
-    st.tuples(
-        st.sampled_from(
-            ["append", "append", "append", "remove", "claim", "charge", "bury", "take", "reopen"]
-        ),
-        st.integers(min_value=0, max_value=30),
-    ),
-    min_size=20,
-    max_size=60,
-)
-
-
-@settings(max_examples=25)
-@given(operations=OPERATIONS)
-def test_random_operations_match_a_dict(operations: list[tuple[str, int]]) -> None:
-    """Whatever is asked in whatever order, the file holds what a dictionary would."""
-    with TemporaryDirectory() as folder:
-        run_bounded(play(Path(folder) / "o.db", operations))
-
-
-async def play(path: Path, operations: list[tuple[str, int]]) -> None:
-    """Ask the same of an outbox and of two dictionaries, and compare them at every reopening."""
-    outbox = SqliteOutbox(path, durability="process", max_dead_letters=3, report=ignore)
-    await outbox.open()
-    waiting: dict[int, Message] = {}
-    dead: list[int] = []
-    last = 0
-    for name, choice in [*operations, ("reopen", 0)]:
-        chosen = waiting.get(list(waiting)[choice % len(waiting)]) if waiting else None
-        if name == "append":
-            last += 1 + choice
-            waiting[last] = message(last)
-            outbox.append(waiting[last])
-        elif name == "take":
-            wanted = dead[: choice % 3]
-            assert sequences(await outbox.take_dead([f"c-{number}" for number in wanted])) == wanted
-            dead = dead[len(wanted) :]
-        elif name == "reopen":
-            await outbox.close()
-            contents = await outbox.open()
-            assert (contents.last_sequence, sequences(contents.waiting)) == (last, list(waiting))
-            assert [one.attempts for one in contents.waiting] == [one.attempts for one in waiting.values()]
-            assert sequences(await outbox.dead_letters()) == dead
-            waiting = {one.sequence: one for one in contents.waiting}
-        elif chosen is not None and name == "charge":
-            chosen.attempts += 1
-            outbox.charge(chosen)
-        elif chosen is not None:
-            del waiting[chosen.sequence]
-            if name == "bury":
-                outbox.bury(letter(chosen.sequence))
-                dead = [*dead, chosen.sequence][-3:]
-            else:
-                (outbox.remove if name == "remove" else lambda one: outbox.claim([one]))(chosen)
-    await outbox.close()
