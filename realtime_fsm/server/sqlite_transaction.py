@@ -46,7 +46,8 @@ _Authorizer = Callable[[int, str | None, str | None, str | None, str | None], in
 
 def connect(path: Path, timeout: float) -> sqlite3.Connection:
     """Open a connection that can be used by one thread after the other, and that loses no commit."""
-    connection = sqlite3.connect(path, timeout=timeout, check_same_thread=False)
+    # A statement from the cache would not be authorized for the thread that runs it.
+    connection = sqlite3.connect(path, timeout=timeout, check_same_thread=False, cached_statements=0)
     try:
         connection.execute("PRAGMA synchronous=FULL")
     except BaseException:

@@ -118,9 +118,7 @@ def test_nobody_suppresses_another_ones_messages(opening: Opening, run_async: Ru
 
 
 @pytest.mark.parametrize("how", ["raises", "is cancelled"])
-def test_message_that_was_not_handled_is_no_repeat(
-    opening: Opening, how: str, run_async: RunAsync
-) -> None:
+def test_message_that_was_not_handled_is_no_repeat(opening: Opening, how: str, run_async: RunAsync) -> None:
     """If handling it was broken off, the mark stands where it was: the message is handled when it returns."""
 
     async def main() -> None:
@@ -187,9 +185,7 @@ def test_answers_do_not_crowd_out_refusals(opening: Opening, run_async: RunAsync
     run_async(main())
 
 
-def test_clients_are_bounded(
-    opening: Opening, run_async: RunAsync, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_clients_are_bounded(opening: Opening, run_async: RunAsync, caplog: pytest.LogCaptureFixture) -> None:
     """The client whose last effect is the longest ago is given up first, and that is logged."""
 
     async def main() -> None:
@@ -241,9 +237,9 @@ def test_any_course_of_losses_gives_each_message_one_effect(
                     answer = await ledger.send(sequence, client=client)
                     assert answer["answer"] == sequence
                 acknowledged[client] = max(begin + count - 1 - lost, begin - 1)
-            for client in acknowledged:
+            for client, count in acknowledged.items():
                 had = [effect[-1] for effect in ledger.effects if effect[1] == client]
                 assert had == list(range(1, len(had) + 1))
-                assert len(had) >= acknowledged[client]
+                assert len(had) >= count
 
     run_async(main())
