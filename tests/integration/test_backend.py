@@ -1274,6 +1274,27 @@ def test_stop_is_bounded_and_leaves_nothing(run_async: RunAsync) -> None:
     run_async(main())
 
 
+def test_poll_ends_when_its_client_says_goodbye(run_async: RunAsync) -> None:
+    """A poll that is open while its client closes the connection by another request returns at once."""
+
+    async def main() -> None:
+        async with backend() as service, http() as session:
+            base = f"{service.url}/socket.io/?EIO=4&transport=polling"
+            async with session.get(base) as response:
+                base += "&sid=" + json.loads((await response.text())[1:])["sid"]
+            async with session.post(base, data="40" + json.dumps({"token": token()})) as response:
+                assert response.status == 200
+            async with session.get(base) as response:
+                assert (await response.text()).startswith("40")
+            poll = asyncio.create_task(session.get(base))
+            await eventually(lambda: len(service._server.eio._open) == 1)
+            async with session.post(base, data="1") as response:
+                assert response.status == 200
+            (await poll).release()
+
+    run_async(main())
+
+
 def test_stop_is_bounded_by_a_peer_that_has_stalled(run_async: RunAsync) -> None:
     """A peer that does not read cannot hold up the end."""
 
