@@ -155,6 +155,11 @@ def _add_serve(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "--port", type=int, default=3001, help="port to listen at; 0 picks one (default: 3001)"
     )
+    parser.add_argument(
+        "--ledger",
+        metavar="PATH",
+        help="SQLite database that keeps exactly-once effects over a restart (default: in memory)",
+    )
     parser.set_defaults(run=_serve)
 
 
@@ -202,5 +207,6 @@ def _diagram(parsed: argparse.Namespace) -> int:
 def _serve(parsed: argparse.Namespace) -> int:
     from realtime_fsm.server import BackendConfig, serve  # noqa: PLC0415
 
-    serve(BackendConfig.from_env(host=parsed.host, port=parsed.port))
+    given = {} if parsed.ledger is None else {"ledger_path": parsed.ledger}
+    serve(BackendConfig.from_env(host=parsed.host, port=parsed.port, **given))
     return EXIT_OK
