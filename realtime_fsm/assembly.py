@@ -80,7 +80,7 @@ class Assembly:
         self.resync = Resync(self.dispatcher, self.statistics)
         self.subscriptions = Subscriptions(self.statistics, self.resync, self.recovery.handle)
         self.subscriber = Subscriber(config, self.subscriptions, self.recovery)
-        self._make_outbound(outbox or _outbox(config, self.recovery.handle))
+        self._make_outbound(outbox or _outbox(config, self._report))
 
     def _make_outbound(self, outbox: Outbox) -> None:
         """Make what messages pass on their way out."""
@@ -144,6 +144,9 @@ class Assembly:
         self.dispatcher.start()
         return ConnectionManager(parts), parts
 
+    def _report(self, error: RealtimeError) -> None:
+        self.recovery.handle(error)
+
     def _handler_failed(self, event: str, error: BaseException) -> None:
         self.recovery.handle(
             ApplicationError(
@@ -168,7 +171,7 @@ def _aiohttp(config: RealtimeConfig) -> HttpClient:
     return AiohttpClient(config)
 
 
-def _outbox(config: RealtimeConfig, report: Callable[[RealtimeError], object]) -> Outbox:
+def _outbox(config: RealtimeConfig, report: Callable[[RealtimeError], None]) -> Outbox:
     if config.outbox_path is None:
         return MemoryOutbox(config.outbox_max_dead_letters)
     from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox  # noqa: PLC0415

@@ -148,7 +148,7 @@ class Application:
         await self.step("emit")
         await self.step("publish")
         async with asyncio.timeout(600.0):
-            while self.client.metrics.messages_waiting or self.emitting or self.is_behind:
+            while self.client.metrics.messages_waiting or self.emitting or self.is_behind:  # noqa: ASYNC110
                 await asyncio.sleep(0.5)
 
     @property
@@ -219,7 +219,7 @@ SCHEDULES = st.lists(st.tuples(PAUSES, STEPS), max_size=40)
 
 @given(SCHEDULES)
 def test_delivery_loses_nothing_and_repeats_nothing(schedule: list[tuple[float, str]]) -> None:
-    """Whatever happens: accepted messages take effect once, in order; the mirror misses and repeats nothing."""
+    """Whatever happens, accepted messages take effect once, in order, and the mirror is complete."""
 
     async def main() -> None:
         app = Application()

@@ -1,8 +1,8 @@
-"""Inbound promises of a whole client: no gap, no repeat, in order; and loading anew what nobody can replay."""
+"""Inbound promises of a whole client: no gap, no repeat, in order; what nobody can replay is loaded anew."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from world import World
@@ -55,7 +55,7 @@ class Reader:
         self.client.on("tick", self.heard.append)
         self.client.recovery.on_connection_issue(lambda issue: self.issues.append(issue.error))
 
-    async def __aenter__(self) -> "Reader":
+    async def __aenter__(self) -> Self:
         await self.client.connect()
         await self.client.subscribe(["ticks"])
         return self
@@ -84,7 +84,7 @@ class Reader:
     async def has_heard_all(self) -> None:
         """Wait until everything was heard, once and in order; fail if it is not."""
         async with asyncio.timeout(60):
-            while len(self.heard) < self.published:
+            while len(self.heard) < self.published:  # noqa: ASYNC110 - of the handlers
                 await asyncio.sleep(0.1)
         assert self.heard == list(range(1, self.published + 1))
 
@@ -386,7 +386,7 @@ def test_resync_that_waits_covers_all_reconnects_before_it(run_virtual: Run) -> 
     async def main() -> None:
         async with World() as world:
             calls: list[Missed] = []
-            world.client.on_resync(lambda missed: calls.append(missed))
+            world.client.on_resync(calls.append)
             world.client.on("slow", lambda: asyncio.sleep(30))
             await world.client.connect()
             world.server.emit("slow")
