@@ -1,7 +1,7 @@
 """What runs in the processes that a test kills: a backend with a ledger, and an application with an outbox.
 
-Everything that must outlive a kill is in files of one folder; what the test must know is a line of JSON on the
-standard output.
+Everything that must outlive a kill is in files of one folder; what the test must know is a line of JSON on
+the standard output.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import Any, Final
 from realtime_fsm import Dialect, RealtimeConfig, RealtimeService
 from realtime_fsm.server import BackendConfig, Client, SqliteLedger, WebSocketService, issue_token
 
-SECRET: Final = "0123456789abcdef0123456789abcdef"  # noqa: S105 - of servers that live for a second
+SECRET: Final = "0123456789abcdef0123456789abcdef"
 EFFECTS: Final = "effects.db"
 OUTBOX: Final = "outbox.db"
 ACCEPTED: Final = "accepted.txt"
