@@ -98,7 +98,8 @@ class Narrator:
         )
         painter.line(
             f"  events           {result.events_published} published, "
-            f"{self._bad(result.events_missed)} missed, {self._bad(result.events_repeated)} heard twice ({result.resyncs} snapshots loaded)"
+            f"{self._bad(result.events_missed)} missed, {self._bad(result.events_repeated)} heard twice "
+            f"({result.resyncs} snapshots loaded)"
         )
         for fault, seconds in result.recovery_seconds.items():
             painter.line(f"  {fault:<16} connected again after {seconds:.2f} s")
