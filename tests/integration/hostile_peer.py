@@ -72,19 +72,25 @@ class Peer:
         act: Done at the first event of the client, before it is acknowledged.
         at_join: Done where the client is let in otherwise.
         at_dial: Answers the first request instead.
+        at_message: Answers a request with a message of the client instead (over polling).
+        only_at: The one event to which it is hostile; by default the first one of a session.
         times: In how many sessions, or at how many requests, it is hostile.
         sessions: How many were opened.
         dials: How many requests for one came.
         received: ``(session, name of the event)``.
+        ack_ids: The numbers by which their acknowledgements were asked for.
     """
 
     act: Act | None = None
     at_join: Act | None = None
     at_dial: Handler | None = None
+    at_message: Handler | None = None
+    only_at: str | None = None
     times: int = 1
     sessions: int = 0
     dials: int = 0
     received: list[tuple[int, str]] = attrs.field(factory=list)
+    ack_ids: list[str] = attrs.field(factory=list)
     _polling: dict[str, Session] = attrs.field(factory=dict)
 
     @contextlib.contextmanager
@@ -121,7 +127,10 @@ class Peer:
             return web.json_response({"code": 1, "message": "Session ID unknown"}, status=400)
         if request.method == "GET":
             return await session.poll(request)
-        for packet in (await request.text()).split("\x1e"):
+        packets = (await request.text()).split("\x1e")
+        if self.at_message is not None and session.number <= self.times and packets[0].startswith("42"):
+            return await self.at_message(request)
+        for packet in packets:
             await self._take(session, packet)
         return web.Response(text="ok")
 
@@ -137,7 +146,9 @@ class Peer:
             name = json.loads("[" + rest)[0]
             is_first = not any(number == session.number for number, _ in self.received)
             self.received.append((session.number, name))
-            if self.act is not None and session.number <= self.times and is_first:
+            self.ack_ids.append(ack_id)
+            is_due = is_first if self.only_at is None else name == self.only_at
+            if self.act is not None and session.number <= self.times and is_due:
                 await self.act(session)
             if ack_id:
                 await session.send(f"43{ack_id}[]")
