@@ -219,8 +219,8 @@ class Link:
     def on_lost(self, error: RealtimeError) -> None:
         """Pass it on, unless nobody counts on this link any more.
 
-        Whatever it was, another dial is worth it: the server was right a moment ago. If it refuses the dial too
-        (with a fresh token, where one can be had), that is final.
+        Whatever it was, another dial is worth it: the server was right a moment ago. If it refuses the dial
+        too (with a fresh token, where one can be had), that is final.
         """
         self.lost = True
         error.retryable = True
