@@ -5,10 +5,11 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import canary
 import psutil
 import pytest
 from hypothesis import settings
@@ -71,6 +72,43 @@ def nothing_is_left_behind() -> Iterator[None]:
         left = Leftovers().since(before)
         if left:
             pytest.fail("left behind: " + ", ".join(left))
+
+
+_watch = canary.LogWatch()
+
+
+def pytest_configure() -> None:
+    """Search every log record of the whole run for secrets."""
+    _watch.start()
+
+
+def pytest_unconfigure() -> None:
+    """End the search."""
+    _watch.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_secret_is_logged() -> Iterator[None]:
+    """Fail a test during which a secret came into a log record, at whatever level, of whatever logger."""
+    kept = canary.watched_for()
+    yield
+    leaks = _watch.take()
+    canary.forget(kept)
+    if leaks:
+        pytest.fail("a secret was logged: " + "\n".join(leaks))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that prints a secret; so does one of which a child process does."""
+    report = yield
+    leaks = canary.found_in(report.capstdout, report.capstderr)
+    if leaks and report.passed:
+        report.outcome = "failed"
+        report.longrepr = "a secret was printed: " + "\n".join(leaks)
+    return report
 
 
 @pytest.fixture

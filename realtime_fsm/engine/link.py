@@ -84,7 +84,6 @@ class Link:
         self._heartbeat = heartbeat
         self._time = asyncio.get_running_loop().time
         self._acks: dict[int, AckCallback] = {}
-        self._next_ack_id = 1  # 0 would confuse python-socketio's own counter
         self._handed = 0
         self._detached = False
         self._resumed_at = 0.0
@@ -122,8 +121,7 @@ class Link:
         """Queue a message, and return its number on this link (compare with ``transport.written``)."""
         ack_id = None
         if on_ack is not None:
-            ack_id = self._next_ack_id
-            self._next_ack_id = ack_id + 1
+            ack_id = self._new_ack_id()
             self._acks[ack_id] = on_ack
         self._handed += 1
         self.transport.send(payload, ack_id)
@@ -136,8 +134,8 @@ class Link:
             ConnectionLostError: If the connection ends first.
         """
         answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        number = self._next_ack_id
         self.send(payload, partial(_resolve, answered))
+        number = self._statistics.ack_ids
         self._requests.add(answered)
         try:
             return await answered
@@ -224,8 +222,13 @@ class Link:
         self._owner.link_malformed(error)
 
     def on_lost(self, error: RealtimeError) -> None:
-        """Pass it on, unless nobody counts on this link any more."""
+        """Pass it on, unless nobody counts on this link any more.
+
+        Whatever it was, another dial is worth it: the server was right a moment ago. If it refuses the dial
+        too (with a fresh token, where one can be had), that is final.
+        """
         self.lost = True
+        error.retryable = True
         self._fail_requests()
         if self._detached:
             self._statistics.stale += 1
@@ -241,6 +244,14 @@ class Link:
         """Wait for the handlers; the time of the wait is not silence of the peer."""
         await self._owner.link_relieved()
         self._resumed_at = self._time()
+
+    def _new_ack_id(self) -> int:
+        """Return a number that no link of this client has used: a late acknowledgement finds nobody.
+
+        The first one is 1: 0 would confuse python-socketio's own counter.
+        """
+        self._statistics.ack_ids += 1
+        return self._statistics.ack_ids
 
     def _fail_requests(self) -> None:
         for request in self._requests:

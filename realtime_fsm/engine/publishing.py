@@ -39,6 +39,7 @@ async def publishing(parts: Components, stay: Stay) -> None:
             return
         except RealtimeError as error:
             failures += 1
+            parts.statistics.failed_publishes += 1
             pause = min(2.0**failures * parts.random.uniform(0.5, 1.0), _SLOWEST)
             parts.recovery.handle(error)
             await asyncio.sleep(max(pause, error.retry_after or 0.0))
@@ -57,8 +58,11 @@ async def _publish(parts: Components, url: str, batch: list[Message]) -> None:
             message = open_.pop(str(result.get("message_id")), None) if isinstance(result, dict) else None
             if message is not None:
                 parts.sender.published(message, result)
-        if open_:
-            raise ProtocolError(f"The server left {len(open_)} of {len(batch)} messages unanswered.")
+        if open_:  # reported and waited for, because a server that does it once may do it every time
+            raise ProtocolError(
+                f"The publishing endpoint answers for {len(batch) - len(open_)} of {len(batch)} messages.",
+                remedy="Check `dialect`: the server must answer for each message.",
+            )
     except (ServerUnreachableError, ServerUnavailableError, AuthenticationError):
         arrived = False
         raise

@@ -69,6 +69,8 @@ class Statistics:
         token_refreshes: Tokens fetched.
         polls: HTTP polls made.
         failed_polls: Of them, the ones that failed.
+        failed_publishes: Requests with messages that failed, or did not answer for all of them.
+        ack_ids: Acknowledgements asked for; the last one's number on the wire.
         crashes: Activities that ended by an unexpected exception.
     """
 
@@ -103,4 +105,6 @@ class Statistics:
     token_refreshes: int = 0
     polls: int = 0
     failed_polls: int = 0
+    failed_publishes: int = 0
+    ack_ids: int = 0
     crashes: int = 0

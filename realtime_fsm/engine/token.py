@@ -5,6 +5,8 @@ import base64
 import binascii
 import inspect
 import json
+import traceback
+from pathlib import Path
 from typing import Final
 
 from realtime_fsm.engine.port import RandomSource, Token, TokenSource, WallClock
@@ -96,18 +98,23 @@ class TokenProvider:
             await asyncio.wait({self._flight})
 
     async def _fetch(self, source: TokenSource) -> Token:
+        failure: TokenSourceError | None = None
+        given: object = None
         try:
             async with asyncio.timeout(self._timeout):
                 given = source() if callable(source) else source
                 if inspect.isawaitable(given):
                     given = await given
-        except TimeoutError as error:
-            raise TokenSourceError(f"The token source gave nothing within {self._timeout} s.") from error
+        except TimeoutError:
+            failure = TokenSourceError(f"The token source gave nothing within {self._timeout} s.")
         except RealtimeError:
             raise
-        except Exception as error:
-            # Its words are not repeated: they may hold the secret that it failed with.
-            raise TokenSourceError(f"The token source raised {type(error).__name__}.") from error
+        except Exception as error:  # noqa: BLE001 - it is the user's code, and becomes an error of ours
+            failure = TokenSourceError(f"The token source raised {type(error).__name__}{_place(error)}.")
+        if failure is not None:
+            # Out here, so that the original is not even its context: its words may hold the secret that it
+            # failed with, and a traceback would repeat them.
+            raise failure
         token = _checked(given)
         self._statistics.token_refreshes += 1
         self._token, self._refresh_at = token, None
@@ -115,6 +122,12 @@ class TokenProvider:
             life = max(0.0, token.expires_at - self._wall())
             self._refresh_at = self._wall() + life * self._random.uniform(EARLIEST, LATEST)
         return token
+
+
+def _place(error: Exception) -> str:
+    """Return where an error was raised: what may be said of it, so that it can be found."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" (in {Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 
 def _checked(given: object) -> Token:

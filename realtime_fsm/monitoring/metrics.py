@@ -50,6 +50,7 @@ class ConnectionMetrics:
         token_refreshes: Tokens fetched.
         polls: HTTP polls made.
         failed_polls: Of them, the ones that failed.
+        failed_publishes: Requests with messages that failed, or did not answer for all of them.
         activity_crashes: Activities that ended by a bug.
         transitions: Transitions taken, by ``"source trigger destination"``.
     """
@@ -89,6 +90,7 @@ class ConnectionMetrics:
     token_refreshes: int
     polls: int
     failed_polls: int
+    failed_publishes: int
     activity_crashes: int
     transitions: Mapping[str, int]
 
@@ -148,6 +150,7 @@ def measure(
         token_refreshes=statistics.token_refreshes,
         polls=statistics.polls,
         failed_polls=statistics.failed_polls,
+        failed_publishes=statistics.failed_publishes,
         activity_crashes=statistics.crashes,
         transitions={f"{s} {t} {d}": n for (s, t, d), n in statistics.changes.items()},
     )

@@ -84,7 +84,7 @@ def application(app: web.Application, ssl_context: Any = None) -> contextlib.Abs
     """Serve an aiohttp application."""
 
     async def start(stack: contextlib.AsyncExitStack) -> int:
-        runner = web.AppRunner(app, shutdown_timeout=0.05, handler_cancellation=True)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05, handler_cancellation=True)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl_context)

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import canary
+
 from realtime_fsm import ConnectionStatus, Delivery, Dialect, RealtimeConfig, RealtimeService, StatusChange
 from realtime_fsm.cli.demo_backend import CHANNEL, PUBLISHED, QUIET, RECEIVED, numbers, received_numbers
 from realtime_fsm.cli.demo_process import Backend
-from realtime_fsm.server import issue_token
 from realtime_fsm.testing.fault_proxy import FaultProxy
 
 SOON = 20.0
@@ -35,8 +36,8 @@ class Scene:
     async def token(self) -> str:
         """Return a fresh token, as a token source would."""
         if self.is_source_down:
-            raise OSError("the token source is down")
-        return issue_token(self._secret, "scene", self.token_life)
+            raise OSError(f"the token source is down: {canary.token()}")
+        return canary.jwt("scene", self.token_life, signing=self._secret)
 
     async def emit(self, count: int) -> list[Any]:
         """Emit numbered messages and return their receipts."""
@@ -80,7 +81,7 @@ class Scene:
 @asynccontextmanager
 async def scene(folder: Path, **config: Any) -> AsyncIterator[Scene]:
     """Set everything up: connected, subscribed, and events flowing."""
-    secret = secrets.token_hex(32)
+    secret = canary.secret(secrets.token_hex(32))
     async with Backend(folder, secret) as backend, FaultProxy("127.0.0.1", backend.port) as proxy:
         stage = Scene(folder, backend, proxy, secret)
         settings: dict[str, Any] = {

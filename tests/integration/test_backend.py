@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import canary
 import pytest
 import socketio
 from aiohttp import web
 from engineio.payload import Payload
 
+from realtime_fsm.adapters.library_check import make_client
 from realtime_fsm.machine.errors import ClosedError, ConfigurationError, InvalidArgumentError
-from realtime_fsm.server import BackendConfig, Client, MemoryLedger, Stamp, WebSocketService, issue_token
+from realtime_fsm.server import BackendConfig, Client, MemoryLedger, Stamp, WebSocketService
 
-SECRET = "0123456789abcdef0123456789abcdef"
+SECRET = canary.SIGNING
 BOUND = 8.0
 
 RunAsync = Callable[..., Any]
@@ -38,7 +40,7 @@ def unlimited_packets() -> Iterator[None]:
 
 def token(subject: str = "ann", lifetime: float = 60.0, **claims: Any) -> str:
     """Return a valid token."""
-    return issue_token(SECRET, subject, lifetime, **claims)
+    return canary.jwt(subject, lifetime, **claims)
 
 
 def backend(**options: Any) -> WebSocketService:
@@ -53,7 +55,7 @@ class Peer:
 
     def __init__(self, service: WebSocketService) -> None:
         self.service = service
-        self.sio = socketio.AsyncClient(reconnection=False, handle_sigint=False)
+        self.sio = make_client()
         self.seen: list[tuple[Any, ...]] = []
         self.refusals: list[Any] = []
         self.changed = asyncio.Event()
@@ -143,10 +145,10 @@ def test_connect_without_a_valid_token_is_refused_with_its_code(run_async: RunAs
         ({}, "token_missing"),
         ({"token": ""}, "token_missing"),
         ("text", "token_missing"),
-        ({"token": "garbage"}, "token_invalid"),
+        ({"token": canary.token()}, "token_invalid"),
         ({"token": 7}, "token_invalid"),
         ({"token": unsigned({"alg": "none", "typ": "JWT"}, good)}, "token_invalid"),
-        ({"token": issue_token("x" * 32, "ann", 60)}, "token_invalid"),
+        ({"token": canary.jwt("ann", 60, signing="x" * 32)}, "token_invalid"),
         ({"token": token(lifetime=-1)}, "token_expired"),
         ({"token": "W" + "1tb" * 2000 + ".e30.x"}, "token_invalid"),
     ]
@@ -203,7 +205,7 @@ def test_reauthenticate_moves_the_expiry(run_async: RunAsync) -> None:
     async def main() -> None:
         async with backend() as service, peer(service, {"token": token(lifetime=1.0)}) as one:
             for bad, code in (
-                ({"token": "garbage"}, "token_invalid"),
+                ({"token": canary.token()}, "token_invalid"),
                 ({"token": token("bob")}, "token_invalid"),
                 ({"token": token(lifetime=-1)}, "token_expired"),
                 ({}, "token_missing"),
@@ -1055,7 +1057,7 @@ def test_http_endpoints_need_a_valid_token(run_async: RunAsync) -> None:
                 (None, "token_missing"),
                 ("Basic abc", "token_missing"),
                 ("Bearer ", "token_missing"),
-                ("Bearer garbage", "token_invalid"),
+                (f"Bearer {canary.token()}", "token_invalid"),
                 (f"Bearer {token(lifetime=-1)}", "token_expired"),
             ):
                 headers = {} if header is None else {"Authorization": header}
@@ -1451,7 +1453,7 @@ def test_serve_prints_its_address_first_and_ends_by_a_signal(number: signal.Sign
 
 def test_log_never_holds_a_token(run_async: RunAsync, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever the level, no log record of any logger holds a token, accepted or refused."""
-    good, forged, fresh = token(), issue_token("y" * 32, "ann", 60), token("ann", 61)
+    good, forged, fresh = token(), canary.jwt("ann", 60, signing="y" * 32), token("ann", 61)
     caplog.set_level(logging.DEBUG)
     for name in ("socketio", "engineio", "socketio.client", "engineio.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # those of the client in this test

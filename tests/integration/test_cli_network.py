@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import canary
+
 from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE
-from realtime_fsm.server import BackendConfig, WebSocketService, issue_token
+from realtime_fsm.server import BackendConfig, WebSocketService
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
-SECRET = "s" * 32
+SECRET = canary.SIGNING
 
 
 async def command(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
@@ -43,7 +45,7 @@ def test_cli_listen_prints_changes_and_events_until_interrupted(run_async: Run) 
             process = await command(
                 *("listen", backend.url, "--dialect", "reference", "--channel", "news"),
                 *("--token-env", "A_TOKEN", "--json"),
-                A_TOKEN=issue_token(SECRET, "me", 60),
+                A_TOKEN=canary.jwt("me", 60),
             )
             try:
                 statuses = [json.loads(await line(process))["current"] for _ in range(2)]
@@ -69,13 +71,13 @@ def test_cli_listen_tells_a_refusal_from_an_unreachable_server(run_async: Run) -
     async def main() -> None:
         async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:
             process = await command(
-                *("listen", backend.url, "--token-env", "A_TOKEN"), A_TOKEN="canary-token"
+                *("listen", backend.url, "--token-env", "A_TOKEN"), A_TOKEN=canary.token()
             )
             async with asyncio.timeout(10):
                 _, error = await process.communicate()
             assert process.returncode == EXIT_REFUSED
             assert "Traceback" not in error.decode()
-            assert "canary" not in error.decode()
+            assert canary.found_in(error.decode()) == []
             url = backend.url
         process = await command("listen", url, REALTIME_MAX_RECONNECT_ATTEMPTS="0")
         async with asyncio.timeout(10):

@@ -6,6 +6,7 @@ import time
 from email.utils import formatdate
 from typing import Any
 
+import canary
 import pytest
 from aiohttp import web
 from hostile_server import Server, http, run, tcp
@@ -25,7 +26,7 @@ from realtime_fsm.machine.errors import (
     ServerUnreachableError,
 )
 
-SECRET = "token-that-nobody-may-see"
+SECRET = canary.token()
 
 
 async def fetch(server: Server, path: str = "/data?room=secret", **options: Any) -> HttpAnswer:

@@ -8,14 +8,15 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+import canary
 import pytest
 
 from realtime_fsm import ConnectionStatus, RealtimeConfig
-from realtime_fsm.server import BackendConfig, WebSocketService, issue_token
+from realtime_fsm.server import BackendConfig, WebSocketService
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
-SECRET = "s" * 32
+SECRET = canary.SIGNING
 
 PROGRAM = """
 import asyncio, logging, sys, threading
@@ -96,7 +97,7 @@ def test_interrupt_ends_everything_in_every_state(run_async: Run, status: Connec
 
     async def main() -> None:
         async with address_for(status) as url:
-            token = issue_token(SECRET, "me", 60)
+            token = canary.jwt("me", 60)
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM, status, url, token),
                 stdout=subprocess.PIPE,

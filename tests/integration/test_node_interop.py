@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import canary
 import pytest
 from server_process import HERE, running
 
@@ -174,7 +175,7 @@ def test_refusal_by_a_node_middleware_is_an_authentication_error(
 
     async def main() -> None:
         config = configured(node_port, transport, namespace="/members")
-        realtime = RealtimeService(config, token="bad")
+        realtime = RealtimeService(config, token=canary.token("bad"))
         with pytest.raises(AuthenticationError, match="members only"):
             await realtime.connect()
         assert realtime.status is ConnectionStatus.FAILED

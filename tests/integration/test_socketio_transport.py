@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
+import canary
 import pytest
 import socketio
 from aiohttp import web
@@ -30,6 +31,7 @@ from hostile_server import (
 )
 
 from realtime_fsm.adapters import library_check
+from realtime_fsm.adapters.library_check import SILENT
 from realtime_fsm.adapters.socketio_transport import SocketIOTransport, SocketIOTransportFactory
 from realtime_fsm.adapters.tap import FrameTap
 from realtime_fsm.engine.payload import Payload, encode
@@ -52,7 +54,7 @@ from realtime_fsm.machine.errors import (
 )
 
 both = pytest.mark.parametrize("name", ["websocket", "polling"])
-SECRET = "token-that-nobody-may-see"
+SECRET = canary.token()
 
 
 def payload(*args: Any) -> Payload:
@@ -109,7 +111,9 @@ class Backend:
     """A real Socket.IO server, and what it was told."""
 
     def __init__(self) -> None:
-        self.sio = socketio.AsyncServer(async_mode="aiohttp", namespaces=["/", "/chat"])
+        self.sio = socketio.AsyncServer(
+            async_mode="aiohttp", namespaces=["/", "/chat"], logger=SILENT, engineio_logger=SILENT
+        )
         self.notes: list[Any] = []
         self.left: list[str] = []
         for namespace in ("/", "/chat"):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import canary
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,7 +49,7 @@ class Play:
         )
         self.client = RealtimeService(
             self.config,
-            token=lambda: "token",
+            token=canary.token,
             transport_factory=self.server,
             http=self.http,
             random=random.Random(0),  # noqa: S311 - jitter, and the same in every run

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from itertools import pairwise
 from typing import Any
 
+import canary
 import jwt
 import pytest
 from world import World
@@ -22,20 +23,25 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
 
 
-def counted(prefix: str = "token") -> Callable[[], str]:
+def numbered(number: int) -> str:
+    """Return one of the tokens that differ."""
+    return canary.token(f"number-{number}")
+
+
+def counted() -> Callable[[], str]:
     """Return a source of tokens that differ."""
     numbers = iter(range(1000))
-    return lambda: f"{prefix}{next(numbers)}"
+    return lambda: numbered(next(numbers))
 
 
 def test_token_travels_in_the_connect_packet(run_virtual: Run) -> None:
     """The token is in the auth object of the dial, under the dialect's key."""
 
     async def main() -> None:
-        async with World(token="fixed") as world:
+        async with World(token=canary.token("fixed")) as world:
             await world.client.connect()
-            assert world.server.dials == [{"token": "fixed"}]
-        async with World() as world:
+            assert world.server.dials == [{"token": canary.token("fixed")}]
+        async with World(token=None) as world:
             await world.client.connect()
             assert world.server.dials == [None]
 
@@ -62,7 +68,7 @@ def test_token_is_fetched_anew_for_every_dial(run_virtual: Run, kind: str) -> No
             await world.client.connect()
             world.server.reset()
             await world.until(S.CONNECTED)
-            assert world.server.dials == [{"token": "token0"}, {"token": "token1"}]
+            assert world.server.dials == [{"token": numbered(0)}, {"token": numbered(1)}]
 
     run_virtual(main())
 
@@ -72,7 +78,7 @@ def test_token_that_is_refused_is_renewed_and_retried_once_at_once(run_virtual: 
 
     async def main() -> None:
         async with World(token=counted()) as world:
-            world.server.accept_tokens = {"token1"}
+            world.server.accept_tokens = {numbered(1)}
             began = world.now
             assert await world.client.connect() is S.CONNECTED
             assert world.now - began < 1
@@ -92,7 +98,7 @@ def test_token_refused_twice_is_failed_until_a_new_one_is_tried_by_hand(run_virt
             await asyncio.sleep(10_000)
             assert len(world.server.dials) == 2
             assert (world.path[-1], world.http.requests) == ("failed", [])
-            world.server.accept_tokens = {"token2"}
+            world.server.accept_tokens = {numbered(2)}
             assert world.client.retry_now()
             await world.until(S.CONNECTED)
 
@@ -103,7 +109,7 @@ def test_token_source_that_fails_is_tried_again_with_the_backoff(run_virtual: Ru
     """A source that raises or hangs makes the attempt fail, and is asked again."""
 
     async def main() -> None:
-        answers: list[Any] = [OSError("secret-in-error"), "hang", "good"]
+        answers: list[Any] = [OSError(canary.token("in-error")), "hang", canary.token("good")]
 
         async def fetch() -> str:
             answer = answers.pop(0)
@@ -116,9 +122,9 @@ def test_token_source_that_fails_is_tried_again_with_the_backoff(run_virtual: Ru
         async with World(token=fetch) as world:
             await world.client.connect()
             assert isinstance(world.changes[-1].error, TokenSourceError)
-            assert "secret" not in str(world.changes[-1].error)
+            assert not canary.found_in_error(world.changes[-1].error)
             await world.until(S.CONNECTED)
-            assert world.server.dials == [{"token": "good"}]
+            assert world.server.dials == [{"token": canary.token("good")}]
 
     run_virtual(main())
 
@@ -147,7 +153,7 @@ def test_token_is_renewed_before_it_expires_on_the_live_connection(run_virtual: 
 
         def fetch() -> Token:
             fetched.append(wall())
-            return Token(value=f"token{len(fetched)}", expires_at=wall() + 1000)
+            return Token(value=numbered(len(fetched)), expires_at=wall() + 1000)
 
         async with World(token=fetch, dialect=Dialect.REFERENCE) as world:
             world.server.acknowledge = lambda *_: [{"ok": True}]
@@ -157,7 +163,7 @@ def test_token_is_renewed_before_it_expires_on_the_live_connection(run_virtual: 
             assert all(700 <= pause <= 901 for pause in pauses)
             assert world.path == ["connecting", "connected"]
             told = [args[0]["token"] for name, args in world.server.received if name == "reauthenticate"]
-            assert told == [f"token{n}" for n in range(2, len(fetched) + 1)]
+            assert told == [numbered(n) for n in range(2, len(fetched) + 1)]
 
     run_virtual(main())
 
@@ -171,7 +177,7 @@ def test_token_expiry_is_read_from_a_json_web_token(run_virtual: Run) -> None:
 
         def fetch() -> str:
             fetched.append(wall())
-            return jwt.encode({"exp": wall() + 100}, "k" * 32, algorithm="HS256")
+            return canary.secret(jwt.encode({"exp": wall() + 100}, canary.SIGNING, algorithm="HS256"))
 
         async with World(token=fetch) as world:
             await world.client.connect()
@@ -193,7 +199,7 @@ def test_token_renewal_that_fails_keeps_the_connection(run_virtual: Run) -> None
             calls += 1
             if 1 < calls < 5:
                 raise OSError
-            return Token(value=f"token{calls}", expires_at=wall() + 1000)
+            return Token(value=numbered(calls), expires_at=wall() + 1000)
 
         async with World(token=fetch) as world:
             await world.client.connect()
@@ -208,8 +214,8 @@ def test_token_never_shows_in_what_people_see(run_virtual: Run, caplog: pytest.L
     """A token is in no log record, error, change, metric or ``repr``."""
 
     async def main() -> None:
-        canary = "canary-7f3a"
-        async with World(token=lambda: canary, debug_mode=True) as world:
+        token = canary.token()
+        async with World(token=lambda: token, debug_mode=True) as world:
             world.server.accept_tokens = set()
             with pytest.raises(AuthenticationError) as caught:
                 await world.client.connect()
@@ -220,11 +226,11 @@ def test_token_never_shows_in_what_people_see(run_virtual: Run, caplog: pytest.L
                 repr(world.client.metrics),
                 repr(world.client.health()),
                 repr(world.config),
-                repr(Token(value=canary)),
+                repr(Token(value=token)),
                 repr(vars(world.client)),
             ]
-            assert all(canary not in text for text in seen)
+            assert canary.found_in(*seen) == []
 
     caplog.set_level("DEBUG")
     run_virtual(main())
-    assert "canary" not in caplog.text
+    assert canary.found_in(caplog.text) == []

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import canary
 import pytest
 from world import World
 
@@ -511,7 +512,7 @@ def test_connection_refused_identity_is_failed_without_fallback(run_virtual: Run
     """A refused identity is neither retried nor polled with."""
 
     async def main() -> None:
-        async with World(token="stale", fallback_endpoints=["/news"]) as world:
+        async with World(token=canary.token("stale"), fallback_endpoints=["/news"]) as world:
             world.server.accept_tokens = {"fresh"}
             with pytest.raises(AuthenticationError):
                 await world.client.connect()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from itertools import pairwise
 from typing import Any
 
+import canary
 import pytest
 from world import World
 
@@ -152,7 +153,7 @@ def test_fallback_ends_in_failed_when_the_token_is_refused_twice(run_virtual: Ru
     """A refused token is renewed and tried once more; refused again, polling ends and so does the storm."""
 
     async def main() -> None:
-        tokens = iter(f"token{n}" for n in range(100))
+        tokens = iter(canary.token(f"{n}") for n in range(100))
         async with World(
             token=lambda: next(tokens), max_reconnect_attempts=0, fallback_endpoints=["/news"]
         ) as world:
@@ -173,7 +174,7 @@ def test_fallback_sends_the_token_only_to_its_own_origin(run_virtual: Run) -> No
 
     async def main() -> None:
         async with World(
-            token="secret",
+            token=canary.token(),
             max_reconnect_attempts=0,
             fallback_endpoints=["own=/own", "other=https://elsewhere.example/other"],
         ) as world:
@@ -181,7 +182,7 @@ def test_fallback_sends_the_token_only_to_its_own_origin(run_virtual: Run) -> No
             await fall_back(world)
             await asyncio.sleep(1)
             assert {(r.url.rpartition("/")[2], r.token) for r in world.http.requests} == {
-                ("own", "secret"),
+                ("own", canary.token()),
                 ("other", None),
             }
 

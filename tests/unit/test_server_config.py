@@ -1,11 +1,12 @@
 from typing import Any
 
+import canary
 import pytest
 
 from realtime_fsm.machine.errors import ConfigurationError
 from realtime_fsm.server import BackendConfig
 
-SECRET = "0123456789abcdef0123456789abcdef"
+SECRET = canary.SIGNING
 
 
 def test_config_has_the_asked_for_defaults() -> None:

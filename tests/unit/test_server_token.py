@@ -2,12 +2,13 @@ import base64
 import json
 from typing import Any
 
+import canary
 import jwt
 import pytest
 
 from realtime_fsm.server import BackendConfig, TokenRefusedError, TokenVerifier, issue_token
 
-SECRET = "0123456789abcdef0123456789abcdef"
+SECRET = canary.SIGNING
 NOW = 1_000_000_000.25
 
 

@@ -2,19 +2,29 @@
 
 import asyncio
 import random
-from typing import Any, Self
+from typing import Any, Final, Self
+
+import canary
 
 from realtime_fsm import ConnectionStatus, Outbox, RealtimeConfig, RealtimeService, StatusChange, TokenSource
 from realtime_fsm.testing.simulated_http import SimulatedHttp
 from realtime_fsm.testing.simulated_server import SimulatedServer
 from realtime_fsm.testing.virtual_loop import wall_clock
 
+TOKEN: Final = canary.token("world")
+
 
 class World:
-    """Everything a test of the engine needs; leaving it disconnects the client."""
+    """Everything a test of the engine needs; leaving it disconnects the client.
+
+    Args:
+        token: Where tokens come from; by default always the same one, which must never be seen.
+        outbox: Where messages are kept; by default in memory.
+        config: Fields of the configuration.
+    """
 
     def __init__(
-        self, *, token: TokenSource | None = None, outbox: Outbox | None = None, **config: Any
+        self, *, token: TokenSource | None = TOKEN, outbox: Outbox | None = None, **config: Any
     ) -> None:
         self.server = SimulatedServer()
         self.http = SimulatedHttp()
