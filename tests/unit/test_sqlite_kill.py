@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 from kept_messages import message, sequences
 
+from realtime_fsm.adapters.sqlite_file import OutboxFile
 from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
+COUNT = "SELECT count(*) FROM message"
 PRODUCERS = """
 import asyncio, sys
 from kept_messages import message
@@ -60,6 +62,8 @@ def test_what_was_kept_survives_kill_9(run_async: Run, tmp_path: Path, durabilit
 
     for _ in range(5):
         promised.extend(promises_before_kill(path, durability, chance.randrange(1, 1500)))
+        left = OutboxFile(path).read_only(lambda connection: connection.execute(COUNT).fetchone()[0])
+        assert left >= len(promised)
         run_async(look())
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
