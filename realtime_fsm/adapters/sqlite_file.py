@@ -149,9 +149,10 @@ class OutboxFile:
 
     def _check_place(self) -> None:
         folder = self.path.parent
-        if self.path.is_dir():
+        if self.path.exists() and not self.path.is_file():
+            what = "a folder" if self.path.is_dir() else "a device or a pipe"
             raise OutboxStorageError(
-                f"The outbox {self.path} is a folder.", remedy="Give the path of a file in it."
+                f"The outbox {self.path} is {what}.", remedy="Give the path of an ordinary file."
             )
         if not folder.is_dir():
             raise OutboxStorageError(
