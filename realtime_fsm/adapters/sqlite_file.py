@@ -98,7 +98,7 @@ class OutboxFile:
         Raises:
             OutboxStorageError: As above, and if it is missing or unusable: it is left alone then.
         """
-        self.check_exists()
+        self.read_only(lambda _: None)
         try:
             return self._open(lambda _: None, self._refuse)[0]
         except (sqlite3.Error, OSError) as error:
@@ -110,7 +110,7 @@ class OutboxFile:
         Raises:
             OutboxStorageError: If it is missing, unusable, or was written by a newer version.
         """
-        self.check_exists()
+        self._check_exists()
         # Where no client has it open there is no WAL, and nothing is to be left behind by looking at it.
         is_open = self.path.with_name(self.path.name + "-wal").exists()
         address = f"{self.path.as_uri()}?mode=ro{'' if is_open else '&immutable=1'}"
@@ -124,17 +124,6 @@ class OutboxFile:
             raise self._unusable(error) from error
         except sqlite3.Error as error:
             raise storage_error(self.path, "read", error) from error
-
-    def check_exists(self) -> None:
-        """Do nothing if there is such a file.
-
-        Raises:
-            OutboxStorageError: If there is none.
-        """
-        if not self.path.is_file():
-            raise OutboxStorageError(
-                f"There is no outbox {self.path}.", remedy="Give the path of an outbox: `outbox_path`."
-            )
 
     def _open(
         self, read: Callable[[sqlite3.Connection], T], on_unusable: Callable[[str], None]
@@ -152,11 +141,18 @@ class OutboxFile:
             raise
         return OwnedFile(self.path, connection, owner), contents
 
+    def _check_exists(self) -> None:
+        if not self.path.is_file():
+            raise OutboxStorageError(
+                f"There is no outbox {self.path}.", remedy="Give the path of an outbox: `outbox_path`."
+            )
+
     def _check_place(self) -> None:
         folder = self.path.parent
-        if self.path.is_dir():
+        if self.path.exists() and not self.path.is_file():
+            what = "a folder" if self.path.is_dir() else "a device or a pipe"
             raise OutboxStorageError(
-                f"The outbox {self.path} is a folder.", remedy="Give the path of a file in it."
+                f"The outbox {self.path} is {what}.", remedy="Give the path of an ordinary file."
             )
         if not folder.is_dir():
             raise OutboxStorageError(

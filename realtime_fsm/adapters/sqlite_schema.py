@@ -186,6 +186,24 @@ def letter_from(row: Row) -> DeadLetter:
     return DeadLetter(message=message, reason=reason, died_at=died_at)
 
 
+def revived(row: Row, sequence: int) -> Row:
+    """Return the row of a message that waits again, from that of its dead letter."""
+    _, message_id, event, delivery, wants_ack, accepted_at, _, _, size_bytes, text, attachments, _, _ = row
+    return (
+        sequence,
+        message_id,
+        event,
+        delivery,
+        wants_ack,
+        accepted_at,
+        None,
+        0,
+        size_bytes,
+        text,
+        attachments,
+    )
+
+
 def pack(parts: tuple[bytes, ...]) -> bytes:
     """Return binary parts as one, each after its length."""
     return b"".join(len(part).to_bytes(_LENGTH_BYTES, "big") + part for part in parts)

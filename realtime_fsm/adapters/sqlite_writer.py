@@ -1,6 +1,7 @@
 """The one thread that touches the file of an outbox: it commits what was queued, many at a time."""
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 
 from realtime_fsm.adapters.sqlite_backlog import Backlog
 from realtime_fsm.adapters.sqlite_batch import Operation, write
-from realtime_fsm.adapters.sqlite_error import is_outage, storage_error
+from realtime_fsm.adapters.sqlite_error import code_of, is_outage, storage_error
 from realtime_fsm.adapters.sqlite_file import SYNCHRONOUS, OutboxFile, OwnedFile
 from realtime_fsm.engine.outbox import OutboxContents
 from realtime_fsm.machine.errors import InternalError, OutboxStorageError, RealtimeError
@@ -118,6 +119,8 @@ class SqliteWriter:
         try:
             self._write(connection, batch)
         except sqlite3.Error as error:
+            if code_of(error) == sqlite3.SQLITE_FULL:
+                _make_room(connection)
             self._suspend(batch, error)
         else:
             if self._backlog.is_interrupted:
@@ -218,6 +221,12 @@ class SqliteWriter:
         internal = InternalError(f"The outbox {self._file.path} failed: {type(error).__name__}: {error}.")
         internal.__cause__ = error
         return internal
+
+
+def _make_room(connection: sqlite3.Connection) -> None:
+    """Give the WAL's room back, which may be all that is missing."""
+    with contextlib.suppress(sqlite3.Error):  # or not even for that there is room
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _resolve(future: asyncio.Future[Any], result: Any) -> None:

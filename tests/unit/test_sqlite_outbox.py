@@ -117,6 +117,7 @@ def test_full_disk_fails_the_append_and_keeps_nothing_of_it(
         assert "disk is full" in str(failures[0])
         assert "Free space" in str(failures[0])
         assert failures[0] is not failures[1]
+        assert (tmp_path / "o.db-wal").stat().st_size == 0, "it gave no room back"
         assert [one.is_stored for one in (kept, *refused)] == [True, False, False]
         disk.is_full = False
         await append_all(outbox, [message(4)])

@@ -130,7 +130,8 @@ def test_files_are_private_whatever_they_were(run_async: Run, tmp_path: Path, re
     ("place", "says"),
     [
         ("missing/o.db", "there is no folder .* Create the folder"),
-        ("", "is a folder.* Give the path of a file"),
+        ("", "is a folder.* Give the path of an ordinary file"),
+        ("pipe", "is a device or a pipe.* Give the path of an ordinary file"),
         ("file/o.db", "there is no folder .* another `outbox_path`"),
         ("/proc/o.db", "cannot be opened: .* Check the disk, the permissions"),
     ],
@@ -140,6 +141,7 @@ def test_place_that_cannot_be_used_is_named(
 ) -> None:
     """Where no file can be, the error names the path, the rule and what to do."""
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe", 0o644)
     path = tmp_path / place
 
     async def main() -> None:
@@ -150,6 +152,7 @@ def test_place_that_cannot_be_used_is_named(
         await outbox.close()
 
     run_async(main())
+    assert modes(tmp_path)["pipe"] == 0o644
 
 
 def test_locked_file_is_not_taken_for_a_broken_one(

@@ -9,16 +9,21 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kept_messages import message, sequences
+from kept_messages import append_all, message, sequences
 
+from realtime_fsm.adapters import sqlite_backlog
+from realtime_fsm.adapters.sqlite_file import OutboxFile
 from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
+from realtime_fsm.machine.errors import InternalError, OutboxStorageError, RealtimeError
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
+COUNT = "SELECT count(*) FROM message"
 PRODUCERS = """
 import asyncio, sys
 from kept_messages import message
@@ -60,6 +65,8 @@ def test_what_was_kept_survives_kill_9(run_async: Run, tmp_path: Path, durabilit
 
     for _ in range(5):
         promised.extend(promises_before_kill(path, durability, chance.randrange(1, 1500)))
+        left = OutboxFile(path).read_only(lambda connection: connection.execute(COUNT).fetchone()[0])
+        assert left >= len(promised)
         run_async(look())
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -98,6 +105,12 @@ def writer_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "realtime-outbox"]
 
 
+async def append_without_end(outbox: SqliteOutbox) -> None:
+    """Append one message after the other, until one fails."""
+    for number in count(1000):
+        await outbox.append(message(number))
+
+
 def test_writer_ends_with_its_outbox(run_async: Run, tmp_path: Path) -> None:
     """The thread is there while the outbox is open, and gone when it is closed."""
 
@@ -125,3 +138,32 @@ def test_writer_ends_with_its_loop(tmp_path: Path) -> None:
     assert writer_threads() == []
     with closing(sqlite3.connect(tmp_path / "o.db")) as connection:
         assert connection.execute("SELECT sequence FROM message").fetchall() == [(1,)]
+
+
+def test_failing_writer_leaves_nobody_waiting(
+    run_async: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the writer itself has a bug, it is reported, everybody who waits is told, and the file is free."""
+    reported: list[RealtimeError] = []
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    async def main() -> None:
+        outbox = SqliteOutbox(tmp_path / "o.db", report=reported.append)
+        await outbox.open()
+        await append_all(outbox, [message(1)])
+        with monkeypatch.context() as patched:
+            patched.setattr(sqlite_backlog.Backlog, "resume", fail)
+            outbox.remove(message(2))
+            with pytest.raises(OutboxStorageError, match="closed"):
+                await append_without_end(outbox)
+            with pytest.raises(OutboxStorageError, match="closed"):
+                await outbox.append(message(1))
+            await outbox.close()
+        assert type(reported[0]) is InternalError
+        assert "a bug" in str(reported[0])
+        await outbox.open()
+        await outbox.close()
+
+    run_async(main())
