@@ -106,7 +106,7 @@ class SqliteLedger:
                 await self._in_thread(end, answer)
             finally:
                 transaction.take_from_handler()
-                if self._thread is not None:  # else `close` has done it
+                if transaction.is_open:
                     await self._in_thread(transaction.close)
                 self._current = None
             if transaction.given_up:

@@ -77,7 +77,13 @@ class SqliteTransaction:
         self._on_connect = on_connect
         self._handlers_thread = threading.get_ident()
         self._open: sqlite3.Connection | None = None
+        self._is_new_client = False
         self.given_up = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anything left to be ended."""
+        return self._open is not None
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -172,6 +178,7 @@ class SqliteTransaction:
             stamp.subject,
             stamp.client_id,
         )
+        self._is_new_client = known is None
         if known is None or stamp.sequence > known[1]:
             return None
         kept = self._ask(
@@ -198,7 +205,8 @@ class SqliteTransaction:
             ok = answer["ok"] is True
             self._ask("INSERT INTO realtime_fsm_answer VALUES (?, ?, ?, ?)", client, ok, stamp.sequence, text)
             self._trim(client, size + (len(text) if ok else 0), ok=ok)
-        self._give_up_others()
+        if self._is_new_client:
+            self._give_up_others()
 
     def _trim(self, client: int, size: int, *, ok: bool) -> None:
         """Let go of the oldest answers, or of the oldest refusals."""
