@@ -21,9 +21,10 @@ from realtime_fsm.server.answer import Answer, json_text, problem
 from realtime_fsm.server.channel_log import ChannelLogs, LoggedEvent, Replay
 from realtime_fsm.server.channel_request import MAX_NAME_LENGTH, ChannelRequest, is_channel_name
 from realtime_fsm.server.config import BackendConfig
+from realtime_fsm.server.engine_server import EngineServer
 from realtime_fsm.server.message_router import Client, call
 from realtime_fsm.server.session import Session, Sessions
-from realtime_fsm.server.socketio_server import EngineServer, message
+from realtime_fsm.server.socketio_server import message
 
 AuthorizeChannel = Callable[[Client, str], Any]
 """``authorize_channel(client, channel) -> bool``, plain or a coroutine function."""

@@ -14,10 +14,10 @@ from realtime_fsm.server.channel_request import RequestError, read_query
 from realtime_fsm.server.channels import Channels
 from realtime_fsm.server.config import BackendConfig
 from realtime_fsm.server.cors import guarded, preflight
+from realtime_fsm.server.engine_server import read_body
 from realtime_fsm.server.envelope import read_envelope
 from realtime_fsm.server.ledger import LedgerUnavailableError
 from realtime_fsm.server.message_router import Client, MessageRouter
-from realtime_fsm.server.socketio_server import read_body
 from realtime_fsm.server.token import Identity, TokenRefusedError, TokenVerifier
 
 EVENTS_PATH: Final = "/realtime/events"

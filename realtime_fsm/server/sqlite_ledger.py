@@ -62,7 +62,8 @@ class SqliteLedger:
         self._max_clients = max_clients
         self._on_connect = on_connect
         self._turn = asyncio.Lock()
-        self._current: SqliteTransaction | None = None
+        self._handled: SqliteTransaction | None = None
+        self._is_closing = False
         self._thread: ThreadPoolExecutor | None = None
         # Never written with. SQLite would write back and delete its log with each last connection.
         self._keeper: sqlite3.Connection | None = None
@@ -89,7 +90,9 @@ class SqliteLedger:
             ClosedError: If the ledger is not open.
         """
         async with self._turn:
-            self._current = transaction = SqliteTransaction(
+            if self._is_closing:
+                raise _closed()
+            transaction = SqliteTransaction(
                 self._path,
                 stamp,
                 timeout=_BUSY_TIMEOUT,
@@ -100,15 +103,12 @@ class SqliteLedger:
                 repeat = await self._in_thread(transaction.begin)
                 if repeat is not None:
                     return repeat
-                answer = await handle(transaction.connection)
-                transaction.take_from_handler()
+                answer = await self._handle(transaction, handle)
                 end = transaction.commit if answer["ok"] is True else transaction.refuse
                 await self._in_thread(end, answer)
             finally:
-                transaction.take_from_handler()
-                if self._thread is not None:  # else `close` has done it
+                if transaction.is_open:
                     await self._in_thread(transaction.close)
-                self._current = None
             if transaction.given_up:
                 self._given_up += 1
                 log_given_up(self._given_up)
@@ -118,14 +118,29 @@ class SqliteLedger:
         """Undo what has not ended, and close the database; safe to call twice."""
         if self._thread is None:
             return
-        if self._current is not None:
-            self._current.take_from_handler()
-            await self._in_thread(self._current.close)
+        self._is_closing = True
+        if self._handled is not None:  # whose handler may take its time
+            self._handled.take_from_handler()
+            await self._in_thread(self._handled.close)
+        else:
+            async with self._turn:  # what begins now, or commits, ends by itself
+                pass
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             await self._in_thread(keeper.close)
         thread, self._thread = self._thread, None
         thread.shutdown()
+
+    async def _handle(self, transaction: SqliteTransaction, handle: Handle) -> Answer:
+        """Have a message handled; its handler cannot use the transaction afterwards."""
+        if self._is_closing:
+            raise _closed()
+        self._handled = transaction
+        try:
+            return await handle(transaction.give_to_handler())
+        finally:
+            self._handled = None
+            transaction.take_from_handler()
 
     async def _in_thread(self, work: Callable[..., T], *args: object) -> T:
         """Run something that blocks, and see it end: a cancellation waits for it.
@@ -134,7 +149,7 @@ class SqliteLedger:
             ClosedError: If the ledger is not open.
         """
         if self._thread is None:
-            raise ClosedError("The ledger is not open.", remedy="The service opens it when it starts.")
+            raise _closed()
         running = asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
         cancelled: asyncio.CancelledError | None = None
         while not running.done():
@@ -184,3 +199,7 @@ class SqliteLedger:
         for statement in SCHEMA:
             connection.execute(statement)
         connection.execute("COMMIT")
+
+
+def _closed() -> ClosedError:
+    return ClosedError("The ledger is not open.", remedy="The service opens it when it starts.")

@@ -57,7 +57,9 @@ def connect(path: Path, timeout: float) -> sqlite3.Connection:
 
 
 class SqliteTransaction:
-    """Lives for one message. Made, and taken from the handler, in the handler's thread; the rest blocks.
+    """Lives for one message. It is made in the handler's thread.
+
+    ``begin``, ``commit``, ``refuse`` and ``close`` block, and are called in another one.
 
     Args:
         path: The database.
@@ -77,21 +79,16 @@ class SqliteTransaction:
         self._on_connect = on_connect
         self._handlers_thread = threading.get_ident()
         self._open: sqlite3.Connection | None = None
+        self._is_new_client = False
         self.given_up = 0
 
     @property
-    def connection(self) -> sqlite3.Connection:
-        """What the handler writes with, between ``begin`` and the end.
-
-        Raises:
-            ClosedError: If it has ended.
-        """
-        if self._open is None:
-            raise ClosedError("The transaction has ended.", remedy="Use it in the handler alone.")
-        return self._open
+    def is_open(self) -> bool:
+        """Whether there is anything left to be ended."""
+        return self._open is not None
 
     def begin(self) -> Answer | None:
-        """Begin, for the handler to write.
+        """Begin, so that no other process can write.
 
         Returns:
             The answer, if the message is a repeat; nothing remains to be done then.
@@ -103,16 +100,23 @@ class SqliteTransaction:
         if self._on_connect is not None:
             self._on_connect(self._open)
         self._open.execute("BEGIN IMMEDIATE")
-        answer = self._repeat()
-        self._open.set_authorizer(_for_the_handler(self._handlers_thread))
-        return answer
+        return self._repeat()
+
+    def give_to_handler(self) -> sqlite3.Connection:
+        """Return what the handler writes with, until it is taken from it.
+
+        Called in the handler's thread, like its counterpart: were the connection used in one thread while
+        another one sets its authorizer, the two could wait for each other.
+
+        Raises:
+            ClosedError: If it has ended.
+        """
+        connection = self._connection()
+        connection.set_authorizer(_for_the_handler(self._handlers_thread))
+        return connection
 
     def take_from_handler(self) -> None:
-        """Let nothing but ``commit``, ``refuse`` and ``close`` use it any more, prepared statements included.
-
-        It does not block, and belongs into the handler's thread: were the handler's connection used in one
-        thread while another one sets its authorizer, the two could wait for each other.
-        """
+        """Let nothing but ``commit``, ``refuse`` and ``close`` use it, and no statement prepared before."""
         if self._open is not None:
             self._open.set_authorizer(_for_others_than(self._handlers_thread))
 
@@ -124,7 +128,7 @@ class SqliteTransaction:
         """
         self._check()
         self._keep(answer)
-        self.connection.execute("COMMIT")
+        self._connection().execute("COMMIT")
         self.close()
 
     def refuse(self, answer: Answer) -> None:
@@ -153,13 +157,18 @@ class SqliteTransaction:
         finally:
             connection.close()
 
+    def _connection(self) -> sqlite3.Connection:
+        if self._open is None:
+            raise ClosedError("The transaction has ended.", remedy="Use it in the handler alone.")
+        return self._open
+
     def _check(self) -> None:
-        if not self.connection.in_transaction:
+        if not self._connection().in_transaction:
             raise sqlite3.OperationalError("SQLite has rolled back by itself, as it does when a disk is full")
 
     def _ask(self, statement: str, *parameters: Any) -> Any:
         """Return the first row of a statement, whatever rows the handler wanted to see."""
-        cursor = self.connection.cursor()
+        cursor = self._connection().cursor()
         cursor.row_factory = None
         row = cursor.execute(statement, parameters).fetchone()
         cursor.close()
@@ -172,6 +181,7 @@ class SqliteTransaction:
             stamp.subject,
             stamp.client_id,
         )
+        self._is_new_client = known is None
         if known is None or stamp.sequence > known[1]:
             return None
         kept = self._ask(
@@ -198,7 +208,8 @@ class SqliteTransaction:
             ok = answer["ok"] is True
             self._ask("INSERT INTO realtime_fsm_answer VALUES (?, ?, ?, ?)", client, ok, stamp.sequence, text)
             self._trim(client, size + (len(text) if ok else 0), ok=ok)
-        self._give_up_others()
+        if self._is_new_client:
+            self._give_up_others()
 
     def _trim(self, client: int, size: int, *, ok: bool) -> None:
         """Let go of the oldest answers, or of the oldest refusals."""

@@ -225,7 +225,7 @@ def test_transaction_is_nobody_elses(path: Path, run_async: RunAsync) -> None:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(SqliteLedger, "_in_thread", commit_slowly)
                 assert await one.send(1, "leave") == {"ok": True, "answer": "done"}
-            assert len(attempts) == 2
+            assert [work.__name__ for work in attempts] == ["commit"]
             for one_left in left:
                 with pytest.raises(sqlite3.ProgrammingError):
                     one_left.execute("INSERT INTO note VALUES ('late')")
@@ -391,6 +391,26 @@ def test_close_undoes_what_has_not_ended(path: Path, run_async: RunAsync) -> Non
             with pytest.raises(ClosedError):
                 await one.ledger.apply(Stamp("ann", "c", 1), lambda _: sending)
         assert notes(path) == []
+
+    run_async(main())
+
+
+def test_close_at_any_moment_leaves_all_of_a_message_or_nothing(path: Path, run_async: RunAsync) -> None:
+    """Wherever a message is when the ledger closes, it took effect and is a repeat, or did not."""
+
+    async def main() -> None:
+        for turns in range(12):
+            async with backend(path) as one:
+                sending = asyncio.create_task(one.send(turns + 1, "note", str(turns)))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                async with asyncio.timeout(BOUND):
+                    await one.ledger.close()
+                (outcome,) = await asyncio.gather(sending, return_exceptions=True)
+                assert isinstance(outcome, LedgerUnavailableError) or outcome["ok"] is True
+            async with backend(path) as one:
+                assert (await one.send(turns + 1, "note", str(turns)))["answer"] == str(turns)
+        assert notes(path) == [str(turns) for turns in range(12)]
 
     run_async(main())
 
