@@ -209,8 +209,7 @@ class RealtimeService:
         if drain and self._can_deliver():
             await self._drain(limit / 2)
         self._manager = self._parts = None
-        ending = manager.stop()
-        ending |= {
+        ending = {manager.stop()} | {
             asyncio.ensure_future(closing)
             for closing in (parts.tokens.close(), parts.http.close(), self._intake.close())
         }

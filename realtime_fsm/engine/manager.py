@@ -155,10 +155,24 @@ class ConnectionManager:
         self._stay.wake.set()
         return True
 
-    def stop(self) -> set[asyncio.Task[None]]:
-        """Disconnect, and return the tasks that are ending. Each is bounded by itself."""
+    def stop(self) -> asyncio.Task[None]:
+        """Disconnect.
+
+        Returns:
+            A task that ends when all others of the manager have; cancelling it cancels them.
+        """
         self.fire(Trigger.DISCONNECT)
-        return {*self._running, *self._ending} - {asyncio.current_task()}
+        return self._loop.create_task(self._end(asyncio.current_task()), name="realtime_fsm end")
+
+    async def _end(self, stopper: asyncio.Task[None] | None) -> None:
+        try:
+            # One that ends may have to release a link, which is another task.
+            while tasks := {*self._running, *self._ending} - {stopper}:
+                await asyncio.wait(tasks)
+        except asyncio.CancelledError:
+            for task in {*self._running, *self._ending} - {stopper}:
+                task.cancel()
+            raise
 
     # A transition, in its order: facts, counting, leaving, the machine, entering.
 
@@ -208,6 +222,7 @@ class ConnectionManager:
             # Only a client that leaves for good says so: the server keeps the session for the others.
             self._dispose(old, goodbye=not broken and not TRAITS[change.current].online)
         if link is not None:
+            self._parts.subscriptions.restart()  # what polling was refused, the socket may be granted
             self._inbound.begin()
 
     def _entered(self, status: ConnectionStatus, _: Trigger, facts: Facts) -> None:

@@ -67,7 +67,8 @@ async def _publish(parts: Components, url: str, batch: list[Message]) -> None:
         arrived = False
         raise
     except RealtimeError as error:
-        failed = error.category is ErrorCategory.PROTOCOL  # the network's faults are not the message's
+        # The network's faults are not the message's; nor is it where others of the batch were taken.
+        failed = error.category is ErrorCategory.PROTOCOL and len(open_) == len(batch)
         raise
     finally:
         parts.sender.unpublished(list(open_.values()), maybe_arrived=arrived, failed=failed)

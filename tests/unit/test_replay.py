@@ -491,3 +491,26 @@ def test_event_between_the_joining_and_its_confirmation_is_not_lost(run_virtual:
             assert reader.heard == [1, 2, 3]
 
     run_virtual(main())
+
+
+def test_channel_that_may_not_be_polled_is_asked_for_on_the_socket(run_virtual: Run) -> None:
+    """A refusal over HTTP is reported once, and forgotten when the socket is back."""
+
+    async def main() -> None:
+        async with Reader(max_reconnect_attempts=0) as reader:
+            reader.world.server.refusal = DOWN
+            reader.world.server.reset()
+            reader.backend.forbidden.add("ticks")
+            await reader.world.until(S.FALLBACK)
+            await asyncio.sleep(20)
+            refusals = [error for error in reader.issues if isinstance(error, SubscriptionRefusedError)]
+            assert len(refusals) == 1
+            assert reader.client.subscriptions[0].state is SubscriptionState.REFUSED
+            reader.backend.forbidden.clear()
+            reader.world.server.refusal = None
+            await reader.world.until(S.CONNECTED)
+            reader.publish(2)
+            await reader.has_heard_all()
+            assert reader.client.subscriptions[0].state is SubscriptionState.ACTIVE
+
+    run_virtual(main())

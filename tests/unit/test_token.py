@@ -107,7 +107,7 @@ def test_token_refresh_that_spans_a_reconnect_is_not_made_twice(run_virtual: Run
         source = SlowSource(takes=3.0, life=100.0)
         async with World(token=source, dialect=Dialect.REFERENCE, first_retry_within=0.1) as world:
             await world.client.connect()
-            while source.fetches < 2:  # the early refresh has begun
+            while source.fetches < 2:  # noqa: ASYNC110 - the early refresh has begun then
                 await asyncio.sleep(0.5)
             world.server.reset()
             await world.until(S.CONNECTED)
