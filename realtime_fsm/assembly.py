@@ -17,6 +17,7 @@ from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
 from realtime_fsm.engine.resync import Resync
 from realtime_fsm.engine.send_queue import SendQueue
 from realtime_fsm.engine.sender import Sender
+from realtime_fsm.engine.session_recovery import SessionRecovery
 from realtime_fsm.engine.settlement import Settlement
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.status import ConnectionStatusManager
@@ -129,6 +130,7 @@ class Assembly:
             subscriptions=self.subscriptions,
             subscriber=self.subscriber,
             resync=self.resync,
+            session=SessionRecovery(config.dialect, self.statistics, self._wall),
             dispatcher=self.dispatcher,
             status=self.status,
             backoff=ExponentialBackoff(
