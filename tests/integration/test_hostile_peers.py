@@ -305,10 +305,15 @@ class Impatient(random.Random):
         return 0.01
 
 
+def fresh_token() -> str:
+    """Return a token."""
+    return canary.token("hostile")
+
+
 class Client(RealtimeService):
     """A client that waits as shortly as it may, and keeps what it reports."""
 
-    def __init__(self, url: str, **config: Any) -> None:
+    def __init__(self, url: str, token: Any = fresh_token, **config: Any) -> None:
         settings: dict[str, Any] = {
             "server_url": url,
             "dialect": SILENT_PLAIN,
@@ -320,9 +325,7 @@ class Client(RealtimeService):
             "max_inbound_bytes": LIMIT,
             "default_delivery": Delivery.AT_LEAST_ONCE,
         }
-        super().__init__(
-            RealtimeConfig(**settings | config), token=lambda: canary.token("hostile"), random=Impatient()
-        )
+        super().__init__(RealtimeConfig(**settings | config), token=token, random=Impatient())
         self.issues: list[ConnectionIssue] = []
         self.recovery.on_connection_issue(self.issues.append)
 
