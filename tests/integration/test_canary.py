@@ -12,10 +12,10 @@ import canary
 import pytest
 from aiohttp import web
 from attrs import define, field
+from hostile_client import Client, fallback_client
 from hostile_peer import EVENTS, FallbackPeer, Peer
 from hostile_server import Handler, eventually
 from hostility import frames, hangs_up, polled, says
-from test_hostile_peers import Client, fallback_client
 
 from realtime_fsm import ConfigurationError, ConnectionStatus, Dialect, RealtimeConfig, RealtimeError
 from realtime_fsm.server import BackendConfig, WebSocketService
