@@ -39,8 +39,6 @@ class Client(RealtimeService):
         settings: dict[str, Any] = {
             "server_url": url,
             "dialect": _SILENT,
-            "connection_timeout": 0.4,
-            "request_timeout": 0.3,
             "backoff_base": 0.01,
             "backoff_maximum": 0.02,
             "stable_after": 0.0,

@@ -46,6 +46,10 @@ AUTHENTICATION = ErrorCategory.AUTHENTICATION
 PROTOCOL = ErrorCategory.PROTOCOL
 
 
+BRIEF: Final = 0.3
+"""For servers that never answer, seconds."""
+
+
 class Recovers(Enum):
     """How the client gets over it."""
 
@@ -68,6 +72,7 @@ class Row:
         metric: Which number of ``client.metrics`` counts it.
         recovers: How it is got over.
         over: By which transports.
+        patience: Seconds that the client waits for an answer: not long where none comes.
         times: How often it is done: a refused token is tried once more, and aiohttp repeats a GET by itself.
     """
 
@@ -78,6 +83,7 @@ class Row:
     recovers: Recovers
     over: tuple[str, ...] = BOTH
     times: int = 1
+    patience: float = 10.0
 
 
 def malformed(name: str, *given: str | bytes) -> Row:
@@ -181,14 +187,15 @@ INSTEAD_OF_LETTING_IN: Final = [
         AUTHENTICATION, "failed_connections", BY_HAND, times=2),
     Row("events for ever, without CONNECT", frames(*[event("tick", 1)] * 1100),
         PROTOCOL, "failed_connections", RECONNECTS),
-    Row("CONNECT that cannot be decoded", frames("40{"), CONNECTION, "failed_connections", RECONNECTS),
+    Row("CONNECT that cannot be decoded", frames("40{"),
+        CONNECTION, "failed_connections", RECONNECTS, patience=BRIEF),
     Row("CONNECT of another namespace", frames('40/other,{"sid":"n"}'),
-        CONNECTION, "failed_connections", RECONNECTS),
+        CONNECTION, "failed_connections", RECONNECTS, patience=BRIEF),
     Row("CONNECT_ERROR", frames('44{"message":"no"}'),
         AUTHENTICATION, "failed_connections", BY_HAND, times=2),
     Row("CONNECT_ERROR that is nested deeply", frames("44" + nested(50_000)),
-        CONNECTION, "failed_connections", RECONNECTS),
-    Row("silence", frames(), CONNECTION, "failed_connections", RECONNECTS),
+        CONNECTION, "failed_connections", RECONNECTS, patience=BRIEF),
+    Row("silence", frames(), CONNECTION, "failed_connections", RECONNECTS, patience=BRIEF),
 ]
 
 INSTEAD_OF_A_SESSION: Final = [
@@ -199,9 +206,9 @@ INSTEAD_OF_A_SESSION: Final = [
     Row("503", says("no", status=503), CONNECTION, "failed_connections", RECONNECTS),
     Row("401", says("no", status=401), AUTHENTICATION, "failed_connections", BY_HAND, times=2),
     Row("body without an end", never_ends, PROTOCOL, "failed_connections", RECONNECTS),
-    Row("byte at a time", drips, PROTOCOL, "failed_connections", RECONNECTS, WEBSOCKET),
-    Row("byte at a time", drips, CONNECTION, "failed_connections", RECONNECTS, POLLING),
-    Row("silence", silent, CONNECTION, "failed_connections", RECONNECTS),
+    Row("byte at a time", drips, PROTOCOL, "failed_connections", RECONNECTS, WEBSOCKET, patience=BRIEF),
+    Row("byte at a time", drips, CONNECTION, "failed_connections", RECONNECTS, POLLING, patience=BRIEF),
+    Row("silence", silent, CONNECTION, "failed_connections", RECONNECTS, patience=BRIEF),
     Row("nothing", raw(b""), PROTOCOL, "failed_connections", RECONNECTS, times=2),
     Row("something that is not HTTP", raw(b"SSH-2.0\r\n"), PROTOCOL, "failed_connections", RECONNECTS),
     Row("OPEN that cannot be decoded", says("0{"), PROTOCOL, "failed_connections", RECONNECTS),
@@ -217,16 +224,16 @@ INSTEAD_OF_TAKING_A_MESSAGE: Final = [
     Row("hangs up", raw(b""), CONNECTION, "losses", RECONNECTS, POLLING),
     Row("something that is not HTTP", raw(b"SSH-2.0\r\n"), CONNECTION, "losses", RECONNECTS, POLLING),
     Row("body without an end", never_ends, PROTOCOL, "losses", RECONNECTS, POLLING),
-    Row("byte at a time", drips, CONNECTION, "losses", RECONNECTS, POLLING),
-    Row("silence", silent, CONNECTION, "losses", RECONNECTS, POLLING),
+    Row("byte at a time", drips, CONNECTION, "losses", RECONNECTS, POLLING, patience=BRIEF),
+    Row("silence", silent, CONNECTION, "losses", RECONNECTS, POLLING, patience=BRIEF),
 ]
 
 POLL_IN_FALLBACK: Final = [
     Row("body without an end", never_ends, PROTOCOL, "failed_polls", IN_PLACE),
     Row("gzip bomb", bomb, PROTOCOL, "failed_polls", IN_PLACE),
     Row("gzip that is none", not_gzip, CONNECTION, "failed_polls", IN_PLACE),
-    Row("byte at a time", drips, CONNECTION, "failed_polls", IN_PLACE),
-    Row("silence", silent, CONNECTION, "failed_polls", IN_PLACE),
+    Row("byte at a time", drips, CONNECTION, "failed_polls", IN_PLACE, patience=BRIEF),
+    Row("silence", silent, CONNECTION, "failed_polls", IN_PLACE, patience=BRIEF),
     Row("cut short", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"),
         CONNECTION, "failed_polls", IN_PLACE),
     Row("chunks cut short", raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{"),
@@ -258,7 +265,7 @@ POLL_IN_FALLBACK: Final = [
 PUBLISH_IN_FALLBACK: Final = [
     Row("body without an end", never_ends, PROTOCOL, "failed_publishes", IN_PLACE),
     Row("gzip bomb", bomb, PROTOCOL, "failed_publishes", IN_PLACE),
-    Row("byte at a time", drips, CONNECTION, "failed_publishes", IN_PLACE),
+    Row("byte at a time", drips, CONNECTION, "failed_publishes", IN_PLACE, patience=BRIEF),
     Row("cut short", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"),
         CONNECTION, "failed_publishes", IN_PLACE),
     Row("hangs up", raw(b""), CONNECTION, "failed_publishes", IN_PLACE),
@@ -305,7 +312,7 @@ def check(client: Client, row: Row) -> None:
 async def survive(peer: Peer, row: Row, over: str) -> None:
     """Drive a client through a row, and check what comes of it."""
     with peer.serving() as server:
-        client = Client(server.url, transports=(over,))
+        client = Client(server.url, transports=(over,), connection_timeout=row.patience)
         before = await client.emit("before", 1)
         try:
             with contextlib.suppress(RealtimeError):
@@ -353,7 +360,7 @@ def test_hostile_server_instead_of_taking_a_message(run_async: Run, row: Row, ov
 async def survive_fallback(peer: FallbackPeer, row: Row) -> None:
     """Let a client fall back to a hostile HTTP side, and check what comes of it."""
     with peer.serving() as server:
-        client = fallback_client(server.url)
+        client = fallback_client(server.url, request_timeout=row.patience)
         ticks: list[int] = []
         client.on("tick", ticks.append)
         await client.subscribe(["ticks"])
