@@ -4,6 +4,7 @@ Whatever a test uses as a secret holds ``CANARY``, or was handed to ``secret``. 
 or written is searched for all of them: as they are, in the parts that a JSON Web Token has, and in base64.
 """
 
+import asyncio
 import base64
 import logging
 import traceback
@@ -83,6 +84,14 @@ def found_in_files(folder: Path) -> list[str]:
         *(str(path) for path in folder.rglob("*")),
         *(path.read_bytes().decode(errors="replace") for path in folder.rglob("*") if path.is_file()),
     )
+
+
+async def output_of(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
+    """Wait for a child process, and return what it said, having searched it."""
+    out, error = await process.communicate()
+    leaks = found_in(*((text or b"").decode(errors="replace") for text in (out, error)))
+    assert not leaks, f"a child process printed a secret: {leaks}"
+    return out, error
 
 
 class LogWatch:

@@ -165,7 +165,9 @@ def _decode(raw: bytes, url: str) -> Any:
     try:
         return json.loads(raw.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise MalformedFrameError(
-            f"{error_translation.origin_of(url)} does not answer with JSON ({type(error).__name__}).",
-            remedy="Check the address of the endpoint: it must answer with JSON.",
-        ) from error
+        reason = type(error).__name__
+    # Not chained: the original holds the body, and with it whatever the server repeats.
+    raise MalformedFrameError(
+        f"{error_translation.origin_of(url)} does not answer with JSON ({reason}).",
+        remedy="Check the address of the endpoint: it must answer with JSON.",
+    )

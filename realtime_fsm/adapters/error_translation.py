@@ -30,6 +30,7 @@ from realtime_fsm.machine.errors import (
     ServerUnavailableError,
     ServerUnreachableError,
 )
+from realtime_fsm.machine.redaction import redacted
 
 _MAX_WORDS: Final = 200
 _MAX_RETRY_DIGITS: Final = 9
@@ -51,8 +52,8 @@ def origin_of(url: str) -> str:
 
 
 def words(text: object) -> str:
-    """Return a server's words, fit to be shown: one line of bounded length."""
-    line = " ".join(str(text).split())
+    """Return a server's words, fit to be shown: one line of bounded length, and no JSON Web Token."""
+    line = redacted(" ".join(str(text).split()))
     return line if len(line) <= _MAX_WORDS else line[: _MAX_WORDS - 1] + "…"
 
 

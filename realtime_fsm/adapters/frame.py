@@ -123,10 +123,9 @@ def _json(kind: PacketType, text: str) -> Any:
     try:
         return _decoder.decode(text)
     except (ValueError, RecursionError) as error:
-        # The text itself is left out: it may hold what must not be logged.
-        raise MalformedFrameError(
-            f"The payload of a {kind.name} packet is not JSON ({type(error).__name__})."
-        ) from error
+        reason = type(error).__name__
+    # Neither the text nor the original, which holds it: it may be what must not be logged.
+    raise MalformedFrameError(f"The payload of a {kind.name} packet is not JSON ({reason}).")
 
 
 def _check_shape(kind: PacketType, ack_id: int | None, data: Any) -> None:

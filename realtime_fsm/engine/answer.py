@@ -4,6 +4,7 @@ from typing import Any
 
 from realtime_fsm.machine.delivery import Outcome
 from realtime_fsm.machine.errors import DeliveryError
+from realtime_fsm.machine.redaction import redacted
 
 
 def unwrap(answer: object) -> Any:
@@ -24,7 +25,7 @@ def unwrap(answer: object) -> Any:
 
 
 def refusal_text(error: object) -> str:
-    """Return the words of a server's ``error`` object, bounded in length."""
+    """Return the words of a server's ``error`` object, bounded in length, and without JSON Web Tokens."""
     if isinstance(error, dict):
         error = error.get("message") or error.get("code")
-    return str(error or "no reason given")[:200]
+    return redacted(str(error or "no reason given"))[:200]

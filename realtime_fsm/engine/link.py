@@ -11,6 +11,7 @@ from realtime_fsm.engine.payload import Payload
 from realtime_fsm.engine.port import Transport, TransportFactory
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.errors import ConnectionLostError, RealtimeError
+from realtime_fsm.machine.redaction import redact
 
 AckCallback = Callable[[list[Any]], None]
 
@@ -70,6 +71,11 @@ class Link:
         owner: Told what happens.
         statistics: What it counts into.
         heartbeat: The encoded heartbeat event, or ``None`` where the dialect has none.
+
+    Attributes:
+        secrets: Tokens that the server was told: errors do not repeat them, though a server may.
+        lost: Whether it ended by itself, or by the peer.
+        transport: What carries it.
     """
 
     def __init__(
@@ -90,7 +96,8 @@ class Link:
         self._requests: set[asyncio.Future[list[Any]]] = set()
         self._pong: AckCallback | None = None
         self._acks_heartbeat: bool | None = None  # found out by the first probe
-        self.lost = False  # ended by itself, or by the peer
+        self.secrets: set[str] = set()
+        self.lost = False
         self.transport: Transport = factory(self)
 
     @property
@@ -114,8 +121,13 @@ class Link:
         return max(self.transport.last_received, self._resumed_at)
 
     async def open(self, auth: Mapping[str, Any] | None) -> None:
-        """Open the transport; errors as for ``Transport.open``."""
-        await self.transport.open(auth)
+        """Open the transport; errors as for ``Transport.open``, without what ``auth`` holds."""
+        self.secrets.update(value for value in (auth or {}).values() if isinstance(value, str))
+        try:
+            await self.transport.open(auth)
+        except RealtimeError as error:
+            redact(error, self.secrets)
+            raise
 
     def send(self, payload: Payload, on_ack: AckCallback | None = None) -> int:
         """Queue a message, and return its number on this link (compare with ``transport.written``)."""
@@ -217,7 +229,8 @@ class Link:
             self._owner.link_written(self)
 
     def on_malformed(self, error: RealtimeError) -> None:
-        """Count it, and pass it on."""
+        """Count it, and pass it on, without the error that it came from: that one holds the frame."""
+        error.__cause__ = error.__context__ = None
         self._statistics.malformed += 1
         self._owner.link_malformed(error)
 
@@ -229,6 +242,7 @@ class Link:
         """
         self.lost = True
         error.retryable = True
+        redact(error, self.secrets)
         self._fail_requests()
         if self._detached:
             self._statistics.stale += 1

@@ -10,6 +10,7 @@ from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.payload import encode
 from realtime_fsm.engine.port import Token
 from realtime_fsm.machine.errors import AuthenticationError, ConnectionLostError, RealtimeError
+from realtime_fsm.machine.redaction import redacted
 
 _LEAST_PAUSE: Final = 1.0
 """Seconds between two refreshes at least, so that a source of short-lived tokens is not asked in a loop."""
@@ -45,6 +46,7 @@ async def _reauthenticate(parts: Components, link: Link, token: Token) -> None:
     if dialect.reauthenticate_event is None:
         return
     body = [dialect.reauthenticate_event, {dialect.token_key: token.value}]
+    link.secrets.add(token.value)
     payload = encode(body, what="The token", max_bytes=parts.config.max_message_bytes)
     try:
         async with asyncio.timeout(parts.config.ack_timeout):
@@ -53,8 +55,5 @@ async def _reauthenticate(parts: Components, link: Link, token: Token) -> None:
         return  # the new token is used at the next connect
     answer = args[0] if args else None
     if isinstance(answer, dict) and answer.get("ok") is False:
-        parts.recovery.handle(
-            AuthenticationError(
-                f"The server refused the refreshed token: {refusal_text(answer.get('error'))}."
-            )
-        )
+        said = redacted(refusal_text(answer.get("error")), link.secrets)
+        parts.recovery.handle(AuthenticationError(f"The server refused the refreshed token: {said}."))

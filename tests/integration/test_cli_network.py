@@ -33,7 +33,8 @@ async def line(process: asyncio.subprocess.Process) -> str:
     assert process.stdout is not None
     async with asyncio.timeout(10):
         text = (await process.stdout.readline()).decode().strip()
-    assert text, (await process.communicate())[1].decode()
+    assert text, (await canary.output_of(process))[1].decode()
+    assert not canary.found_in(text)
     return text
 
 
@@ -58,7 +59,7 @@ def test_cli_listen_prints_changes_and_events_until_interrupted(run_async: Run) 
                 assert (event["event"], event["args"]) == ("headline", [{"n": 1}])
             finally:
                 process.send_signal(signal.SIGINT)
-                out, error = await process.communicate()
+                out, error = await canary.output_of(process)
             assert json.loads(out.decode().splitlines()[-1])["current"] == "disconnected"
             assert (process.returncode, error.decode()) == (EXIT_OK, "")
 
@@ -74,14 +75,14 @@ def test_cli_listen_tells_a_refusal_from_an_unreachable_server(run_async: Run) -
                 *("listen", backend.url, "--token-env", "A_TOKEN"), A_TOKEN=canary.token()
             )
             async with asyncio.timeout(10):
-                _, error = await process.communicate()
+                _, error = await canary.output_of(process)
             assert process.returncode == EXIT_REFUSED
             assert "Traceback" not in error.decode()
             assert canary.found_in(error.decode()) == []
             url = backend.url
         process = await command("listen", url, REALTIME_MAX_RECONNECT_ATTEMPTS="0")
         async with asyncio.timeout(10):
-            _, error = await process.communicate()
+            _, error = await canary.output_of(process)
         assert process.returncode == EXIT_UNREACHABLE
         assert "Check that the server runs" in error.decode()
 
@@ -97,7 +98,7 @@ def test_cli_serve_prints_its_address_and_ends_on_a_signal(run_async: Run) -> No
         assert url.startswith("http://127.0.0.1:")
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(10):
-            _, error = await process.communicate()
+            _, error = await canary.output_of(process)
         assert (process.returncode, error.decode()) == (EXIT_OK, "")
 
     run_async(main())
@@ -109,7 +110,7 @@ def test_cli_serve_without_a_secret_says_how_to_make_one(run_async: Run) -> None
     async def main() -> None:
         process = await command("serve", REALTIME_SERVER_SECRET="")
         async with asyncio.timeout(10):
-            _, error = await process.communicate()
+            _, error = await canary.output_of(process)
         assert process.returncode == 2
         assert "REALTIME_SERVER_SECRET" in error.decode()
         assert "Traceback" not in error.decode()
@@ -123,7 +124,7 @@ def test_cli_demo_visits_all_states_and_loses_nothing(run_async: Run) -> None:
     async def main() -> None:
         process = await command("demo", "--json")
         async with asyncio.timeout(60):
-            out, error = await process.communicate()
+            out, error = await canary.output_of(process)
         assert process.returncode == EXIT_OK, error.decode()
         result = json.loads(out)
         assert result["ok"] is True

@@ -7,16 +7,15 @@ is lost that was accepted before or while it happened.
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final
 
-import canary
 import pytest
-from attrs import evolve, frozen
-from hostile_peer import EVENTS, MESSAGES, Act, FallbackPeer, Peer, Session, silent, stream_of
-from hostile_server import BOUND, OPEN, Handler, event, eventually
+from attrs import frozen
+from hostile_client import BOTH, LIMIT, POLLING, WEBSOCKET, Client, fallback_client
+from hostile_peer import EVENTS, MESSAGES, Act, FallbackPeer, Peer, silent, stream_of
+from hostile_server import OPEN, Handler, event
 from hostility import (
     bomb,
     drips,
@@ -37,23 +36,18 @@ from hostility import (
     writes,
 )
 
-from realtime_fsm import ConnectionStatus, Delivery, Dialect, ErrorCategory, RealtimeConfig, RealtimeService
-from realtime_fsm.engine.recovery import ConnectionIssue
-from realtime_fsm.machine.errors import DeliveryError, InvalidArgumentError, RealtimeError
+from realtime_fsm import ConnectionStatus, ErrorCategory, RealtimeError
 
 Run = Callable[..., None]
 S = ConnectionStatus
-BOTH: Final = ("websocket", "polling")
-WEBSOCKET: Final = ("websocket",)
-POLLING: Final = ("polling",)
-SILENT_PLAIN: Final = evolve(Dialect.PLAIN, heartbeat_event=None)
-"""Without heartbeats among the events: what the servers get is what the test emits."""
-LIMIT: Final = 200_000
-"""The ``max_inbound_bytes`` of the clients here."""
 
 CONNECTION = ErrorCategory.CONNECTION
 AUTHENTICATION = ErrorCategory.AUTHENTICATION
 PROTOCOL = ErrorCategory.PROTOCOL
+
+
+BRIEF: Final = 0.3
+"""For servers that never answer, seconds."""
 
 
 class Recovers(Enum):
@@ -78,6 +72,7 @@ class Row:
         metric: Which number of ``client.metrics`` counts it.
         recovers: How it is got over.
         over: By which transports.
+        patience: Seconds that the client waits for an answer: not long where none comes.
         times: How often it is done: a refused token is tried once more, and aiohttp repeats a GET by itself.
     """
 
@@ -88,6 +83,7 @@ class Row:
     recovers: Recovers
     over: tuple[str, ...] = BOTH
     times: int = 1
+    patience: float = 10.0
 
 
 def malformed(name: str, *given: str | bytes) -> Row:
@@ -191,14 +187,15 @@ INSTEAD_OF_LETTING_IN: Final = [
         AUTHENTICATION, "failed_connections", BY_HAND, times=2),
     Row("events for ever, without CONNECT", frames(*[event("tick", 1)] * 1100),
         PROTOCOL, "failed_connections", RECONNECTS),
-    Row("CONNECT that cannot be decoded", frames("40{"), CONNECTION, "failed_connections", RECONNECTS),
+    Row("CONNECT that cannot be decoded", frames("40{"),
+        CONNECTION, "failed_connections", RECONNECTS, patience=BRIEF),
     Row("CONNECT of another namespace", frames('40/other,{"sid":"n"}'),
-        CONNECTION, "failed_connections", RECONNECTS),
+        CONNECTION, "failed_connections", RECONNECTS, patience=BRIEF),
     Row("CONNECT_ERROR", frames('44{"message":"no"}'),
         AUTHENTICATION, "failed_connections", BY_HAND, times=2),
     Row("CONNECT_ERROR that is nested deeply", frames("44" + nested(50_000)),
-        CONNECTION, "failed_connections", RECONNECTS),
-    Row("silence", frames(), CONNECTION, "failed_connections", RECONNECTS),
+        CONNECTION, "failed_connections", RECONNECTS, patience=BRIEF),
+    Row("silence", frames(), CONNECTION, "failed_connections", RECONNECTS, patience=BRIEF),
 ]
 
 INSTEAD_OF_A_SESSION: Final = [
@@ -209,9 +206,9 @@ INSTEAD_OF_A_SESSION: Final = [
     Row("503", says("no", status=503), CONNECTION, "failed_connections", RECONNECTS),
     Row("401", says("no", status=401), AUTHENTICATION, "failed_connections", BY_HAND, times=2),
     Row("body without an end", never_ends, PROTOCOL, "failed_connections", RECONNECTS),
-    Row("byte at a time", drips, PROTOCOL, "failed_connections", RECONNECTS, WEBSOCKET),
-    Row("byte at a time", drips, CONNECTION, "failed_connections", RECONNECTS, POLLING),
-    Row("silence", silent, CONNECTION, "failed_connections", RECONNECTS),
+    Row("byte at a time", drips, PROTOCOL, "failed_connections", RECONNECTS, WEBSOCKET, patience=BRIEF),
+    Row("byte at a time", drips, CONNECTION, "failed_connections", RECONNECTS, POLLING, patience=BRIEF),
+    Row("silence", silent, CONNECTION, "failed_connections", RECONNECTS, patience=BRIEF),
     Row("nothing", raw(b""), PROTOCOL, "failed_connections", RECONNECTS, times=2),
     Row("something that is not HTTP", raw(b"SSH-2.0\r\n"), PROTOCOL, "failed_connections", RECONNECTS),
     Row("OPEN that cannot be decoded", says("0{"), PROTOCOL, "failed_connections", RECONNECTS),
@@ -227,16 +224,16 @@ INSTEAD_OF_TAKING_A_MESSAGE: Final = [
     Row("hangs up", raw(b""), CONNECTION, "losses", RECONNECTS, POLLING),
     Row("something that is not HTTP", raw(b"SSH-2.0\r\n"), CONNECTION, "losses", RECONNECTS, POLLING),
     Row("body without an end", never_ends, PROTOCOL, "losses", RECONNECTS, POLLING),
-    Row("byte at a time", drips, CONNECTION, "losses", RECONNECTS, POLLING),
-    Row("silence", silent, CONNECTION, "losses", RECONNECTS, POLLING),
+    Row("byte at a time", drips, CONNECTION, "losses", RECONNECTS, POLLING, patience=BRIEF),
+    Row("silence", silent, CONNECTION, "losses", RECONNECTS, POLLING, patience=BRIEF),
 ]
 
 POLL_IN_FALLBACK: Final = [
     Row("body without an end", never_ends, PROTOCOL, "failed_polls", IN_PLACE),
     Row("gzip bomb", bomb, PROTOCOL, "failed_polls", IN_PLACE),
     Row("gzip that is none", not_gzip, CONNECTION, "failed_polls", IN_PLACE),
-    Row("byte at a time", drips, CONNECTION, "failed_polls", IN_PLACE),
-    Row("silence", silent, CONNECTION, "failed_polls", IN_PLACE),
+    Row("byte at a time", drips, CONNECTION, "failed_polls", IN_PLACE, patience=BRIEF),
+    Row("silence", silent, CONNECTION, "failed_polls", IN_PLACE, patience=BRIEF),
     Row("cut short", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"),
         CONNECTION, "failed_polls", IN_PLACE),
     Row("chunks cut short", raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{"),
@@ -268,7 +265,7 @@ POLL_IN_FALLBACK: Final = [
 PUBLISH_IN_FALLBACK: Final = [
     Row("body without an end", never_ends, PROTOCOL, "failed_publishes", IN_PLACE),
     Row("gzip bomb", bomb, PROTOCOL, "failed_publishes", IN_PLACE),
-    Row("byte at a time", drips, CONNECTION, "failed_publishes", IN_PLACE),
+    Row("byte at a time", drips, CONNECTION, "failed_publishes", IN_PLACE, patience=BRIEF),
     Row("cut short", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"),
         CONNECTION, "failed_publishes", IN_PLACE),
     Row("hangs up", raw(b""), CONNECTION, "failed_publishes", IN_PLACE),
@@ -297,54 +294,25 @@ def cases(rows: Iterable[Row], *, by_transport: bool = True) -> Any:
     )
 
 
-class Impatient(random.Random):
-    """Jitter that is next to nothing: so short are all pauses of the client."""
-
-    def uniform(self, a: float, b: float) -> float:
-        """Return almost nothing."""
-        return 0.01
-
-
-class Client(RealtimeService):
-    """A client that waits as shortly as it may, and keeps what it reports."""
-
-    def __init__(self, url: str, **config: Any) -> None:
-        settings: dict[str, Any] = {
-            "server_url": url,
-            "dialect": SILENT_PLAIN,
-            "connection_timeout": 0.4,
-            "request_timeout": 0.3,
-            "backoff_base": 0.01,
-            "backoff_maximum": 0.02,
-            "stable_after": 0.0,
-            "max_inbound_bytes": LIMIT,
-            "default_delivery": Delivery.AT_LEAST_ONCE,
-        }
-        super().__init__(
-            RealtimeConfig(**settings | config), token=lambda: canary.token("hostile"), random=Impatient()
-        )
-        self.issues: list[ConnectionIssue] = []
-        self.recovery.on_connection_issue(self.issues.append)
-
-    def check(self, row: Row) -> None:
-        """Check that what a row says was counted and reported; or that nothing was, where it says so."""
-        counted = getattr(self.metrics, row.metric)
-        assert counted, f"{row.metric} counts nothing"
-        assert self.metrics.activity_crashes == 0
-        assert self.metrics.handler_errors == 0
-        told = [issue for issue in self.issues if issue.error.category is row.category]
-        if row.category is None:
-            assert self.issues == []
-            return
-        assert told, self.issues
-        assert all(issue.error.remedy and issue.error.remedy in issue.message for issue in told)
-        assert self.recovery.errors[row.category] >= 1
+def check(client: Client, row: Row) -> None:
+    """Check that what a row says was counted and reported; or that nothing was, where it says so."""
+    counted = getattr(client.metrics, row.metric)
+    assert counted, f"{row.metric} counts nothing"
+    assert client.metrics.activity_crashes == 0
+    assert client.metrics.handler_errors == 0
+    told = [issue for issue in client.issues if issue.error.category is row.category]
+    if row.category is None:
+        assert client.issues == []
+        return
+    assert told, client.issues
+    assert all(issue.error.remedy and issue.error.remedy in issue.message for issue in told)
+    assert client.recovery.errors[row.category] >= 1
 
 
 async def survive(peer: Peer, row: Row, over: str) -> None:
     """Drive a client through a row, and check what comes of it."""
     with peer.serving() as server:
-        client = Client(server.url, transports=(over,))
+        client = Client(server.url, transports=(over,), connection_timeout=row.patience)
         before = await client.emit("before", 1)
         try:
             with contextlib.suppress(RealtimeError):
@@ -358,7 +326,7 @@ async def survive(peer: Peer, row: Row, over: str) -> None:
                 await asyncio.gather(before, during)
             await client.wait_for(timeout=5)
             await asyncio.sleep(0)  # issues are told in the loop's next turn
-            client.check(row)
+            check(client, row)
             assert {name for _, name in peer.received} >= {"before", "during"}
             assert (peer.sessions == 1) is (row.recovers is IN_PLACE or peer.at_dial is not None)
         finally:
@@ -389,22 +357,10 @@ def test_hostile_server_instead_of_taking_a_message(run_async: Run, row: Row, ov
     run_async(survive(Peer(at_message=row.does, times=row.times), row, over))
 
 
-def fallback_client(url: str, **config: Any) -> Client:
-    """Return a client that falls back at once, and stays there."""
-    settings: dict[str, Any] = {
-        "dialect": Dialect.REFERENCE,
-        "transports": WEBSOCKET,
-        "max_reconnect_attempts": 0,
-        "fallback_polling_interval": 0.05,
-        "reconnect_interval": 1000.0 * 100,  # times next to nothing: see `Impatient`
-    }
-    return Client(url, **settings | config)
-
-
 async def survive_fallback(peer: FallbackPeer, row: Row) -> None:
     """Let a client fall back to a hostile HTTP side, and check what comes of it."""
     with peer.serving() as server:
-        client = fallback_client(server.url)
+        client = fallback_client(server.url, request_timeout=row.patience)
         ticks: list[int] = []
         client.on("tick", ticks.append)
         await client.subscribe(["ticks"])
@@ -419,7 +375,7 @@ async def survive_fallback(peer: FallbackPeer, row: Row) -> None:
                 while len(ticks) < peer.last:  # noqa: ASYNC110 - of the handlers
                     await asyncio.sleep(0.005)
             assert client.status is S.FALLBACK
-            client.check(row)
+            check(client, row)
             assert ticks == list(range(1, peer.last + 1))
             assert set(peer.received) == {before.message_id, during.message_id}
         finally:
@@ -436,142 +392,3 @@ def test_hostile_answer_to_a_poll_in_fallback(run_async: Run, row: Row) -> None:
 def test_hostile_answer_to_messages_in_fallback(run_async: Run, row: Row) -> None:
     """Whatever answers published messages is counted and reported, and the messages are published again."""
     run_async(survive_fallback(FallbackPeer(MESSAGES, row.does, times=row.times), row))
-
-
-# What is no row.
-
-
-@pytest.mark.parametrize("over", BOTH)
-def test_message_larger_than_the_limit_is_refused_before_it_is_accepted(run_async: Run, over: str) -> None:
-    """A message above ``max_message_bytes`` is an error of ``emit``; nothing is accepted, sent or lost."""
-
-    async def main() -> None:
-        peer = Peer()
-        with peer.serving() as server:
-            async with Client(server.url, transports=(over,), max_message_bytes=1000) as client:
-                for data in ("x" * 1000, b"x" * 1000, "\N{SNOWMAN}" * 350):
-                    with pytest.raises(InvalidArgumentError, match="max_message_bytes=1000") as caught:
-                        await client.emit("large", data)
-                    assert caught.value.remedy
-                await (await client.emit("small", "x"))
-                assert peer.received == [(1, "small")]
-                assert client.metrics.messages_accepted == 1
-                assert client.issues == []
-
-    run_async(main())
-
-
-@pytest.mark.parametrize("over", BOTH)
-def test_late_ack_of_an_earlier_connection_settles_no_other_message(run_async: Run, over: str) -> None:
-    """The number of an acknowledgement is never given twice, so a late one is dropped and counted."""
-
-    async def act(session: Session) -> None:
-        if session.number == 1:
-            await session.send("1")
-            await asyncio.sleep(BOUND)  # cancelled, or too late: the first session never acknowledges
-        for ack_id in range(int(peer.ack_ids[0]), int(peer.ack_ids[-1])):
-            await session.send(f'43{ack_id}["late"]')
-
-    peer = Peer(act=act, times=2)
-
-    async def main() -> None:
-        with peer.serving() as server:
-            async with Client(server.url, transports=(over,)) as client:
-                with pytest.raises(DeliveryError):
-                    await client.call("old", delivery=Delivery.AT_MOST_ONCE)
-                await client.wait_for(timeout=5)
-                assert await client.call("new") is None
-                assert client.metrics.dropped == {"unknown acknowledgement": 1}
-                assert [name for _, name in peer.received] == ["old", "new"]
-
-    run_async(main())
-
-
-def test_same_ack_twice_settles_one_message(run_async: Run) -> None:
-    """A second acknowledgement of the same message is dropped and counted."""
-
-    async def act(session: Session) -> None:
-        await session.send(*[f'43{peer.ack_ids[0]}["twice"]'] * 3)
-
-    peer = Peer(act=act)
-
-    async def main() -> None:
-        with peer.serving() as server:
-            async with Client(server.url, transports=WEBSOCKET) as client:
-                assert [await client.call("first"), await client.call("second")] == ["twice", None]
-                assert client.metrics.dropped == {"unknown acknowledgement": 3}  # the right one is the fourth
-
-    run_async(main())
-
-
-def test_message_that_the_server_never_takes_does_not_hold_up_the_others(run_async: Run) -> None:
-    """A message for which the server breaks the connection every time is given up in the end."""
-
-    async def main() -> None:
-        peer = Peer(act=hangs_up(1009), times=1000, only_at="poison")
-        with peer.serving() as server:
-            client = Client(server.url, transports=WEBSOCKET, max_in_flight=1, max_reconnect_attempts=1000)
-            await client.connect()
-            await client.emit("poison", 1)
-            behind = await client.emit("behind", 2)
-            try:
-                async with asyncio.timeout(15.0):
-                    await behind
-            finally:
-                await client.disconnect(drain=False)
-
-    run_async(main())
-
-
-def test_server_that_always_has_more_is_not_asked_without_a_pause(run_async: Run) -> None:
-    """A server that answers ``more`` with what was there before is not asked in a tight loop."""
-
-    async def main() -> None:
-        peer = FallbackPeer(EVENTS, says(stream_of(3, more=True)), times=1_000_000)
-        with peer.serving() as server:
-            client = fallback_client(server.url, fallback_polling_interval=1000.0)
-            await client.subscribe(["ticks"])
-            await client.connect()
-            await client.wait_for(S.FALLBACK, timeout=5)
-            await asyncio.sleep(0.3)
-            await client.disconnect(drain=False)
-            assert peer.requests.count(EVENTS) < 10
-
-    run_async(main())
-
-
-def test_channel_that_may_not_be_polled_is_reported(run_async: Run) -> None:
-    """A channel that the server refuses to let be polled is an issue, with its reason."""
-
-    async def main() -> None:
-        refusal = {"ok": False, "error": {"code": "forbidden", "message": "not yours"}}
-        peer = FallbackPeer(EVENTS, says({"channels": {"ticks": refusal}}), times=1_000_000)
-        with peer.serving() as server:
-            client = fallback_client(server.url)
-            await client.subscribe(["ticks"])
-            await client.connect()
-            await client.wait_for(S.FALLBACK, timeout=5)
-            await eventually(lambda: peer.requests.count(EVENTS) > 1)
-            await client.disconnect(drain=False)
-            assert any("not yours" in issue.message for issue in client.issues)
-
-    run_async(main())
-
-
-@pytest.mark.parametrize("over", BOTH)
-def test_disconnect_in_the_middle_of_a_dial_leaves_nothing(run_async: Run, over: str) -> None:
-    """When ``disconnect()`` returns, no task of the client is left, though the server never answered."""
-
-    async def main() -> None:
-        peer = Peer(at_dial=silent, times=1000)
-        with peer.serving() as server:
-            client = Client(server.url, transports=(over,), connection_timeout=60.0)
-            connecting = asyncio.create_task(client.connect())
-            await eventually(lambda: peer.dials)
-            await client.disconnect()
-            left = [task.get_name() for task in asyncio.all_tasks() - {asyncio.current_task(), connecting}]
-            with contextlib.suppress(RealtimeError):
-                await connecting
-            assert left == []
-
-    run_async(main())

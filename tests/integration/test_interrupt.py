@@ -107,14 +107,14 @@ def test_interrupt_ends_everything_in_every_state(run_async: Run, status: Connec
                 assert process.stdout is not None
                 async with asyncio.timeout(10):
                     while (line := await process.stdout.readline()).decode().strip() != status:
-                        assert line, (await process.communicate())[1].decode()
+                        assert line, (await canary.output_of(process))[1].decode()
                 process.send_signal(signal.SIGINT)
                 async with asyncio.timeout(RealtimeConfig().close_timeout + 2.0):
-                    out, error = await process.communicate()
+                    out, error = await canary.output_of(process)
             finally:
                 if process.returncode is None:
                     process.kill()
-                    await process.communicate()
+                    await canary.output_of(process)
             said = out.decode().splitlines()
             assert "left: 0 0 1" in said, (said, error.decode())
             assert said[-1] == "interrupted"

@@ -8,11 +8,12 @@ from typing import Any
 import canary
 import jwt
 import pytest
-from world import World
+from world import TOKEN, World
 
 from realtime_fsm import (
     AuthenticationError,
     ConnectionStatus,
+    DeliveryError,
     Dialect,
     Token,
     TokenSourceError,
@@ -234,3 +235,18 @@ def test_token_never_shows_in_what_people_see(run_virtual: Run, caplog: pytest.L
     caplog.set_level("DEBUG")
     run_virtual(main())
     assert canary.found_in(caplog.text) == []
+
+
+def test_token_that_a_server_repeats_in_an_answer_is_not_shown(run_virtual: Run) -> None:
+    """A token that is no JSON Web Token is masked in the error of a refused message, too."""
+
+    async def main() -> None:
+        async with World(dialect=Dialect.REFERENCE) as world:
+            refusal = {"ok": False, "error": {"message": f"bad token {TOKEN}"}}
+            world.server.acknowledge = lambda *_: [refusal]
+            await world.client.connect()
+            with pytest.raises(DeliveryError) as caught:
+                await world.client.call("note")
+            assert canary.found_in_error(caught.value) == []
+
+    run_virtual(main())

@@ -1,0 +1,41 @@
+"""What servers say, without the secrets that they repeat."""
+
+import canary
+import pytest
+
+from realtime_fsm.machine.errors import AuthenticationError
+from realtime_fsm.machine.redaction import redact, redacted
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no secrets here", "no secrets here"),
+        ("bad token top-secret-token.", "bad token ***."),
+        ("top-secret-token", "***"),
+        ("top-secret-tokentop-secret-token", "******"),
+        ("cut off: top-secret-tok…", "cut off: ***…"),
+        ("top-secrecy", "***cy"),
+        ("top-sec", "top-sec"),
+        ("token pin", "token pin"),
+    ],
+)
+def test_redaction_takes_out_a_known_secret_whole_or_cut_off(text: str, shown: str) -> None:
+    """A secret is masked wherever it begins; what is too short to be one is left alone."""
+    assert redacted(text, ["top-secret-token", "pin", ""]) == shown
+
+
+def test_redaction_takes_out_json_web_tokens_without_knowing_them() -> None:
+    """Whatever looks like a JSON Web Token is masked, whole or cut off anywhere."""
+    token = canary.jwt()
+    for end in (len(token), len(token) - 20, token.index(".") + 10, token.index(".")):
+        assert redacted(f"token={token[:end]}, expired") == "token=***, expired"
+    assert redacted("eyJ is no token, nor is keyJack5") == "eyJ is no token, nor is keyJack5"
+
+
+def test_redaction_of_an_error_reaches_all_its_words() -> None:
+    """Message and ``str`` of an error lose the secret; the rest of it stays."""
+    error = AuthenticationError(f"The server says: {canary.token()}.", remedy="Mend it.")
+    redact(error, [canary.token()])
+    assert (error.message, str(error)) == ("The server says: ***.", "The server says: ***. Mend it.")
+    assert canary.found_in_error(error) == []
