@@ -6,6 +6,7 @@ import binascii
 import inspect
 import json
 import traceback
+from collections import deque
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ class TokenProvider:
         wall: The wall clock, in which expiries are given.
         random: Spreads the refreshes.
         timeout: Bound of one fetch, seconds.
+        secrets: Every token is added to it, so that nobody shows one.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class TokenProvider:
         wall: WallClock,
         random: RandomSource,
         timeout: float,
+        secrets: deque[str],
     ) -> None:
         self._source = source
         self._statistics = statistics
@@ -45,6 +48,7 @@ class TokenProvider:
         self._random = random
         self._timeout = timeout
         self._token: Token | None = None
+        self.secrets = secrets
         self._refresh_at: float | None = None
         self._flight: asyncio.Task[Token] | None = None
 
@@ -117,6 +121,7 @@ class TokenProvider:
             raise failure
         token = _checked(given)
         self._statistics.token_refreshes += 1
+        self.secrets.append(token.value)
         self._token, self._refresh_at = token, None
         if token.expires_at is not None:
             life = max(0.0, token.expires_at - self._wall())
