@@ -13,16 +13,20 @@ import logging
 
 from realtime_fsm.engine.dispatcher import Event
 from realtime_fsm.engine.manager import ConnectionManager
-from realtime_fsm.engine.message import Receipt
+from realtime_fsm.engine.message import DeadLetter, Receipt
+from realtime_fsm.engine.outbox import Outbox
+from realtime_fsm.engine.outbox_control import OutboxControl
 from realtime_fsm.engine.polling import FallbackPollingService
 from realtime_fsm.engine.port import Token, TokenSource
 from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
+from realtime_fsm.engine.resync import Missed
 from realtime_fsm.engine.status import ConnectionStatusManager
 from realtime_fsm.engine.stream import Stream
+from realtime_fsm.engine.subscription import Position, Subscription, SubscriptionState
 from realtime_fsm.machine.backoff import ExponentialBackoff, Jitter
 from realtime_fsm.machine.config import Endpoint, RealtimeConfig
 from realtime_fsm.machine.connection_machine import ConnectionMachine
-from realtime_fsm.machine.delivery import Delivery, Outcome
+from realtime_fsm.machine.delivery import Delivery, Durability, Outcome, Overflow
 from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.errors import (
     ApplicationError,
@@ -34,6 +38,7 @@ from realtime_fsm.machine.errors import (
     ConnectTimeoutError,
     DeliveryError,
     ErrorCategory,
+    EventsMissedError,
     HeartbeatTimeoutError,
     IllegalTransitionError,
     InternalError,
@@ -44,6 +49,7 @@ from realtime_fsm.machine.errors import (
     NamespaceRefusedError,
     NotSocketIOError,
     OutboxFullError,
+    OutboxStorageError,
     PayloadTooLargeError,
     ProtocolError,
     RealtimeError,
@@ -98,13 +104,16 @@ __all__ = [
     "ConnectionMetrics",
     "ConnectionStatus",
     "ConnectionStatusManager",
+    "DeadLetter",
     "Delivery",
     "DeliveryError",
     "Dialect",
+    "Durability",
     "Endpoint",
     "ErrorCategory",
     "ErrorRecoveryStrategy",
     "Event",
+    "EventsMissedError",
     "ExponentialBackoff",
     "FallbackPollingService",
     "Health",
@@ -115,12 +124,18 @@ __all__ = [
     "Jitter",
     "LaggedError",
     "MalformedFrameError",
+    "Missed",
     "MissingExtraError",
     "NamespaceRefusedError",
     "NotSocketIOError",
+    "Outbox",
+    "OutboxControl",
     "OutboxFullError",
+    "OutboxStorageError",
     "Outcome",
+    "Overflow",
     "PayloadTooLargeError",
+    "Position",
     "ProtocolError",
     "RealtimeConfig",
     "RealtimeError",
@@ -134,7 +149,9 @@ __all__ = [
     "Severity",
     "StatusChange",
     "Stream",
+    "Subscription",
     "SubscriptionRefusedError",
+    "SubscriptionState",
     "Token",
     "TokenSource",
     "TokenSourceError",

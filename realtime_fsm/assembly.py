@@ -7,18 +7,25 @@ from typing import Final
 
 from realtime_fsm.engine.component import Components
 from realtime_fsm.engine.dispatcher import Dispatcher
+from realtime_fsm.engine.intake import Intake
 from realtime_fsm.engine.manager import ConnectionManager
+from realtime_fsm.engine.outbox import MemoryOutbox, Outbox
+from realtime_fsm.engine.outbox_control import OutboxControl
 from realtime_fsm.engine.payload import encode
 from realtime_fsm.engine.port import HttpClient, RandomSource, TokenSource, TransportFactory, WallClock
 from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
+from realtime_fsm.engine.resync import Resync
+from realtime_fsm.engine.send_queue import SendQueue
 from realtime_fsm.engine.sender import Sender
+from realtime_fsm.engine.settlement import Settlement
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.status import ConnectionStatusManager
-from realtime_fsm.engine.subscription import Subscriptions
+from realtime_fsm.engine.subscribing import Subscriber
+from realtime_fsm.engine.subscriptions import Subscriptions
 from realtime_fsm.engine.token import TokenProvider
 from realtime_fsm.machine.backoff import ExponentialBackoff
 from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.machine.errors import ApplicationError
+from realtime_fsm.machine.errors import ApplicationError, RealtimeError
 
 _SYSTEM_RANDOM: Final = random_module.SystemRandom()
 
@@ -36,6 +43,7 @@ class Assembly:
         token: Where tokens come from.
         transport_factory: Makes the transports; by default over python-socketio.
         http: The HTTP side of the fallback; by default over aiohttp.
+        outbox: Where accepted messages are kept; by default in ``config.outbox_path``, or in memory.
         random: Source of all jitter; by default the system's.
         wall: The wall clock.
         force_fallback: Switches the fallback on.
@@ -49,6 +57,7 @@ class Assembly:
         token: TokenSource | None,
         transport_factory: TransportFactory | None,
         http: HttpClient | None,
+        outbox: Outbox | None,
         random: RandomSource | None,
         wall: WallClock,
         force_fallback: Callable[[], bool],
@@ -68,8 +77,35 @@ class Assembly:
         self.dispatcher = Dispatcher(
             statistics=self.statistics, limit=config.max_pending_events, on_error=self._handler_failed
         )
-        self.subscriptions = Subscriptions(config, self.statistics, self.recovery)
-        self.sender = Sender(config=config, statistics=self.statistics, time=loop_time)
+        self.resync = Resync(self.dispatcher, self.statistics)
+        self.subscriptions = Subscriptions(self.statistics, self.resync, self.recovery.handle)
+        self.subscriber = Subscriber(config, self.subscriptions, self.recovery)
+        self._make_outbound(outbox or _outbox(config, self._report))
+
+    def _make_outbound(self, outbox: Outbox) -> None:
+        """Make what messages pass on their way out."""
+        config = self._config
+        queue = SendQueue(max_messages=config.outbox_max_messages, max_bytes=config.outbox_max_bytes)
+        settlement = Settlement(queue, outbox, self.statistics, self._wall)
+        self.intake = Intake(
+            config=config,
+            outbox=outbox,
+            queue=queue,
+            settlement=settlement,
+            statistics=self.statistics,
+            wall=self._wall,
+        )
+        self.outbox = OutboxControl(outbox, queue, self.intake, settlement)
+        self.sender = Sender(
+            config=config,
+            queue=queue,
+            intake=self.intake,
+            outbox=outbox,
+            settlement=settlement,
+            statistics=self.statistics,
+            time=loop_time,
+            report=self.recovery.handle,
+        )
 
     def start(self) -> tuple[ConnectionManager, Components]:
         """Make what belongs to one stay on the running loop, and start the dispatcher."""
@@ -88,9 +124,12 @@ class Assembly:
                 wall=self._wall,
                 random=self._random,
                 timeout=config.connection_timeout,
+                on_secret=self.recovery.secrets.append,
             ),
             sender=self.sender,
             subscriptions=self.subscriptions,
+            subscriber=self.subscriber,
+            resync=self.resync,
             dispatcher=self.dispatcher,
             status=self.status,
             backoff=ExponentialBackoff(
@@ -101,8 +140,13 @@ class Assembly:
             if beat is None
             else encode([beat], what="The heartbeat", max_bytes=config.max_message_bytes),
         )
+        self.subscriptions.give_resyncs_up()  # the dispatcher has dropped them with all else
+        self.resync.reset()
         self.dispatcher.start()
         return ConnectionManager(parts), parts
+
+    def _report(self, error: RealtimeError) -> None:
+        self.recovery.handle(error)
 
     def _handler_failed(self, event: str, error: BaseException) -> None:
         self.recovery.handle(
@@ -126,3 +170,16 @@ def _aiohttp(config: RealtimeConfig) -> HttpClient:
     from realtime_fsm.adapters.aiohttp_client import AiohttpClient  # noqa: PLC0415
 
     return AiohttpClient(config)
+
+
+def _outbox(config: RealtimeConfig, report: Callable[[RealtimeError], None]) -> Outbox:
+    if config.outbox_path is None:
+        return MemoryOutbox(config.outbox_max_dead_letters)
+    from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox  # noqa: PLC0415
+
+    return SqliteOutbox(
+        config.outbox_path,
+        durability=config.outbox_durability,
+        max_dead_letters=config.outbox_max_dead_letters,
+        report=report,
+    )

@@ -14,12 +14,15 @@ from realtime_fsm.engine.composer import Composer
 from realtime_fsm.engine.dispatcher import Event, Handler
 from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.message import Receipt
+from realtime_fsm.engine.outbox import Outbox
+from realtime_fsm.engine.outbox_control import OutboxControl
 from realtime_fsm.engine.payload import check_event_name
 from realtime_fsm.engine.port import HttpClient, RandomSource, TokenSource, TransportFactory, WallClock
 from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
+from realtime_fsm.engine.resync import ResyncHook
 from realtime_fsm.engine.status import ConnectionStatusManager
 from realtime_fsm.engine.stream import Stream
-from realtime_fsm.engine.subscription import BOOKING_PREFIX, check_names
+from realtime_fsm.engine.subscription import BOOKING_PREFIX, Subscription, check_names
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.delivery import Delivery
@@ -27,7 +30,9 @@ from realtime_fsm.machine.errors import (
     CallTimeoutError,
     ClosedError,
     ConfigurationError,
+    OutboxStorageError,
     RealtimeError,
+    SubscriptionRefusedError,
 )
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Trigger
@@ -67,6 +72,7 @@ class RealtimeService:
         token: A string, a ``Token``, or a callable or coroutine function that gives one.
         transport_factory: Makes the transports; by default over python-socketio.
         http: The HTTP side of the fallback; by default over aiohttp.
+        outbox: Where accepted messages are kept; by default in ``config.outbox_path``, or in memory.
         random: Source of all jitter; by default the system's.
         wall: The wall clock; by default ``time.time``.
     """
@@ -78,16 +84,18 @@ class RealtimeService:
         token: TokenSource | None = None,
         transport_factory: TransportFactory | None = None,
         http: HttpClient | None = None,
+        outbox: Outbox | None = None,
         random: RandomSource | None = None,
         wall: WallClock = time.time,
     ) -> None:
         self.config = RealtimeConfig.from_env() if config is None else config
-        self._composer = Composer(self.config)
+        self._composer = Composer(self.config, wall)
         self._assembly = Assembly(
             self.config,
             token=token,
             transport_factory=transport_factory,
             http=http,
+            outbox=outbox,
             random=random,
             wall=wall,
             force_fallback=self.force_fallback,
@@ -95,6 +103,7 @@ class RealtimeService:
         )
         self._dispatcher = self._assembly.dispatcher
         self._sender = self._assembly.sender
+        self._intake = self._assembly.intake
         self._subscriptions = self._assembly.subscriptions
         self.connection_status: ConnectionStatusManager = self._assembly.status
         self.recovery: ErrorRecoveryStrategy = self._assembly.recovery
@@ -133,17 +142,20 @@ class RealtimeService:
         Raises:
             RealtimeError: Why it gave up: the server refused the identity, or retrying is switched off. The
                 status is FAILED then, and ``retry_now()`` tries again.
+            OutboxStorageError: If the file of the outbox cannot be opened. The status is DISCONNECTED then.
         """
         begun_here = self._manager is None
         manager = self._manager or self._start()
         changes = self.connection_status.changes()
         try:
-            manager.fire(Trigger.CONNECT)
+            await self._intake.open()
+            if self._manager is manager:  # unless it was disconnected meanwhile
+                manager.fire(Trigger.CONNECT)
             if not manager.is_settled:
                 async for _ in changes:
                     if manager.is_settled:
                         break
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, OutboxStorageError):
             if begun_here:
                 await self.disconnect(drain=False)
             raise
@@ -177,23 +189,30 @@ class RealtimeService:
     async def disconnect(self, *, drain: bool = True) -> tuple[Receipt, ...]:
         """Close everything within ``close_timeout``; safe to call twice, and from a handler.
 
+        From now on no message is accepted until it has ended.
+
         Args:
-            drain: While connected, first send what waits, and wait for the acknowledgements, in half of
-                that time.
+            drain: While messages can be delivered (connected, or in FALLBACK where they are published over
+                HTTP), first send what waits, and wait for the acknowledgements, in half of that time.
 
         Returns:
-            Receipts of the messages that could not be delivered; awaiting one raises ``DeliveryError``.
+            Receipts of the messages that could not be delivered; awaiting one raises ``DeliveryError``. What
+            a durable outbox holds of them is sent at the next start.
         """
         manager, parts = self._manager, self._parts
         if manager is None or parts is None:
+            await self._intake.close()
             return self._abandon()
         limit = self.config.close_timeout
         deadline = loop_time() + limit
-        if drain and manager.traits.sends:
+        self._intake.stop_accepting()
+        if drain and self._can_deliver():
             await self._drain(limit / 2)
         self._manager = self._parts = None
-        ending = manager.stop()
-        ending |= {asyncio.ensure_future(parts.tokens.close()), asyncio.ensure_future(parts.http.close())}
+        ending = {manager.stop()} | {
+            asyncio.ensure_future(closing)
+            for closing in (parts.tokens.close(), parts.http.close(), self._intake.close())
+        }
         try:
             async with asyncio.timeout_at(deadline):
                 await self._dispatcher.close()  # in this task: it may be a handler's
@@ -250,24 +269,37 @@ class RealtimeService:
 
     # Messages.
 
-    async def emit(self, event: str, data: Any = None, *, delivery: Delivery | None = None) -> Receipt:
-        """Accept a message for the server.
+    async def emit(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        delivery: Delivery | None = None,
+        ttl: float | None = None,
+    ) -> Receipt:
+        """Accept a message for the server. With a durable outbox it is on the disk when this returns.
 
         Args:
             event: Its name.
             data: JSON, or bytes within it; a tuple is several arguments, ``None`` is none.
             delivery: What is promised; by default ``config.default_delivery``.
+            ttl: Seconds after which it is no longer sent; by default ``config.message_ttl``.
 
         Returns:
             Its receipt. Accepted is not delivered: await the receipt for that.
 
         Raises:
             InvalidArgumentError: If it cannot be sent, ever. Nothing was accepted.
-            OutboxFullError: If there is no room. Nothing was accepted.
+            OutboxFullError: If there is no room, and ``config.outbox_overflow`` is not to wait for it.
+                Nothing was accepted.
+            OutboxStorageError: If it cannot be kept: a full disk. Nothing was accepted.
             UnsupportedDeliveryError: If the delivery is not offered. Nothing was accepted.
+            ClosedError: If the client is being disconnected. Nothing was accepted.
         """
-        message = self._composer.compose(event, data, delivery)
-        if not self._sender.submit(message):
+        message = self._composer.compose(event, data, delivery, ttl=ttl)
+        if (waiting := self._intake.submit(message)) is not None:
+            await waiting
+        elif message.sent_at is None:
             await asyncio.sleep(0)  # a loop of emits must not starve the writer that makes room
         return message.receipt
 
@@ -291,16 +323,18 @@ class RealtimeService:
         Raises:
             CallTimeoutError: If no answer came in time.
             DeliveryError: If the message was lost or refused.
+            RealtimeError: As for ``emit``, if it was not accepted.
         """
-        message = self._composer.compose(event, data, delivery, wants_ack=True)
-        self._sender.submit(message)
+        message = self._composer.compose(event, data, delivery, is_call=True)
         try:
             async with asyncio.timeout(timeout):
+                if (waiting := self._intake.submit(message)) is not None:
+                    await waiting
                 return await message.receipt
         except TimeoutError:
             reason = f"its call gave up after {timeout} s"
             raise CallTimeoutError(f"No answer to {event!r} within {timeout} s.") from None
-        except asyncio.CancelledError:
+        except BaseException:
             reason = "its call was cancelled"
             raise
         finally:
@@ -312,12 +346,13 @@ class RealtimeService:
     async def subscribe(self, channels: Iterable[str]) -> None:
         """Subscribe to channels. Remembered, and repeated on every connection.
 
-        On a live connection it waits for the server's consent where the dialect gives one; offline it
-        returns at once.
+        On a live connection it returns when the server has confirmed them, where the dialect confirms;
+        offline it returns at once: see ``subscriptions`` for how far each has come.
 
         Raises:
             InvalidArgumentError: If a name is blank.
-            SubscriptionRefusedError: If the server refused one; the others are subscribed.
+            SubscriptionRefusedError: If the server refused one (the others are subscribed), or did not answer
+                within ``ack_timeout`` (they stay wanted, and are asked for again).
         """
         names = check_names(channels, what="channels")
         self._subscriptions.want(names)
@@ -328,7 +363,7 @@ class RealtimeService:
         forgotten = self._subscriptions.forget(check_names(channels, what="channels"))
         link = None if self._manager is None else self._manager.link
         if forgotten and link is not None:
-            await self._subscriptions.drop(link, forgotten)
+            await self._assembly.subscriber.drop(link, forgotten)
 
     async def monitor_bookings(self, booking_ids: Iterable[str]) -> None:
         """Subscribe to what happens to bookings. As ``subscribe``; their channels are ``booking:<id>``."""
@@ -336,7 +371,32 @@ class RealtimeService:
         self._subscriptions.want(names, bookings=True)
         await self._ask([BOOKING_PREFIX + name for name in names])
 
+    def on_resync(self, hook: ResyncHook) -> ResyncHook:
+        """Have a hook load the present state when events were missed that cannot be replayed; a decorator.
+
+        It is called among the handlers, in its turn: after the events before the gap, before those after it.
+        With the reference backend it is told the channel, and returns the ``Position`` that its snapshot
+        stands for, from which the channel goes on (``None``: from where the stream stood). Elsewhere it is
+        called for everything after each reconnect that the server did not recover. A second hook replaces the
+        first.
+
+        Args:
+            hook: ``hook(missed) -> Position | None``, plain or a coroutine function.
+        """
+        self._assembly.resync.hook = hook
+        return hook
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """What is wanted, and how far each has come: copies."""
+        return tuple(copy(subscription) for subscription in self._subscriptions)
+
     # What an operator asks and does.
+
+    @property
+    def outbox(self) -> OutboxControl:
+        """The outbox: its size, its dead letters, and what can be done to them."""
+        return self._assembly.outbox
 
     @property
     def status(self) -> ConnectionStatus:
@@ -413,7 +473,14 @@ class RealtimeService:
         link = None if self._manager is None else self._manager.link
         if link is None:
             return
-        await self._subscriptions.ask(link)
+        try:
+            async with asyncio.timeout(self.config.ack_timeout):
+                await self._subscriptions.decided(channels, lambda: not link.has_ended)
+        except TimeoutError:
+            raise SubscriptionRefusedError(
+                f"The server did not answer for {', '.join(channels)} within {self.config.ack_timeout} s.",
+                remedy="They stay wanted, and are asked for again.",
+            ) from None
         if (refused := self._subscriptions.refusals(channels)) is not None:
             raise refused
 
@@ -425,6 +492,11 @@ class RealtimeService:
         """Wait until the outbox is empty, the connection is lost, or the time is up."""
         try:
             async with asyncio.timeout(limit):
-                await self._sender.drained()
+                await self._sender.drained(self._can_deliver)
         except TimeoutError:
-            _logger.warning("%d messages were not delivered in time", len(self._sender.outbox))
+            _logger.warning("%d messages were not delivered in time", len(self._sender.queue))
+
+    def _can_deliver(self) -> bool:
+        """Tell whether messages can leave in the present state."""
+        traits = TRAITS[self.status]
+        return traits.sends or (traits.publishes and self.config.dialect.publish_path is not None)

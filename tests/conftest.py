@@ -123,6 +123,12 @@ def run_async() -> Callable[..., Any]:
     return run_bounded
 
 
+@pytest.fixture
+def run_long() -> Callable[..., Any]:
+    """Run a coroutine on a real loop like ``run_async``, with a bound of its own."""
+    return run_bounded
+
+
 def run_bounded(main: Coroutine[Any, Any, T], timeout: float = 30.0) -> T:
     """Run a coroutine on a fresh real loop, as the fixture ``run_async`` says."""
     unhandled: list[dict[str, Any]] = []

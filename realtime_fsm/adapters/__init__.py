@@ -1,4 +1,4 @@
-"""The outside world: Socket.IO and HTTP, behind the ports of the engine.
+"""The outside world: Socket.IO, HTTP and SQLite, behind the ports of the engine.
 
-The only home of python-socketio and the aiohttp client. Their errors are translated here, once.
+The only home of python-socketio, the aiohttp client and sqlite3. Their errors are translated here, once.
 """

@@ -15,15 +15,19 @@ from realtime_fsm.adapters.socket_registry import SocketRegistry
 from realtime_fsm.engine.port import HttpAnswer
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import (
+    ConnectionLostError,
     InternalError,
     MalformedFrameError,
     NotSocketIOError,
     ProtocolError,
     RealtimeError,
+    ServerUnavailableError,
     ServerUnreachableError,
 )
 
 _CLOSE_TIMEOUT: Final = 1.0
+_NOTHING_DONE: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+"""Answers with which a server says that it has not even begun."""
 
 
 class AiohttpClient:
@@ -77,15 +81,22 @@ class AiohttpClient:
     ) -> HttpAnswer:
         if token is not None and self._config.is_own_origin(url):
             headers["Authorization"] = f"Bearer {token}"
+        is_effective = method == "POST"
         try:
             return await self._fetch(method, url, headers | {"Accept": "application/json"}, data)
+        except ServerUnavailableError as error:
+            raise _as_doubt(error, is_effective and error.status not in _NOTHING_DONE) from error.__cause__
         except RealtimeError:
             raise
         except aiohttp.ClientResponseError as error:
             # Not chained: the original holds the headers of the request, and with them the token.
-            raise _for_http(error_translation.from_exception(error, url=url), url) from None
-        except Exception as error:
+            translated = _for_http(error_translation.from_exception(error, url=url), url)
+            raise _as_doubt(translated, is_effective) from None
+        except aiohttp.ClientConnectorError as error:
             raise _for_http(error_translation.from_exception(error, url=url), url) from error
+        except Exception as error:
+            translated = _for_http(error_translation.from_exception(error, url=url), url)
+            raise _as_doubt(translated, is_effective) from error
 
     async def _fetch(
         self, method: str, url: str, headers: dict[str, str], data: bytes | io.BytesIO | None
@@ -116,6 +127,15 @@ class AiohttpClient:
 
 def _ignore() -> None:
     """Note nothing when a part of a body comes."""
+
+
+def _as_doubt(error: RealtimeError, may_have_arrived: bool) -> RealtimeError:
+    """Return what an error means for a request that has effects and may have had them."""
+    if not (may_have_arrived and isinstance(error, (ServerUnreachableError, ServerUnavailableError))):
+        return error
+    return ConnectionLostError(
+        f"{error.message} Whether the request was heeded is not known.", retry_after=error.retry_after
+    )
 
 
 def _for_http(error: RealtimeError, url: str, status: int | None = None) -> RealtimeError:

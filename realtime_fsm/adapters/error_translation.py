@@ -92,7 +92,7 @@ def from_status(status: int, headers: Mapping[str, str], *, url: str) -> Realtim
         return AuthenticationError(f"{where} refuses the identity (HTTP {status}).")
     if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return ServerUnavailableError(
-            f"{where} cannot serve now (HTTP {status}).", retry_after=retry_after(headers)
+            f"{where} cannot serve now (HTTP {status}).", status=status, retry_after=retry_after(headers)
         )
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         location = headers.get("Location")

@@ -1,4 +1,4 @@
-"""The command line: ``realtime-fsm demo | listen | serve | diagram``.
+"""The command line: ``realtime-fsm demo | listen | serve | diagram | outbox``.
 
 Each command imports what it needs only when it runs: ``--help`` and ``diagram`` never load the network
 libraries.
@@ -22,6 +22,7 @@ examples:
   realtime-fsm listen http://localhost:3001          print status changes and events until Ctrl-C
   realtime-fsm diagram --format mermaid              draw the state machine
   realtime-fsm serve --port 3001                     start the reference backend
+  realtime-fsm outbox list app.outbox                show what waits, and what was given up
 
 exit codes:
   0 all is well   1 the command failed   2 wrong usage   3 unreachable   4 refused
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_listen(commands)
     _add_diagram(commands)
     _add_serve(commands)
+    _add_outbox(commands)
     return parser
 
 
@@ -155,7 +157,44 @@ def _add_serve(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "--port", type=int, default=3001, help="port to listen at; 0 picks one (default: 3001)"
     )
+    parser.add_argument(
+        "--ledger",
+        metavar="PATH",
+        help="SQLite database that keeps exactly-once effects over a restart (default: in memory)",
+    )
     parser.set_defaults(run=_serve)
+
+
+def _add_outbox(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = _add(
+        commands,
+        "outbox",
+        "look into the file of an outbox, and decide about its dead letters",
+        "  realtime-fsm outbox list app.outbox\n"
+        "  realtime-fsm outbox retry app.outbox 1f0c9a77e2b4-17\n"
+        "  realtime-fsm outbox drop app.outbox --all\n",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    path = argparse.ArgumentParser(add_help=False)
+    path.add_argument("path", metavar="PATH", type=Path, help="the file: the client's outbox_path")
+    path.add_argument("--json", action="store_true", help="print one JSON object")
+    listing = actions.add_parser(
+        "list",
+        parents=[path],
+        help="show what waits and the dead letters, never a body; also while it is used",
+    )
+    listing.add_argument(
+        "--limit", type=int, default=20, metavar="N", help="waiting messages to be listed (default: 20)"
+    )
+    listing.set_defaults(run=_outbox_list)
+    for name, summary in (
+        ("retry", "let dead letters wait again, behind all others"),
+        ("drop", "delete dead letters for good"),
+    ):
+        action = actions.add_parser(name, parents=[path], help=summary)
+        action.add_argument("ids", metavar="ID", nargs="*", help="id of a dead letter, as `list` shows it")
+        action.add_argument("--all", action="store_true", help="all dead letters")
+        action.set_defaults(run=_outbox_change, action=name)
 
 
 def _demo(parsed: argparse.Namespace) -> int:
@@ -202,5 +241,21 @@ def _diagram(parsed: argparse.Namespace) -> int:
 def _serve(parsed: argparse.Namespace) -> int:
     from realtime_fsm.server import BackendConfig, serve  # noqa: PLC0415
 
-    serve(BackendConfig.from_env(host=parsed.host, port=parsed.port))
+    given = {} if parsed.ledger is None else {"ledger_path": parsed.ledger}
+    serve(BackendConfig.from_env(host=parsed.host, port=parsed.port, **given))
     return EXIT_OK
+
+
+def _outbox_list(parsed: argparse.Namespace) -> int:
+    from realtime_fsm.cli.outbox import run_list  # noqa: PLC0415
+
+    return run_list(parsed.path, limit=parsed.limit, as_json=parsed.json)
+
+
+def _outbox_change(parsed: argparse.Namespace) -> int:
+    from realtime_fsm.cli.outbox import run_change  # noqa: PLC0415
+
+    if bool(parsed.ids) is parsed.all:
+        sys.stderr.write(f"realtime-fsm: outbox {parsed.action} needs either IDs or --all.\n")
+        return EXIT_USAGE
+    return run_change(parsed.action, parsed.path, None if parsed.all else parsed.ids, as_json=parsed.json)

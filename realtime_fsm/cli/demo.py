@@ -13,12 +13,13 @@ from typing import Final
 
 from attrs import asdict
 
-from realtime_fsm.cli.demo_backend import CHANNEL, PUBLISHED, QUIET, RECEIVED, numbers
+from realtime_fsm.cli.demo_backend import CHANNEL, PUBLISHED, QUIET, RECEIVED, numbers, received_numbers
 from realtime_fsm.cli.demo_process import Backend
 from realtime_fsm.cli.demo_report import DemoResult, Narrator
 from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK
+from realtime_fsm.engine.resync import Missed
+from realtime_fsm.engine.subscription import Position
 from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.machine.delivery import Delivery
 from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.errors import TokenSourceError
 from realtime_fsm.machine.record import StatusChange
@@ -38,7 +39,7 @@ _SOCKET_PATH: Final = "/socket.io"
 
 
 def run_demo(*, as_json: bool) -> int:
-    """Run the demo; return 0 only when all six states were visited and nothing was lost."""
+    """Run the demo; return 0 only when all six states were visited, and nothing was lost or repeated."""
     with tempfile.TemporaryDirectory(prefix="realtime_fsm_demo_") as folder:
         result = asyncio.run(_demo(Path(folder), quiet=as_json))
     if as_json:
@@ -81,11 +82,13 @@ class _Demo:
         self._transitions = 0
         self._emitted = 0
         self._is_emitting = True
-        self._events: set[int] = set()
+        self._events: list[int] = []
+        self._events_repeated = 0
         self._recovery: dict[str, float] = {}
-        self._realtime = RealtimeService(_config(proxy.url), token=self._identity)
+        self._realtime = RealtimeService(_config(proxy.url, folder), token=self._identity)
         self._realtime.connection_status.subscribe(self._changed)
-        self._realtime.on("tick", lambda data: self._events.add(data["n"]))
+        self._realtime.on("tick", self._hear)
+        self._realtime.on_resync(self._load)
 
     async def run(self) -> DemoResult:
         """Play all faults and return what was counted."""
@@ -195,9 +198,20 @@ class _Demo:
     async def _emit(self) -> None:
         """Emit numbered messages for as long as the demo lasts."""
         while self._is_emitting:
-            await self._realtime.emit("number", {"n": self._emitted + 1}, delivery=Delivery.AT_LEAST_ONCE)
+            await self._realtime.emit("number", {"n": self._emitted + 1})  # exactly once, by default
             self._emitted += 1
             await asyncio.sleep(_EMIT_PACE)
+
+    def _hear(self, data: dict[str, int]) -> None:
+        """Mirror a number that was published."""
+        self._events_repeated += bool(self._events) and data["n"] <= self._events[-1]
+        self._events.append(data["n"])
+
+    async def _load(self, _: Missed) -> Position:
+        """Load all numbers anew: the server was killed, and its log with it."""
+        answer = await self._realtime.call("snapshot", timeout=_STEP_LIMIT)
+        self._events = answer["numbers"]
+        return Position(epoch=answer["epoch"], offset=answer["offset"])
 
     def _changed(self, change: StatusChange) -> None:
         self._transitions += 1
@@ -205,30 +219,38 @@ class _Demo:
         self._narrator.change(change)
 
     def _result(self, already_published: int) -> DemoResult:
-        received = numbers(self._folder / RECEIVED)
+        received = received_numbers(self._folder / RECEIVED)
         delivered = set(received)
         lost = set(range(1, self._emitted + 1)) - delivered
         visited = [str(status) for status in self._visited]
         published = set(numbers(self._folder / PUBLISHED)[already_published:])
+        known = published & set(self._events)
+        duplicated = len(received) - len(delivered)
+        wrong = len(lost) + duplicated + len(published - known) + self._events_repeated
         return DemoResult(
-            ok=len(visited) == len(ConnectionStatus) and not lost,
+            ok=len(visited) == len(ConnectionStatus) and not wrong,
             states_visited=visited,
             transitions=self._transitions,
             emitted=self._emitted,
             delivered=len(delivered),
             lost=len(lost),
-            duplicated=len(received) - len(delivered),
+            duplicated=duplicated,
+            repeats_dropped=self._realtime.metrics.messages_repeated,
             events_published=len(published),
-            events_received=len(published & self._events),
+            events_received=len(known),
+            events_missed=len(published - known),
+            events_repeated=self._events_repeated,
+            resyncs=self._realtime.metrics.resyncs,
             recovery_seconds=self._recovery,
         )
 
 
-def _config(url: str) -> RealtimeConfig:
+def _config(url: str, folder: Path) -> RealtimeConfig:
     """Return the demo's configuration: everything faster than one would have it in production."""
     return RealtimeConfig(
         server_url=url,
         dialect=Dialect.REFERENCE,
+        outbox_path=str(folder / "outbox.db"),
         max_reconnect_attempts=3,
         connection_timeout=2.0,
         stable_after=1.0,

@@ -1,19 +1,21 @@
 """The demo's backend: the reference backend in a process of its own, so that it can be killed.
 
-It keeps a journal in a folder, one number a line, which survives ``SIGKILL``: what it was sent, and what it
-published. So the demo counts what happened, and assumes nothing.
+It keeps what survives ``SIGKILL`` in a folder: a database of the numbers that it was sent, each committed
+together with the client's mark, and a journal of the numbers that it published. So the demo counts what
+happened, and assumes nothing.
 """
 
 import asyncio
 import contextlib
 import signal
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any, Final
 
-from realtime_fsm.server import BackendConfig, WebSocketService
+from realtime_fsm.server import BackendConfig, Client, SqliteLedger, WebSocketService
 
-RECEIVED: Final = "received.txt"
+RECEIVED: Final = "received.db"
 PUBLISHED: Final = "published.txt"
 QUIET: Final = "quiet"
 """While a file of this name is in the folder, nothing is published."""
@@ -30,18 +32,41 @@ def numbers(path: Path) -> list[int]:
     return [int(line) for line in whole.split()]
 
 
+def received_numbers(path: Path) -> list[int]:
+    """Return the numbers that took effect, in their order."""
+    if not path.is_file():
+        return []
+    with contextlib.closing(_connected(path)) as database:
+        return [n for (n,) in database.execute("SELECT n FROM number ORDER BY rowid")]
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, timeout=5.0)
+
+
 async def _serve(folder: Path, secret: str) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     config = BackendConfig(port=0, secret=secret, ping_interval=25, ping_timeout=20)
-    async with WebSocketService(config) as service:
-        with (folder / RECEIVED).open("ab", buffering=0) as received:
+    ledger = SqliteLedger(folder / RECEIVED)
+    with contextlib.closing(_connected(folder / RECEIVED)) as unnumbered:
+        unnumbered.execute("CREATE TABLE IF NOT EXISTS number (n INTEGER NOT NULL)")
 
-            def receive(_: Any, data: dict[str, int]) -> int:
-                received.write(f"{data['n']}\n".encode())
-                return data["n"]
+        def receive(client: Client, data: dict[str, int]) -> int:
+            """Write a number down: with the client's mark, where the message has one."""
+            (client.transaction or unnumbered).execute("INSERT INTO number VALUES (?)", (data["n"],))
+            return data["n"]
+
+        async with WebSocketService(config, ledger=ledger) as service:
+
+            def snapshot(_: Client) -> dict[str, Any]:
+                """Return all that was published, and the place in the channel that it stands for."""
+                position = service.position(CHANNEL)
+                published = numbers(folder / PUBLISHED)
+                return {"numbers": published, "epoch": position.epoch, "offset": position.offset}
 
             service.on("number", receive)
+            service.on("snapshot", snapshot)
             sys.stdout.write(f"{service.port}\n")
             sys.stdout.flush()
             publishing = asyncio.create_task(_publish(service, folder))

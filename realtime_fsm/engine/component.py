@@ -10,10 +10,12 @@ from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.payload import Payload
 from realtime_fsm.engine.port import HttpClient, RandomSource, TransportFactory, WallClock
 from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
+from realtime_fsm.engine.resync import Resync
 from realtime_fsm.engine.sender import Sender
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.status import ConnectionStatusManager
-from realtime_fsm.engine.subscription import Subscriptions
+from realtime_fsm.engine.subscribing import Subscriber
+from realtime_fsm.engine.subscriptions import Subscriptions
 from realtime_fsm.engine.token import TokenProvider
 from realtime_fsm.machine.backoff import ExponentialBackoff
 from realtime_fsm.machine.config import RealtimeConfig
@@ -36,6 +38,8 @@ class Components:
         tokens: The client's identity.
         sender: Messages on their way out.
         subscriptions: What is wanted.
+        subscriber: Asks for it.
+        resync: Loads what cannot be replayed.
         dispatcher: Events on their way to the handlers.
         status: Who is told about the status.
         backoff: How long to wait between attempts.
@@ -52,6 +56,8 @@ class Components:
     tokens: TokenProvider
     sender: Sender
     subscriptions: Subscriptions
+    subscriber: Subscriber
+    resync: Resync
     dispatcher: Dispatcher
     status: ConnectionStatusManager
     backoff: ExponentialBackoff

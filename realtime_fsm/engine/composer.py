@@ -1,32 +1,38 @@
-"""From what the caller gives to a message: checked, numbered and encoded, or refused as a whole."""
+"""From what the caller gives to a message: checked and encoded, or refused as a whole."""
 
-import uuid
+import math
 from typing import Any
 
-from attrs import define, field
+from attrs import frozen
 
 from realtime_fsm.engine.message import RESENT, Message, Receipt
 from realtime_fsm.engine.payload import check_event_name, encode
+from realtime_fsm.engine.port import WallClock
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.delivery import Delivery
-from realtime_fsm.machine.errors import UnsupportedDeliveryError
+from realtime_fsm.machine.errors import InvalidArgumentError, UnsupportedDeliveryError
 
 
-@define(eq=False)
+@frozen
 class Composer:
-    """Makes messages, each with an identity that it keeps however often it is sent.
+    """Makes messages.
 
     Attributes:
-        config: The dialect, and the largest size of a message.
-        client_id: Identity of this client; messages are numbered within it.
+        config: The dialect, the defaults, and the largest size of a message.
+        wall: The wall clock.
     """
 
     config: RealtimeConfig
-    client_id: str = field(factory=lambda: uuid.uuid4().hex[:12])
-    _sequence: int = field(default=0, init=False)
+    wall: WallClock
 
     def compose(
-        self, event: str, data: Any, delivery: Delivery | None = None, *, wants_ack: bool = False
+        self,
+        event: str,
+        data: Any,
+        delivery: Delivery | None = None,
+        *,
+        ttl: float | None = None,
+        is_call: bool = False,
     ) -> Message:
         """Make a message.
 
@@ -34,30 +40,37 @@ class Composer:
             event: Its name.
             data: JSON, or bytes within it; a tuple is several arguments, ``None`` is none.
             delivery: What is promised; by default ``config.default_delivery``.
-            wants_ack: Ask for an acknowledgement even where the delivery does not need one.
+            ttl: Seconds after which it is no longer sent; by default ``config.message_ttl``.
+            is_call: Whether the caller waits for the answer.
 
         Raises:
             InvalidArgumentError: If it cannot be sent, ever.
-            UnsupportedDeliveryError: If the delivery is not offered.
+            UnsupportedDeliveryError: If the server does not offer the delivery.
         """
-        delivery = self.config.default_delivery if delivery is None else Delivery(delivery)
-        if delivery is Delivery.EXACTLY_ONCE:
+        config = self.config
+        delivery = config.default_delivery if delivery is None else Delivery(delivery)
+        if delivery is Delivery.EXACTLY_ONCE and not config.dialect.deduplicates:
             raise UnsupportedDeliveryError(
-                "EXACTLY_ONCE is not offered by this version.",
-                remedy="Use AT_LEAST_ONCE, and let the server drop repeats by the message's id.",
+                f"EXACTLY_ONCE needs a server that drops repeats, and dialect={config.dialect.name!r} does "
+                "not say so.",
+                remedy="Use AT_LEAST_ONCE, or a dialect that `deduplicates`, such as Dialect.REFERENCE.",
             )
-        message_id = f"{self.client_id}-{self._sequence + 1}"
+        ttl = config.message_ttl if ttl is None else ttl
+        if ttl is not None and not (math.isfinite(ttl) and ttl > 0):
+            raise InvalidArgumentError(
+                f"ttl={ttl!r} is not a time to live.", remedy="Give a number of seconds, more than 0."
+            )
         args = data if isinstance(data, tuple) else () if data is None else (data,)
-        wire: list[Any] = [check_event_name(event), *args]
-        if self.config.dialect.message_ids:
-            wire.append({"message_id": message_id})
-        payload = encode(wire, what=f"The event {event!r}", max_bytes=self.config.max_message_bytes)
-        self._sequence += 1
         return Message(
             event=event,
-            payload=payload,
-            args=args,
+            payload=encode(
+                [check_event_name(event), *args],
+                what=f"The event {event!r}",
+                max_bytes=config.max_message_bytes,
+            ),
             delivery=delivery,
-            receipt=Receipt(event, message_id),
-            wants_ack=wants_ack or delivery in RESENT,
+            receipt=Receipt(event),
+            wants_ack=is_call or delivery in RESENT,
+            is_call=is_call,
+            expires_at=None if ttl is None else self.wall() + ttl,
         )

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 from weakref import WeakSet
@@ -59,6 +59,19 @@ class Delivered:
     answer: Callable[[Any], None] | None = None
 
 
+@frozen
+class Errand:
+    """Something else that is to be done among the handlers, in its turn.
+
+    Attributes:
+        what: For the log.
+        run: Does it.
+    """
+
+    what: str
+    run: Callable[[], Awaitable[None]]
+
+
 class Dispatcher:
     """Hands events to the handlers of the user, in one task.
 
@@ -79,7 +92,7 @@ class Dispatcher:
         self._on_error = on_error
         self._handlers: dict[str, tuple[Handler, ...]] = {}
         self._streams: dict[str, WeakSet[Stream[Event]]] = {}
-        self._queue: deque[Delivered] = deque()
+        self._queue: deque[Delivered | Errand] = deque()
         self._arrived = asyncio.Event()
         self._relieved = asyncio.Event()
         self._relieved.set()
@@ -128,6 +141,11 @@ class Dispatcher:
         self._queue.append(event)
         self._arrived.set()
 
+    def run(self, what: str, errand: Callable[[], Awaitable[None]]) -> None:
+        """Queue something that is to be done after the events before it, and before those after it."""
+        self._queue.append(Errand(what, errand))
+        self._arrived.set()
+
     def start(self) -> None:
         """Begin to handle events; a second call changes nothing."""
         if self._task is None or self._task.done():
@@ -163,7 +181,10 @@ class Dispatcher:
             event = self._queue.popleft()
             if len(self._queue) * 2 <= self._limit:
                 self._relieved.set()
-            await self._handle(event)
+            if isinstance(event, Errand):
+                await self._call(event.what, event.run)
+            else:
+                await self._handle(event)
             turn += 1
             if turn % _TURN == 0:
                 await asyncio.sleep(0)
@@ -175,23 +196,29 @@ class Dispatcher:
                 self._statistics.dropped["unread event"] += 1
         answer = None
         for handler in self._handlers_of(event):
-            try:
-                result = handler()
-                if inspect.isawaitable(result):
-                    self.handling, self.handling_since = event.name, asyncio.get_running_loop().time()
-                    result = await result
-            except asyncio.CancelledError as error:
-                if _is_being_cancelled():
-                    raise
-                self._failed(event.name, error)  # something inside the handler was cancelled, not we
-            except Exception as error:  # noqa: BLE001 - the user's code; it is reported, whatever it is
-                self._failed(event.name, error)
-            else:
-                answer = result if answer is None else answer
-            finally:
-                self.handling = None
+            result = await self._call(event.name, handler)
+            answer = result if answer is None else answer
         if event.answer is not None:
             event.answer(answer)
+
+    async def _call(self, what: str, function: Callable[[], Any]) -> Any:
+        """Call the user's code; return what it gives, or ``None`` where it fails."""
+        try:
+            result = function()
+            if inspect.isawaitable(result):
+                self.handling, self.handling_since = what, asyncio.get_running_loop().time()
+                result = await result
+        except asyncio.CancelledError as error:
+            if _is_being_cancelled():
+                raise
+            self._failed(what, error)  # something inside the handler was cancelled, not we
+        except Exception as error:  # noqa: BLE001 - the user's code; it is reported, whatever it is
+            self._failed(what, error)
+        else:
+            return result
+        finally:
+            self.handling = None
+        return None
 
     def _wants(self, event: str) -> bool:
         return event in self._handlers or ANY_EVENT in self._handlers or bool(self._streams.get(event))

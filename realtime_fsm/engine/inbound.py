@@ -32,6 +32,14 @@ class Inbound:
         self._live_link = live_link
         self._on_lost = on_lost
 
+    def begin(self) -> None:
+        """Prepare for a link that becomes live, before anything that comes over it is passed on."""
+        parts = self._parts
+        is_first = parts.statistics.connections == 1
+        if not (is_first or parts.config.dialect.positions):
+            parts.statistics.unrecovered += 1
+            parts.resync.begin_for_all("the server does not replay what it sent while the client was away")
+
     def link_event(self, link: Link, name: str, args: list[Any], ack_id: int | None) -> None:
         """Pass an event to the handlers, unless it is a repeat."""
         if self._parts.config.dialect.positions and args and isinstance(args[-1], dict):

@@ -101,6 +101,11 @@ class Link:
         self.transport: Transport = factory(self)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it is no longer the client's connection."""
+        return self._detached or self.lost
+
+    @property
     def room(self) -> int:
         """How many more messages may be sent now."""
         return self.transport.room

@@ -155,10 +155,24 @@ class ConnectionManager:
         self._stay.wake.set()
         return True
 
-    def stop(self) -> set[asyncio.Task[None]]:
-        """Disconnect, and return the tasks that are ending. Each is bounded by itself."""
+    def stop(self) -> asyncio.Task[None]:
+        """Disconnect.
+
+        Returns:
+            A task that ends when all others of the manager have; cancelling it cancels them.
+        """
         self.fire(Trigger.DISCONNECT)
-        return {*self._running, *self._ending} - {asyncio.current_task()}
+        return self._loop.create_task(self._end(asyncio.current_task()), name="realtime_fsm end")
+
+    async def _end(self, stopper: asyncio.Task[None] | None) -> None:
+        try:
+            # One that ends may have to release a link, which is another task.
+            while tasks := {*self._running, *self._ending} - {stopper}:
+                await asyncio.wait(tasks)
+        except asyncio.CancelledError:
+            for task in {*self._running, *self._ending} - {stopper}:
+                task.cancel()
+            raise
 
     # A transition, in its order: facts, counting, leaving, the machine, entering.
 
@@ -199,11 +213,17 @@ class ConnectionManager:
         self._ending |= self._running
         self._running = set()
         old, self._link = self._link, link
-        if old is not None:
-            self._parts.sender.detach()
+        change = self._change
+        if old is not None and change is not None:
+            broken = old.lost or change.error is not None
+            self._parts.sender.detach(broken=broken)
+            self._parts.subscriptions.restart()
             old.detach()
-            alive = not old.lost and self._change is not None and self._change.error is None
-            self._dispose(old, goodbye=alive)
+            # Only a client that leaves for good says so: the server keeps the session for the others.
+            self._dispose(old, goodbye=not broken and not TRAITS[change.current].online)
+        if link is not None:
+            self._parts.subscriptions.restart()  # what polling was refused, the socket may be granted
+            self._inbound.begin()
 
     def _entered(self, status: ConnectionStatus, _: Trigger, facts: Facts) -> None:
         """Begin the new stay: the entry callback of every state."""

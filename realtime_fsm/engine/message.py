@@ -1,11 +1,12 @@
 """A message on its way out, and the receipt that tells what became of it."""
 
 import asyncio
+import json
 from collections.abc import Generator
 from copy import copy
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from realtime_fsm.engine.payload import Payload
 from realtime_fsm.machine.delivery import Delivery, Outcome
@@ -20,6 +21,8 @@ _REMEDIES: Final = {
     Outcome.UNACKNOWLEDGED: "The server's handler must call back; for one that does not, use AT_MOST_ONCE.",
     Outcome.EXPIRED: "Raise its time-out.",
     Outcome.REFUSED: "See the server's reason.",
+    Outcome.DEAD: "It is among the dead letters of `realtime.outbox`: mend the cause, and retry it there.",
+    Outcome.STORED: "It is kept in the outbox, and sent when the client starts again.",
 }
 
 
@@ -32,13 +35,13 @@ class Receipt:
 
     Attributes:
         event: Name of the event.
-        message_id: Identity of the message; the same however often it is sent.
+        message_id: Identity of the message; the same however often it is sent. Given when it is accepted.
         outcome: What became of it so far.
     """
 
     __slots__ = ("_answer", "_error", "_future", "event", "message_id", "outcome")
 
-    def __init__(self, event: str, message_id: str) -> None:
+    def __init__(self, event: str, message_id: str = "") -> None:
         self.event = event
         self.message_id = message_id
         self.outcome = Outcome.PENDING
@@ -90,22 +93,34 @@ class Message:
 
     Attributes:
         event: Name of the event.
-        payload: The encoded arguments, the event's name first.
-        args: The arguments as given, for publishing over HTTP.
+        payload: The encoded arguments, the event's name first; the identity is not in it.
         delivery: What was promised.
-        receipt: What the caller holds.
         wants_ack: Whether the server is asked to acknowledge it.
+        receipt: What the caller holds.
+        is_call: Whether somebody waits for the answer, so that it is worth nothing to the next process.
+        sequence: Its number among the client's messages; they rise, and none is used twice. 0 until the
+            message is accepted.
+        accepted_at: Seconds since the Unix epoch.
+        expires_at: When it is no longer to be sent, in the same; ``None`` for never.
+        attempts: How often a connection ended while it was the first one that waited for its
+            acknowledgement.
         sent_at: When it was last handed to the network, on the loop's clock; ``None`` before.
-        size_bytes: Of the payload, kept because the outbox adds and subtracts it.
+        is_stored: Whether a durable outbox holds it.
+        size_bytes: Of the payload, kept because the queue adds and subtracts it.
     """
 
     event: str
     payload: Payload
-    args: tuple[Any, ...]
     delivery: Delivery
-    receipt: Receipt
     wants_ack: bool
+    receipt: Receipt
+    is_call: bool = False
+    sequence: int = 0
+    accepted_at: float = 0.0
+    expires_at: float | None = None
+    attempts: int = 0
     sent_at: float | None = None
+    is_stored: bool = False
     size_bytes: int = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -115,3 +130,29 @@ class Message:
     def is_resent(self) -> bool:
         """Whether it is sent again after a loss."""
         return self.delivery in RESENT
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether it is to outlive the process, where it can, although it could leave at once."""
+        return self.delivery is Delivery.EXACTLY_ONCE or (self.is_resent and not self.is_call)
+
+    @property
+    def args(self) -> list[Any]:
+        """The arguments; placeholders stand where binary parts belong."""
+        args: list[Any] = json.loads(self.payload.text)
+        return args[1:]
+
+
+@frozen(kw_only=True)
+class DeadLetter:
+    """A message that was given up, kept for a person to decide about.
+
+    Attributes:
+        message: The message, as it was.
+        reason: Why it was given up.
+        died_at: Seconds since the Unix epoch.
+    """
+
+    message: Message
+    reason: str
+    died_at: float

@@ -1,90 +1,134 @@
-"""Where accepted messages wait: first in, first out, bounded by count and by bytes."""
+"""The outbox: where accepted messages are kept until their end. A port, and an implementation in memory."""
 
-from collections import deque
-from collections.abc import Iterable
+import asyncio
+import uuid
+from collections.abc import Collection, Sequence
+from typing import Protocol
 
-from realtime_fsm.engine.message import Message
-from realtime_fsm.machine.errors import OutboxFullError
+from attrs import field, frozen
+
+from realtime_fsm.engine.message import DeadLetter, Message
 
 
-class MemoryOutbox:
-    """The outbox in memory. What it holds ends with the process.
+@frozen(kw_only=True)
+class OutboxContents:
+    """What an outbox held when it was opened.
 
-    A message that was taken stays on the books (it counts against the bounds) until it is removed, because
-    until then it may have to come back.
-
-    Args:
-        max_messages: Most messages on the books.
-        max_bytes: Most bytes of payload on the books.
+    Attributes:
+        client_id: Identity of the client whose messages these are; the same as long as the outbox lives.
+        last_sequence: The highest number that any message ever had, whatever became of it; 0 for none.
+        waiting: The messages, by rising sequence, each with a fresh receipt, and ``is_stored`` set.
     """
 
-    def __init__(self, *, max_messages: int, max_bytes: int) -> None:
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
-        self._waiting: deque[Message] = deque()
-        self._count = 0
-        self._bytes = 0
+    client_id: str
+    last_sequence: int = 0
+    waiting: Sequence[Message] = ()
 
-    def __len__(self) -> int:
-        return self._count
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of payload on the books."""
-        return self._bytes
+class Outbox(Protocol):
+    """Keeps messages. It knows nothing of order, bounds or the network: those are the sender's.
+
+    Used by one client at a time, on its loop's thread: opened, used, closed; and it may be opened again.
+    Except for ``open``, ``close`` and the dead letters nothing here waits.
+    """
 
     @property
-    def has_waiting(self) -> bool:
-        """Whether there is a message to take."""
-        return bool(self._waiting)
+    def is_durable(self) -> bool:
+        """Whether what it holds outlives the process."""
 
-    def put(self, message: Message) -> None:
-        """Store a message behind all others.
+    async def open(self) -> OutboxContents:
+        """Open it and return what it holds.
 
         Raises:
-            OutboxFullError: If it does not fit. Nothing was stored.
+            OutboxStorageError: If it cannot be opened, or is in use by another client.
         """
-        if self._count >= self._max_messages:
-            raise OutboxFullError(f"The outbox holds {self._count} messages, its outbox_max_messages.")
-        if self._bytes + message.size_bytes > self._max_bytes:
-            raise OutboxFullError(
-                f"The outbox holds {self._bytes} bytes, and {message.size_bytes} more would pass "
-                f"its outbox_max_bytes={self._max_bytes}."
-            )
-        self._count += 1
-        self._bytes += message.size_bytes
-        self._waiting.append(message)
 
-    def peek(self) -> Message | None:
-        """Return the message that is next, without taking it."""
-        return self._waiting[0] if self._waiting else None
+    def append(self, message: Message) -> asyncio.Future[None] | None:
+        """Keep a message.
 
-    def take(self) -> Message:
-        """Take the message that is next. It stays on the books."""
-        return self._waiting.popleft()
-
-    def give_back(self, messages: Iterable[Message]) -> None:
-        """Put taken messages back in front of all others, in the order given."""
-        self._waiting.extendleft(reversed(list(messages)))
+        Returns:
+            ``None`` if it is kept already; otherwise a future that is resolved, in the order of the calls,
+            when it is kept (``is_stored`` is set then), or fails with ``OutboxStorageError``: then it is not
+            kept.
+        """
 
     def remove(self, message: Message) -> None:
-        """Strike a taken message off the books: it has come to its end."""
-        self._count -= 1
-        self._bytes -= message.size_bytes
+        """Forget a kept message that has come to its end. Soon, not at once: a crash may bring it back."""
 
-    def withdraw(self, message: Message) -> bool:
-        """Remove a message that still waits; ``False`` when it does not."""
-        try:
-            self._waiting.remove(message)
-        except ValueError:
-            return False
-        self.remove(message)
-        return True
+    def claim(self, messages: Collection[Message]) -> asyncio.Future[None] | None:
+        """Forget kept messages for certain, before they are sent: they must never be sent twice.
 
-    def clear(self) -> list[Message]:
-        """Remove and return everything that waits, in order."""
-        messages = list(self._waiting)
-        self._waiting.clear()
-        for message in messages:
-            self.remove(message)
-        return messages
+        Returns:
+            As ``append``; ``is_stored`` is cleared.
+        """
+
+    def charge(self, message: Message) -> None:
+        """Keep a kept message's ``attempts``. Soon, not at once."""
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Move a message to the dead letters. Soon, not at once. The oldest make room where there is none."""
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Return the dead letters, the oldest first."""
+
+    async def take_dead(self, message_ids: Collection[str] | None = None) -> list[DeadLetter]:
+        """Remove and return dead letters, the oldest first: by their messages' ids, or all for ``None``."""
+
+    async def close(self) -> None:
+        """Write what is left to be written, and release everything. Bounded; safe to call twice."""
+
+
+def _new_client_id() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+@frozen
+class MemoryOutbox:
+    """The outbox in memory: the sender's queue is all there is, and it ends with the process.
+
+    Args:
+        max_dead_letters: Dead letters kept.
+    """
+
+    max_dead_letters: int = 1000
+    client_id: str = field(factory=_new_client_id)
+    _dead: dict[str, DeadLetter] = field(factory=dict, init=False)
+
+    @property
+    def is_durable(self) -> bool:
+        """It is not."""
+        return False
+
+    async def open(self) -> OutboxContents:
+        """Return that there is nothing."""
+        return OutboxContents(client_id=self.client_id)
+
+    def append(self, message: Message) -> None:
+        """Do nothing: the sender holds it."""
+
+    def remove(self, message: Message) -> None:
+        """Do nothing."""
+
+    def claim(self, messages: Collection[Message]) -> None:
+        """Do nothing."""
+
+    def charge(self, message: Message) -> None:
+        """Do nothing: the message itself counts."""
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Keep a dead letter."""
+        self._dead[letter.message.receipt.message_id] = letter
+        if len(self._dead) > self.max_dead_letters:
+            del self._dead[next(iter(self._dead))]
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Return the dead letters, the oldest first."""
+        return list(self._dead.values())
+
+    async def take_dead(self, message_ids: Collection[str] | None = None) -> list[DeadLetter]:
+        """Remove and return dead letters."""
+        wanted = list(self._dead) if message_ids is None else [i for i in self._dead if i in message_ids]
+        return [self._dead.pop(message_id) for message_id in wanted]
+
+    async def close(self) -> None:
+        """Do nothing: what waits is the sender's, and the dead letters stay."""

@@ -9,12 +9,18 @@ from urllib.parse import urlencode
 
 from attrs import define, field
 
+from realtime_fsm.engine.answer import refusal_text
 from realtime_fsm.engine.component import Components, Stay
 from realtime_fsm.engine.dispatcher import Delivered
 from realtime_fsm.engine.port import HttpAnswer
-from realtime_fsm.engine.subscription import Position, read_position
+from realtime_fsm.engine.subscription import Position, Subscription, SubscriptionState, read_position
 from realtime_fsm.machine.config import Endpoint
-from realtime_fsm.machine.errors import AuthenticationError, ProtocolError, RealtimeError
+from realtime_fsm.machine.errors import (
+    AuthenticationError,
+    ProtocolError,
+    RealtimeError,
+    SubscriptionRefusedError,
+)
 from realtime_fsm.machine.table import Trigger
 
 _SPREAD: Final = 0.2
@@ -116,8 +122,9 @@ class FallbackPollingService:
             return
         digest = hashlib.sha256(json.dumps(answer.body, sort_keys=True).encode()).digest()
         if digest != source.digest:
+            await self._room()
             source.digest = digest
-            await self._deliver(endpoint.event, [answer.body])
+            self._parts.dispatcher.post(Delivered(endpoint.event, [answer.body]))
 
     async def _poll_channels(self, source: _Source) -> None:
         """Deliver what the log of each wanted channel holds beyond the last event that arrived."""
@@ -142,23 +149,39 @@ class FallbackPollingService:
         if not isinstance(channels, dict):
             raise ProtocolError("The polling endpoint's answer holds no channels; check `dialect`.")
         more = False
+        subscriptions = self._parts.subscriptions
         for channel, stream in channels.items():
             if not isinstance(stream, dict) or stream.get("ok") is not True:
-                _logger.warning("the server refuses to let channel %r be polled", channel)
+                self._refused(subscriptions.get(channel), stream)
                 continue
-            events = _events_of(stream)
-            for name, data, place in events:
-                if place is None or self._parts.subscriptions.take_place(channel, place):
-                    await self._deliver(name, [data])
-            self._parts.subscriptions.resume_at(channel, stream)
-            more = more or (stream.get("more") is True and bool(events))
+            before = subscriptions.positions().get(channel)
+            for name, data, place in _events_of(stream):
+                await self._room()
+                if place is None or subscriptions.take_place(channel, place):
+                    self._parts.dispatcher.post(Delivered(name, [data]))
+            if (subscription := subscriptions.get(channel)) is not None:
+                subscription.state = SubscriptionState.WANTED  # by the socket, when it is back
+                subscriptions.resume_at(subscription, stream)
+            # At once only where the last answer brought us further, or it would go on for ever.
+            more = more or (stream.get("more") is True and subscriptions.positions().get(channel) != before)
         return more
 
-    async def _deliver(self, event: str, args: list[Any]) -> None:
-        dispatcher = self._parts.dispatcher
-        if dispatcher.is_congested:
-            await dispatcher.relieved()
-        dispatcher.post(Delivered(event, args))
+    def _refused(self, subscription: Subscription | None, stream: Any) -> None:
+        """Note that a channel may not be polled; report it once."""
+        if subscription is None or subscription.state is SubscriptionState.REFUSED:
+            return
+        subscription.state = SubscriptionState.REFUSED
+        subscription.reason = refusal_text(stream.get("error") if isinstance(stream, dict) else None)
+        self._parts.recovery.handle(
+            SubscriptionRefusedError(
+                f"The server does not let {subscription.channel!r} be polled: {subscription.reason}."
+            )
+        )
+
+    async def _room(self) -> None:
+        """Wait for the handlers. Between this and the posting of an event nothing may wait, or it is lost."""
+        if self._parts.dispatcher.is_congested:
+            await self._parts.dispatcher.relieved()
 
     async def _get(self, source: _Source, url: str) -> HttpAnswer | None:
         """Fetch an address; ``None`` where nothing has changed. A refused token is renewed once."""

@@ -182,7 +182,11 @@ class HttpClient(Protocol):
         """
 
     async def post(self, url: str, body: object, *, token: str | None, idempotency_key: str) -> HttpAnswer:
-        """Send JSON and return the JSON answer. Errors as for ``get``."""
+        """Send JSON and return the JSON answer.
+
+        Errors as for ``get``, but: ``ConnectionLostError`` where the request may have been heeded although
+        its answer did not arrive. With any other ``TransportError`` it certainly was not.
+        """
 
     async def close(self) -> None:
         """Release everything. Never raises; safe to call twice."""

@@ -1,14 +1,16 @@
 """FALLBACK: publish the outbox over HTTP, with the same ids as over the socket."""
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 from realtime_fsm.engine.component import Components, Stay
+from realtime_fsm.engine.envelope import published
 from realtime_fsm.engine.message import Message
 from realtime_fsm.engine.polling import bearer
 from realtime_fsm.engine.port import HttpAnswer
 from realtime_fsm.machine.errors import (
     AuthenticationError,
+    ErrorCategory,
     ProtocolError,
     RealtimeError,
     ServerUnavailableError,
@@ -48,7 +50,7 @@ async def publishing(parts: Components, stay: Stay) -> None:
 async def _publish(parts: Components, url: str, batch: list[Message]) -> None:
     """Publish one batch; every message of it is settled or given back, whatever happens."""
     open_ = {message.receipt.message_id: message for message in batch}
-    arrived = True  # unless it is known that nothing did
+    arrived, failed = True, False  # unless it is known that nothing did
     try:
         answer = await _post(parts, url, batch)
         results = answer.body.get("results") if isinstance(answer.body, dict) else None
@@ -64,12 +66,17 @@ async def _publish(parts: Components, url: str, batch: list[Message]) -> None:
     except (ServerUnreachableError, ServerUnavailableError, AuthenticationError):
         arrived = False
         raise
+    except RealtimeError as error:
+        # The network's faults are not the message's; nor is it where others of the batch were taken.
+        failed = error.category is ErrorCategory.PROTOCOL and len(open_) == len(batch)
+        raise
     finally:
-        parts.sender.unpublished(list(open_.values()), maybe_arrived=arrived)
+        parts.sender.unpublished(list(open_.values()), maybe_arrived=arrived, failed=failed)
 
 
 async def _post(parts: Components, url: str, batch: list[Message]) -> HttpAnswer:
-    body = {"messages": [_encoded(message) for message in batch]}
+    client_id = parts.sender.intake.client_id
+    body = {"messages": [published(message, client_id) for message in batch]}
     key = f"{batch[0].receipt.message_id}+{len(batch)}"
     try:
         return await parts.http.post(url, body, token=await bearer(parts, own=True), idempotency_key=key)
@@ -78,12 +85,3 @@ async def _post(parts: Components, url: str, batch: list[Message]) -> HttpAnswer
             raise
         parts.tokens.forget()
         return await parts.http.post(url, body, token=await bearer(parts, own=True), idempotency_key=key)
-
-
-def _encoded(message: Message) -> dict[str, Any]:
-    body: dict[str, Any] = {"message_id": message.receipt.message_id, "event": message.event}
-    if len(message.args) == 1:
-        body["data"] = message.args[0]
-    else:
-        body["args"] = list(message.args)
-    return body

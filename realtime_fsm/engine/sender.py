@@ -1,43 +1,81 @@
-"""From the outbox to the network: in order, within a window, and again after a loss."""
+"""From the queue to the network: in order, within a window, and again after a loss."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from itertools import islice, takewhile
+from typing import Any, Final
 
 from realtime_fsm.engine.answer import unwrap
+from realtime_fsm.engine.envelope import addressed
+from realtime_fsm.engine.intake import Intake
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.message import Message
-from realtime_fsm.engine.outbox import MemoryOutbox
+from realtime_fsm.engine.outbox import Outbox
+from realtime_fsm.engine.send_queue import SendQueue
+from realtime_fsm.engine.settlement import Settlement
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.machine.delivery import Delivery, Outcome
-from realtime_fsm.machine.errors import DeliveryError
+from realtime_fsm.machine.delivery import Outcome
+from realtime_fsm.machine.errors import DeliveryError, RealtimeError
+
+_SUSPECT_AFTER: Final = 3
+"""Losses in a row with the same message first in line, after which it is sent alone: so a message that
+breaks the connection is told from those that only wait behind it."""
+
+_CLAIM_AT_ONCE: Final = 100
+"""Messages claimed from the outbox in one step."""
+
+_CLAIM_AGAIN_AFTER: Final = 1.0
+"""Seconds after which a failed claim is tried again."""
 
 
 class Sender:
-    """Moves messages from the outbox to the link, and settles their receipts.
+    """Moves messages from the queue to the link, and settles their receipts.
 
     It is not a task: accepting a message, an acknowledgement and room on the link each pump it. So a message
     costs no wake-up, and nothing can be forgotten between two of them.
 
     Args:
-        config: Window, ack time-out and bounds.
+        config: Window, ack time-out, attempt cap.
+        queue: What waits.
+        intake: Where it comes from.
+        outbox: Where it is kept.
+        settlement: How it ends.
         statistics: What it counts into.
         time: The loop's clock.
+        report: Told of errors that nobody waits for.
     """
 
-    def __init__(self, *, config: RealtimeConfig, statistics: Statistics, time: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        config: RealtimeConfig,
+        queue: SendQueue,
+        intake: Intake,
+        outbox: Outbox,
+        settlement: Settlement,
+        statistics: Statistics,
+        time: Callable[[], float],
+        report: Callable[[RealtimeError], object],
+    ) -> None:
         self._config = config
+        self._outbox = outbox
         self._statistics = statistics
+        self._settlement = settlement
         self._time = time
-        self.outbox = MemoryOutbox(max_messages=config.outbox_max_messages, max_bytes=config.outbox_max_bytes)
+        self._report = report
         self._link: Link | None = None
-        self._in_flight: dict[Message, None] = {}  # in the order in which they were sent
+        self._in_flight: dict[Message, int] = {}  # in the order in which they were sent, with their numbers
         self._unwritten: deque[tuple[int, Message]] = deque()
+        self._suspect: Message | None = None
         self._submitted = asyncio.Event()
-        self._progress = asyncio.Event()
+        self._claiming_again: asyncio.TimerHandle | None = None
+        self.queue = queue
+        self.intake = intake
+        intake.may_send_now = self._may_send_now
+        intake.on_ready = self.wake
 
     @property
     def in_flight_count(self) -> int:
@@ -46,78 +84,75 @@ class Sender:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits, nothing is in flight, and all has been written."""
-        return not (self.outbox.has_waiting or self._in_flight or self._unwritten)
+        """Whether every accepted message has come to its end."""
+        return not self.queue
 
     @property
     def oldest_in_flight_at(self) -> float | None:
         """When the oldest unacknowledged message was sent, on the loop's clock."""
         return next((message.sent_at for message in self._in_flight), None)
 
-    async def drained(self) -> None:
-        """Wait until nothing is left to do, or the link has ended. The caller bounds it."""
-        while self._link is not None and not self.is_idle:
-            self._progress.clear()
-            await self._progress.wait()
-
-    def submit(self, message: Message) -> bool:
-        """Accept a message: it is sent now, or stored until it can be.
-
-        Returns:
-            Whether it was handed to the network at once.
-
-        Raises:
-            OutboxFullError: If there is no room to store it. Nothing was accepted.
-        """
-        if message.delivery is Delivery.VOLATILE and not self._may_send_now():
-            self._statistics.accepted += 1
-            self._settle(message, Outcome.DROPPED, reason="it is volatile and the connection is not ready")
-            return False
-        self.outbox.put(message)
-        self._statistics.accepted += 1
-        self._submitted.set()
-        self.pump()
-        return message.sent_at is not None
+    async def drained(self, can_go_on: Callable[[], bool]) -> None:
+        """Wait until nothing is left, or nothing can be delivered any more. The caller bounds it."""
+        while not self.is_idle and can_go_on():
+            self._settlement.progress.clear()
+            await self._settlement.progress.wait()
 
     def attach(self, link: Link) -> None:
         """Begin to send over a link that has become live."""
         self._link = link
         self.pump()
 
-    def detach(self) -> None:
-        """Stop sending, because the link has ended. What may be sent again goes back in order."""
-        self._link = None
-        self._progress.set()
-        for _, message in self._unwritten:
-            self._lose(message, "the connection ended before it was written")
+    def detach(self, *, broken: bool) -> None:
+        """Stop sending, because the link has ended. What may be sent again goes back in order.
+
+        Args:
+            broken: Whether it ended by itself, so that the first message in flight may be why.
+        """
+        link, self._link = self._link, None
+        self._settlement.progress.set()
+        lost = [message for _, message in self._unwritten]
         self._unwritten.clear()
-        again = []
-        for message in self._in_flight:
-            if message.is_resent:
-                again.append(message)
-            else:
-                self._lose(message, "the connection ended before it was acknowledged")
-        self._in_flight.clear()
-        self.outbox.give_back(again)
+        in_flight, self._in_flight = self._in_flight, {}
+        self._suspect = None
+        again = [message for message in in_flight if message.is_resent]
+        lost += [message for message in in_flight if not message.is_resent]
+        self.queue.give_back(again)
+        if broken and link is not None and again and in_flight[again[0]] <= link.transport.written:
+            self._charge(again[0])
+        for message in again:
+            if self.intake.has_expired(message) and not message.receipt.is_settled:
+                self._settlement.finish(message, Outcome.EXPIRED, reason="its time to live is over")
+        for message in lost:
+            self._settlement.finish(
+                message, Outcome.LOST, reason="the connection ended while it was under way"
+            )
+
+    def wake(self) -> None:
+        """Go on, because the queue has something new."""
+        self._submitted.set()
+        self.pump()
 
     def pump(self) -> None:
         """Send what may be sent now."""
-        link, outbox = self._link, self.outbox
+        link, queue = self._link, self.queue
         if link is None:
             return
         window = self._config.max_in_flight
-        while (message := outbox.peek()) is not None and link.room > 0:
+        while (message := queue.peek()) is not None and link.room > 0 and self._suspect is None:
             if message.wants_ack and len(self._in_flight) >= window:
                 return
-            outbox.take()
-            self._send(link, message)
+            if message.is_stored and not message.is_resent:
+                self._claim()
+            else:
+                queue.take()
+                self._send(link, message)
 
     def on_written(self, written: int) -> None:
         """Settle what has been written and wanted no acknowledgement; then send on."""
         unwritten = self._unwritten
         while unwritten and unwritten[0][0] <= written:
-            _, message = unwritten.popleft()
-            self._finish(message, Outcome.SENT)
+            self._settlement.finish(unwritten.popleft()[1], Outcome.SENT)
         self.pump()
 
     def report_unacknowledged(self, sent_before: float) -> list[Message]:
@@ -135,40 +170,30 @@ class Sender:
         limit = min(sent_before, self._time() - self._config.ack_timeout)
         late = [m for m in self._in_flight if m.sent_at is not None and m.sent_at <= limit]
         for message in late:
-            del self._in_flight[message]
             reason = f"the server is alive and did not acknowledge it within {self._config.ack_timeout} s"
-            self._finish(message, Outcome.UNACKNOWLEDGED, reason=reason)
+            self._end_flight(message)
+            self._settlement.finish(message, Outcome.UNACKNOWLEDGED, reason=reason)
         self.pump()
         return late
 
     def withdraw(self, message: Message, *, reason: str) -> None:
         """Give a message up because its caller no longer waits for it."""
         if message in self._in_flight:
-            del self._in_flight[message]
-            self._finish(message, Outcome.EXPIRED, reason=reason)
-            self.pump()
-        elif self.outbox.withdraw(message):
-            self._settle(message, Outcome.EXPIRED, reason=reason)
+            self._end_flight(message)
+        elif not self.queue.is_waiting(message):
+            return  # it was never accepted, or is being published and will be settled by that
+        self._settlement.finish(message, Outcome.EXPIRED, reason=reason)
+        self.pump()
 
     async def next_batch(self, limit: int) -> list[Message]:
         """Wait for messages, and take up to ``limit`` to be published over HTTP, in order.
 
         A message with binary parts cannot go over HTTP: it waits for the socket, and all behind it too,
-        because the order is a promise.
+        because the order is a promise. One that failed before goes alone.
         """
         while not (taken := self._take_batch(limit)):
             self._submitted.clear()
             await self._submitted.wait()
-        return taken
-
-    def _take_batch(self, limit: int) -> list[Message]:
-        taken: list[Message] = []
-        room = self._config.max_message_bytes  # a server that takes one message takes a request of its size
-        while len(taken) < limit and (message := self.outbox.peek()) and not message.payload.attachments:
-            if taken and message.size_bytes > room:
-                break
-            room -= message.size_bytes
-            taken.append(self.outbox.take())
         return taken
 
     def published(self, message: Message, answer: dict[str, Any]) -> None:
@@ -176,75 +201,132 @@ class Sender:
         self._statistics.published += 1
         self._settle_by_answer(message, answer)
 
-    def unpublished(self, messages: list[Message], *, maybe_arrived: bool) -> None:
-        """Take back messages whose publishing failed: they wait again, or are lost, by their delivery.
+    def unpublished(self, messages: list[Message], *, maybe_arrived: bool, failed: bool) -> None:
+        """Take back messages that were not published: they wait again, or are lost, by their delivery.
 
         Args:
             messages: The ones that were not answered.
             maybe_arrived: Whether the server may have had them all the same.
+            failed: Whether the first of them may be why.
         """
-        again = []
+        again = [message for message in messages if message.is_resent or not maybe_arrived]
+        self.queue.give_back(again)
         for message in messages:
-            if message.is_resent or not maybe_arrived:
-                again.append(message)
-            else:
-                self._lose(message, "publishing it over HTTP broke off")
-        self.outbox.give_back(again)
+            if not message.is_resent and maybe_arrived:
+                reason = "publishing it over HTTP broke off"
+                self._settlement.finish(message, Outcome.LOST, reason=reason)
+        if again and failed:
+            self._charge(again[0])
         if again:
             self._submitted.set()
 
     def abandon(self, *, reason: str) -> list[Message]:
-        """Give everything up that is left; return it, so that the caller can keep it."""
-        left = [*self._in_flight, *self.outbox.clear()]
-        for message in self._in_flight:
-            self.outbox.remove(message)
+        """Give everything up that is left; return it, so that the caller can tell."""
+        if self._claiming_again is not None:
+            self._claiming_again.cancel()
+        left = [*self._in_flight, *(message for _, message in self._unwritten), *self.queue]
         self._in_flight.clear()
+        self._unwritten.clear()
         for message in left:
-            self._settle(message, Outcome.DROPPED, reason=reason)
+            outcome = Outcome.STORED if message.is_stored else Outcome.DROPPED
+            self._settlement.finish(message, outcome, reason=reason)
         return left
+
+    # Inside.
 
     def _may_send_now(self) -> bool:
         link = self._link
-        return link is not None and link.room > 0 and not self.outbox.has_waiting
+        return link is not None and link.room > 0 and not self.queue.has_waiting and self._suspect is None
 
     def _send(self, link: Link, message: Message) -> None:
         self._statistics.sent += 1
         self._statistics.resent += message.sent_at is not None
         message.sent_at = self._time()
+        payload = addressed(message, self._config.dialect, self.intake.client_id)
         if message.wants_ack:
-            self._in_flight[message] = None
-            link.send(message.payload, partial(self._acknowledged, message))
+            self._in_flight[message] = 0  # known before the transport can acknowledge it
+            self._in_flight[message] = link.send(payload, partial(self._acknowledged, message))
+            if message.attempts >= _SUSPECT_AFTER:
+                self._suspect = message
         else:
-            self._unwritten.append((link.send(message.payload), message))
+            self._unwritten.append((link.send(payload), message))
+
+    def _take_batch(self, limit: int) -> list[Message]:
+        taken: list[Message] = []
+        room = self._config.max_message_bytes  # a server that takes one message takes a request of its size
+        while len(taken) < limit and (message := self.queue.peek()) and not message.payload.attachments:
+            if taken and (message.size_bytes > room or taken[0].attempts):
+                break
+            if message.is_stored and not message.is_resent:
+                self._claim()
+                break
+            room -= message.size_bytes
+            taken.append(self.queue.take())
+        return taken
+
+    def _claim(self) -> None:
+        """Hold messages that must never be sent twice, until the outbox has forgotten them for certain."""
+        kept = takewhile(lambda m: m.is_stored and not m.is_resent, self.queue)
+        batch = list(islice(kept, _CLAIM_AT_ONCE))
+        self.queue.hold(batch)
+        claimed = self._outbox.claim(batch)
+        if claimed is None:
+            self.queue.release(batch)
+        else:
+            claimed.add_done_callback(partial(self._claimed, batch))
+
+    def _claimed(self, batch: list[Message], claimed: "asyncio.Future[None]") -> None:
+        error = None if claimed.cancelled() else claimed.exception()
+        if claimed.cancelled() or error is not None:
+            if isinstance(error, RealtimeError):
+                self._report(error)
+            loop = asyncio.get_running_loop()
+            self._claiming_again = loop.call_later(_CLAIM_AGAIN_AFTER, self._release, batch)
+        else:
+            self._release(batch)
+
+    def _release(self, batch: list[Message]) -> None:
+        self.queue.release(batch)
+        self.wake()
+
+    def _charge(self, message: Message) -> None:
+        """Count a failed attempt of the message that was first in line; after too many it is given up."""
+        message.attempts += 1
+        if message.attempts >= self._config.max_delivery_attempts:
+            reason = f"{message.attempts} connections in a row ended before the server acknowledged it"
+            self._settlement.finish(message, Outcome.DEAD, reason=reason)
+            self._report(
+                DeliveryError(
+                    f"Message {message.receipt.message_id} ({message.event!r}) is given up: {reason}.",
+                    outcome=Outcome.DEAD.value,
+                    remedy="It is kept among the dead letters.",
+                )
+            )
+        elif message.is_stored:
+            self._outbox.charge(message)
+
+    def _end_flight(self, message: Message) -> None:
+        del self._in_flight[message]
+        if message is self._suspect:
+            self._suspect = None
 
     def _acknowledged(self, message: Message, args: list[Any]) -> None:
         if message not in self._in_flight:
             self._statistics.dropped["late acknowledgement"] += 1
             return
-        del self._in_flight[message]
+        self._end_flight(message)
         if self._config.dialect.wraps_answers:
             self._settle_by_answer(message, args[0] if args else None)
         else:
             answer = args[0] if len(args) == 1 else (args or None)
-            self._finish(message, Outcome.ACKNOWLEDGED, answer=answer)
+            self._settlement.finish(message, Outcome.ACKNOWLEDGED, answer=answer)
         self.pump()
 
     def _settle_by_answer(self, message: Message, answer: object) -> None:
         try:
             value = unwrap(answer)
         except DeliveryError as error:
-            self._finish(message, Outcome.REFUSED, reason=error.message)
+            self._settlement.finish(message, Outcome.REFUSED, reason=error.message)
         else:
-            self._finish(message, Outcome.ACKNOWLEDGED, answer=value)
-
-    def _lose(self, message: Message, reason: str) -> None:
-        self._finish(message, Outcome.LOST, reason=reason)
-
-    def _finish(self, message: Message, outcome: Outcome, *, answer: Any = None, reason: str = "") -> None:
-        self.outbox.remove(message)
-        self._settle(message, outcome, answer=answer, reason=reason)
-
-    def _settle(self, message: Message, outcome: Outcome, *, answer: Any = None, reason: str = "") -> None:
-        if message.receipt.settle(outcome, answer=answer, reason=reason):
-            self._statistics.settled[outcome.value] += 1
-            self._progress.set()
+            self._statistics.repeated += isinstance(answer, dict) and answer.get("duplicate") is True
+            self._settlement.finish(message, Outcome.ACKNOWLEDGED, answer=value)

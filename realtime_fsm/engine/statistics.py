@@ -54,11 +54,14 @@ class Statistics:
         sent: Messages handed to the network, repeats included.
         resent: Of them, the repeats after a loss.
         published: Messages published over HTTP.
+        repeated: Messages that the server had applied before, and said so.
         settled: Messages by what became of them (value of ``Outcome``).
         events: Events that arrived, over the socket or by polling.
         dispatched: Events that reached at least one handler.
         duplicates: Events that were dropped because they had arrived before.
-        gaps: Times that offsets of a channel did not follow one another.
+        gaps: Times that offsets of a channel did not follow one another; a replay closed them.
+        unrecovered: Times that events were missed which the server could not replay.
+        resyncs: Times that the resync hook was called.
         handler_errors: Exceptions raised by handlers and callbacks of the user.
         dropped: What else was dropped, by reason.
         stale: Results, packets and timers of an older epoch that were dropped.
@@ -87,11 +90,14 @@ class Statistics:
     sent: int = 0
     resent: int = 0
     published: int = 0
+    repeated: int = 0
     settled: Counter[str] = field(factory=Counter)
     events: int = 0
     dispatched: int = 0
     duplicates: int = 0
     gaps: int = 0
+    unrecovered: int = 0
+    resyncs: int = 0
     handler_errors: int = 0
     dropped: Counter[str] = field(factory=Counter)
     stale: int = 0

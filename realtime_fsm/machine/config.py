@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Self
 from urllib.parse import urljoin, urlsplit
 
-from attrs import Attribute, field, fields, frozen
+from attrs import Attribute, Factory, field, fields, frozen
 
 from realtime_fsm.machine.address import Endpoint, check_endpoint, check_server_url, shown_address
 from realtime_fsm.machine.backoff import BackoffLimits, Jitter
-from realtime_fsm.machine.delivery import Delivery
+from realtime_fsm.machine.delivery import Delivery, Durability, Overflow
 from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.errors import ConfigurationError
 
@@ -39,10 +39,15 @@ _Check = Callable[[Any], str | None]
 _CHECK: Final = "check"
 
 
-def _duration(default: float, *, zero: bool = False) -> Any:
-    """Declare a field in seconds: finite, and positive (or ``>= 0`` where ``zero``)."""
+def _duration(default: float | None, *, zero: bool = False) -> Any:
+    """Declare a field in seconds: finite, and positive (or ``>= 0`` where ``zero``).
+
+    One whose default is ``None`` may be ``None``.
+    """
 
     def check(value: object) -> str | None:
+        if value is None and default is None:
+            return None
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return "must be a number of seconds, such as 2.5"
         if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
@@ -88,6 +93,17 @@ def _transport_names(value: tuple[str, ...]) -> str | None:
     return None if ok else "must be websocket, polling, or both, in the order in which to try them"
 
 
+def _path(value: object) -> str | None:
+    ok = value is None or (isinstance(value, str) and value.strip())
+    return None if ok else "must be the path of a file"
+
+
+def _default_delivery(config: "RealtimeConfig") -> Delivery:
+    """Return the strongest delivery that is right on a server of the dialect."""
+    deduplicates = isinstance(config.dialect, Dialect) and config.dialect.deduplicates
+    return Delivery.EXACTLY_ONCE if deduplicates else Delivery.AT_MOST_ONCE
+
+
 def _dialect_known(value: object) -> str | None:
     return None if isinstance(value, Dialect) else "must be plain, reference, or a Dialect of your own"
 
@@ -122,9 +138,18 @@ class RealtimeConfig:
         fallback_endpoints: What to poll, beside the dialect's own: ``event=url`` or ``url``.
         reconnect_interval: Pause between two probes for the socket in FALLBACK.
         request_timeout: Bound of one HTTP request in FALLBACK.
-        default_delivery: What ``emit`` promises unless told otherwise.
+        default_delivery: What ``emit`` promises unless told otherwise; by default ``EXACTLY_ONCE`` where the
+            dialect deduplicates, and ``AT_MOST_ONCE`` where it does not.
+        message_ttl: Time after which a message that still waits is no longer sent; ``None`` for never.
+        max_delivery_attempts: Connections that may end while a message is the first one that waits for its
+            acknowledgement; then it is put among the dead letters.
         ack_timeout: How long a live server may take to acknowledge before it is reported.
         max_in_flight: Messages sent and not yet acknowledged, at most.
+        outbox_path: File in which the outbox is kept, so that accepted messages survive the process; ``None``
+            keeps it in memory.
+        outbox_durability: What a message in that file survives: ``power`` (its loss), or ``process``.
+        outbox_overflow: What ``emit`` does when there is no room: ``reject``, ``drop_oldest`` or ``block``.
+        outbox_max_dead_letters: Dead letters kept, at most; the oldest make room.
         outbox_max_messages: Messages waiting, at most.
         outbox_max_bytes: Their encoded size together, at most.
         max_message_bytes: Encoded size of one message, at most. Socket.IO servers refuse 1 MB by default.
@@ -167,9 +192,17 @@ class RealtimeConfig:
     reconnect_interval: float = _duration(5.0)
     request_timeout: float = _duration(10.0)
 
-    default_delivery: Delivery = _one_of(Delivery.AT_MOST_ONCE, [str(d) for d in Delivery])
+    default_delivery: Delivery = _one_of(
+        Factory(_default_delivery, takes_self=True), [str(d) for d in Delivery]
+    )
+    message_ttl: float | None = _duration(None)
+    max_delivery_attempts: int = _count(10)
     ack_timeout: float = _duration(30.0)
     max_in_flight: int = _count(32)
+    outbox_path: str | None = field(default=None, metadata={_CHECK: _path})
+    outbox_durability: Durability = _one_of(Durability.POWER, [str(d) for d in Durability])
+    outbox_overflow: Overflow = _one_of(Overflow.REJECT, [str(o) for o in Overflow])
+    outbox_max_dead_letters: int = _count(1000)
     outbox_max_messages: int = _count(10_000)
     outbox_max_bytes: int = _count(64 * 1024 * 1024)
     max_message_bytes: int = _count(1_000_000)
@@ -187,6 +220,8 @@ class RealtimeConfig:
         # Accepted as plain strings, kept as what they mean.
         object.__setattr__(self, "backoff", Jitter(self.backoff))
         object.__setattr__(self, "default_delivery", Delivery(self.default_delivery))
+        object.__setattr__(self, "outbox_durability", Durability(self.outbox_durability))
+        object.__setattr__(self, "outbox_overflow", Overflow(self.outbox_overflow))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
@@ -240,6 +275,13 @@ class RealtimeConfig:
                 yield (
                     f"{shorter}={getattr(self, shorter)!r} must not be more than "
                     f"{longer}={getattr(self, longer)!r}: {why}"
+                )
+        if {"default_delivery", "dialect"} <= sound:
+            exactly_once = self.default_delivery == Delivery.EXACTLY_ONCE
+            if exactly_once and not self.dialect.deduplicates:
+                yield (
+                    "default_delivery='exactly_once' needs a server that drops repeats, and "
+                    f"dialect={self.dialect.name!r} does not say so: use at_least_once, or another dialect"
                 )
         base = self.server_url if "server_url" in sound else "http://localhost"
         for endpoint in self.fallback_endpoints:

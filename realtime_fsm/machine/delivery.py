@@ -39,9 +39,33 @@ class Outcome(Enum):
     EXPIRED = "expired"
     """Its time to live, or the caller's timeout, ended first."""
     REFUSED = "refused"
-    """The server answered over HTTP that it will not take it."""
+    """The server answered that it will not take it."""
+    DEAD = "dead"
+    """Too many connections ended while it waited for its acknowledgement; it is among the dead letters."""
+    STORED = "stored"
+    """The client was closed first; the durable outbox keeps it for the next start."""
 
     @property
     def is_delivered(self) -> bool:
         """Whether the message reached the socket or the server, as far as its delivery can tell."""
         return self in {Outcome.SENT, Outcome.ACKNOWLEDGED}
+
+
+class Overflow(StrEnum):
+    """What happens to a message for which the outbox has no room."""
+
+    REJECT = "reject"
+    """``emit`` raises ``OutboxFullError``."""
+    DROP_OLDEST = "drop_oldest"
+    """The messages that have waited longest make room; their receipts say so."""
+    BLOCK = "block"
+    """``emit`` waits until there is room, or the client is disconnected. Bound it with a timeout."""
+
+
+class Durability(StrEnum):
+    """What a message in the durable outbox survives once ``emit`` has returned."""
+
+    POWER = "power"
+    """The loss of power: every message is on the disk."""
+    PROCESS = "process"
+    """The end of the process, however it comes; the loss of power may take the last ones. Faster."""

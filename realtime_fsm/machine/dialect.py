@@ -32,6 +32,8 @@ class Dialect:
             ``{"channel": str, "epoch": str, "offset": int}``, and missed ones are replayed.
         wraps_answers: Acknowledgements are ``{"ok": true, "answer": ...}``, or hold an ``error``.
         message_ids: Messages carry ``{"message_id": str}`` as a last argument.
+        deduplicates: They also carry ``client_id`` and ``sequence``, where that is asked for with
+            ``EXACTLY_ONCE``, and the server applies each number once.
         poll_path: Where missed events can be fetched over HTTP; ``None`` where they cannot.
         publish_path: Where messages can be published over HTTP; ``None`` where they cannot.
     """
@@ -50,6 +52,7 @@ class Dialect:
     positions: bool = False
     wraps_answers: bool = False
     message_ids: bool = False
+    deduplicates: bool = False
     poll_path: str | None = None
     publish_path: str | None = None
 
@@ -62,6 +65,7 @@ Dialect.REFERENCE = Dialect(
     positions=True,
     wraps_answers=True,
     message_ids=True,
+    deduplicates=True,
     poll_path="/realtime/events",
     publish_path="/realtime/messages",
 )

@@ -57,7 +57,7 @@ def _seconds(text: str) -> float:
 
 
 _READERS: Final[Mapping[Any, Callable[[str], object]]] = MappingProxyType(
-    {bool: _boolean, int: _integer, float: _seconds}
+    {bool: _boolean, int: _integer, float: _seconds, float | None: _seconds}
 )
 
 

@@ -23,9 +23,11 @@
      |    +-- InvalidArgumentError (ValueError)         an event name, channel or payload that cannot be sent
      |    +-- MissingExtraError (ImportError)           an optional dependency is not installed
      |    +-- OutboxFullError
+     |    +-- OutboxStorageError                        the file of the outbox: full disk, locked, corrupt
      |    +-- DeliveryError                             what became of a message that was not delivered
      |    +-- CallTimeoutError (TimeoutError)
      |    +-- SubscriptionRefusedError
+     |    +-- EventsMissedError                         events that cannot be replayed, and no hook
      |    +-- LaggedError                               an observer that did not keep up
      |    +-- UnsupportedDeliveryError
      |    +-- ClosedError                               used after it was closed
@@ -120,9 +122,19 @@ class ServerUnreachableError(TransportError):
 
 
 class ServerUnavailableError(TransportError):
-    """The server answers that it cannot serve now."""
+    """The server answers that it cannot serve now.
+
+    Args:
+        message: Which server, and how it said so.
+        status: Of the HTTP answer, where it was one.
+        retry_after: Seconds that it asks to wait.
+    """
 
     default_remedy = "The server is overloaded or down behind its proxy; it is tried again by itself."
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+        self.status = status
+        super().__init__(message, retry_after=retry_after)
 
 
 class ConnectTimeoutError(TransportError):
@@ -240,6 +252,13 @@ class OutboxFullError(ApplicationError):
     default_remedy = "Slow down, wait for receipts, or raise `outbox_max_messages` or `outbox_max_bytes`."
 
 
+class OutboxStorageError(ApplicationError):
+    """The file of the outbox cannot be used: the disk is full, another client owns it, or it is corrupt."""
+
+    default_retryable = True
+    default_remedy = "Check the disk, the permissions, and that no other client uses the same `outbox_path`."
+
+
 class DeliveryError(ApplicationError):
     """A message was accepted, and was not delivered. Raised by awaiting its receipt.
 
@@ -265,6 +284,12 @@ class SubscriptionRefusedError(ApplicationError):
     """The server refused a channel."""
 
     default_remedy = "Check the channel's name and the permissions of the token."
+
+
+class EventsMissedError(ApplicationError):
+    """Events were missed that the server cannot replay, and there is no hook that loads them anew."""
+
+    default_remedy = "Load the present state, and register `on_resync` so that it is done by itself."
 
 
 class LaggedError(ApplicationError):

@@ -125,6 +125,7 @@ class Traits:
 
     Attributes:
         sends: Messages may leave over the socket.
+        publishes: Messages may leave over HTTP, where the dialect has an endpoint for it.
         carries_data: Events reach the handlers, over the socket or by polling.
         online: Something is being done about the connection (false only where nothing runs or all rest).
         settles: ``connect()`` has its answer when this state is reached.
@@ -136,6 +137,7 @@ class Traits:
     """
 
     sends: bool = False
+    publishes: bool = False
     carries_data: bool = False
     online: bool = True
     settles: bool = False
@@ -254,6 +256,7 @@ TRAITS: Final[Mapping[ConnectionStatus, Traits]] = MappingProxyType(
             meaning="Gave up: nothing is tried by itself any more. Mend the cause, then `retry_now()`.",
         ),
         _S.FALLBACK: Traits(
+            publishes=True,
             carries_data=True,
             settles=True,
             wakes=True,

@@ -33,13 +33,16 @@ class ConnectionMetrics:
         messages_in_flight: Sent and not acknowledged yet.
         messages_resent: Repeats after a loss.
         messages_published: Published over HTTP.
+        messages_repeated: That the server had applied before, and said so.
         messages_by_outcome: What became of messages, by the value of ``Outcome``.
         outbox_bytes: Bytes in the outbox.
         events_received: Over the socket or by polling.
         events_dispatched: Handed to at least one handler.
         events_pending: Waiting for their handlers.
         duplicates_dropped: Events that had arrived before.
-        gaps: Times that events of a channel were missed.
+        gaps: Times that events of a channel did not follow one another; a replay closed them.
+        unrecovered: Times that events were missed which the server could not replay.
+        resyncs: Times that the resync hook was called.
         handler_errors: Raised by handlers and callbacks.
         malformed_frames: That could not be decoded.
         stale_dropped: Results, packets and timers of an older epoch.
@@ -70,6 +73,7 @@ class ConnectionMetrics:
     messages_in_flight: int
     messages_resent: int
     messages_published: int
+    messages_repeated: int
     messages_by_outcome: Mapping[str, int]
     outbox_bytes: int
     events_received: int
@@ -77,6 +81,8 @@ class ConnectionMetrics:
     events_pending: int
     duplicates_dropped: int
     gaps: int
+    unrecovered: int
+    resyncs: int
     handler_errors: int
     malformed_frames: int
     stale_dropped: int
@@ -123,17 +129,20 @@ def measure(
         last_failure_reason=statistics.last_failure_reason,
         messages_accepted=statistics.accepted,
         messages_delivered=sum(settled.get(o.value, 0) for o in Outcome if o.is_delivered),
-        messages_waiting=len(sender.outbox),
+        messages_waiting=len(sender.queue),
         messages_in_flight=sender.in_flight_count,
         messages_resent=statistics.resent,
         messages_published=statistics.published,
+        messages_repeated=statistics.repeated,
         messages_by_outcome=settled,
-        outbox_bytes=sender.outbox.size_bytes,
+        outbox_bytes=sender.queue.size_bytes,
         events_received=statistics.events,
         events_dispatched=statistics.dispatched,
         events_pending=pending,
         duplicates_dropped=statistics.duplicates,
         gaps=statistics.gaps,
+        unrecovered=statistics.unrecovered,
+        resyncs=statistics.resyncs,
         handler_errors=statistics.handler_errors,
         malformed_frames=statistics.malformed,
         stale_dropped=statistics.stale,

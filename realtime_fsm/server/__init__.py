@@ -13,8 +13,10 @@ Needs the extra ``[server]``.
 
 from realtime_fsm.engine.subscription import Position
 from realtime_fsm.server.config import BackendConfig
+from realtime_fsm.server.ledger import Ledger, LedgerUnavailableError, MemoryLedger, Stamp
 from realtime_fsm.server.message_router import Client, Handler
 from realtime_fsm.server.serving import serve
+from realtime_fsm.server.sqlite_ledger import SqliteLedger
 from realtime_fsm.server.token import Identity, TokenRefusedError, TokenVerifier, issue_token
 from realtime_fsm.server.websocket_service import WebSocketService
 
@@ -23,7 +25,12 @@ __all__ = [
     "Client",
     "Handler",
     "Identity",
+    "Ledger",
+    "LedgerUnavailableError",
+    "MemoryLedger",
     "Position",
+    "SqliteLedger",
+    "Stamp",
     "TokenRefusedError",
     "TokenVerifier",
     "WebSocketService",

@@ -21,9 +21,10 @@ from realtime_fsm.server.answer import Answer, json_text, problem
 from realtime_fsm.server.channel_log import ChannelLogs, LoggedEvent, Replay
 from realtime_fsm.server.channel_request import MAX_NAME_LENGTH, ChannelRequest, is_channel_name
 from realtime_fsm.server.config import BackendConfig
+from realtime_fsm.server.engine_server import EngineServer
 from realtime_fsm.server.message_router import Client, call
 from realtime_fsm.server.session import Session, Sessions
-from realtime_fsm.server.socketio_server import EngineServer, message
+from realtime_fsm.server.socketio_server import message
 
 AuthorizeChannel = Callable[[Client, str], Any]
 """``authorize_channel(client, channel) -> bool``, plain or a coroutine function."""
@@ -66,11 +67,7 @@ class Channels:
 
     def publish(self, channel: str, event: str, data: Any) -> Position:
         """Log an event, and send it to all who are subscribed."""
-        if not is_channel_name(channel):
-            raise InvalidArgumentError(
-                f"channel={channel!r} is not the name of a channel.",
-                remedy=f"Give a text that is not blank, of at most {MAX_NAME_LENGTH} characters.",
-            )
+        _check_name(channel)
         check_event_name(event)
         text = json_text(data, what=f"The event {event!r}", max_bytes=self._config.max_message_bytes)
         position = self._logs.append(channel, event, text)
@@ -81,6 +78,11 @@ class Channels:
                 if self._engine.enqueue(session.engine_sid, packet) > self._config.max_pending_events:
                     self._condemn(session, "it reads too slowly")
         return position
+
+    def position(self, channel: str) -> Position:
+        """Return where a channel stands."""
+        _check_name(channel)
+        return self._logs.since(channel, None).position
 
     async def subscribe(self, session: Session, requests: Iterable[ChannelRequest]) -> Answer:
         """Subscribe a session to channels, and send what it has missed of them; return the answer."""
@@ -168,6 +170,14 @@ class Channels:
             return None
         return problem(
             ErrorCategory.APPLICATION, "channel_forbidden", "This client may not have this channel."
+        )
+
+
+def _check_name(channel: object) -> None:
+    if not is_channel_name(channel):
+        raise InvalidArgumentError(
+            f"channel={channel!r} is not the name of a channel.",
+            remedy=f"Give a text that is not blank, of at most {MAX_NAME_LENGTH} characters.",
         )
 
 

@@ -55,6 +55,12 @@ def _optional_text(value: object) -> str | None:
     return None if value is None else _text(value)
 
 
+def _ledger_path(value: object) -> str | None:
+    if value == ":memory:":
+        return "must be a file: without one the ledger is kept in memory anyway"
+    return _optional_text(value)
+
+
 def _as_tuple(value: "str | Iterable[str]") -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
 
@@ -131,6 +137,9 @@ class BackendConfig:
             disconnected.
         max_pending_events: Events that wait for one client's network. One that falls further behind is
             disconnected, and catches up from the log when it returns.
+        ledger_path: The SQLite database in which it is kept which messages have taken effect, so that a
+            repeat does not take effect again, even after a restart. By default that is kept in memory.
+        max_ledger_clients: Clients of which that is kept.
     """
 
     host: str = field(default="127.0.0.1", metadata={_CHECK: _text})
@@ -159,6 +168,8 @@ class BackendConfig:
     max_message_bytes: int = _whole(1_000_000, least=1024)
     max_pending_messages: int = _whole(1000)
     max_pending_events: int = _whole(10_000)
+    ledger_path: str | None = field(default=None, metadata={_CHECK: _ledger_path})
+    max_ledger_clients: int = _whole(10_000)
 
     def __attrs_post_init__(self) -> None:
         problems = list(self._problems())
@@ -167,7 +178,9 @@ class BackendConfig:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
-        """Read ``REALTIME_SERVER_SECRET`` and ``FRONTEND_URL``; an empty value counts as not given.
+        """Read ``REALTIME_SERVER_SECRET``, ``FRONTEND_URL`` and ``REALTIME_SERVER_LEDGER_PATH``.
+
+        An empty value counts as not given.
 
         Args:
             environ: By default the process's.
@@ -177,7 +190,11 @@ class BackendConfig:
             ConfigurationError: For everything that is wrong.
         """
         environ = os.environ if environ is None else environ
-        names = {"secret": "REALTIME_SERVER_SECRET", "frontend_url": "FRONTEND_URL"}
+        names = {
+            "secret": "REALTIME_SERVER_SECRET",
+            "frontend_url": "FRONTEND_URL",
+            "ledger_path": "REALTIME_SERVER_LEDGER_PATH",
+        }
         given = {name: environ[variable] for name, variable in names.items() if environ.get(variable)}
         return cls(**{**given, **overrides})
 

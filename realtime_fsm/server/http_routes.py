@@ -14,8 +14,10 @@ from realtime_fsm.server.channel_request import RequestError, read_query
 from realtime_fsm.server.channels import Channels
 from realtime_fsm.server.config import BackendConfig
 from realtime_fsm.server.cors import guarded, preflight
+from realtime_fsm.server.engine_server import read_body
+from realtime_fsm.server.envelope import read_envelope
+from realtime_fsm.server.ledger import LedgerUnavailableError
 from realtime_fsm.server.message_router import Client, MessageRouter
-from realtime_fsm.server.socketio_server import read_body
 from realtime_fsm.server.token import Identity, TokenRefusedError, TokenVerifier
 
 EVENTS_PATH: Final = "/realtime/events"
@@ -72,7 +74,7 @@ class HttpRoutes:
 
     async def _events(self, request: web.Request, identity: Identity) -> web.StreamResponse:
         """Give what was published after the client's positions."""
-        client = Client(subject=identity.subject, claims=identity.claims)
+        client = Client.of(identity)
         requests = read_query(request.query.getall("channel", []), request.query.getall("position", []))
         text = await self._channels.poll(client, requests)
         etag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
@@ -82,10 +84,19 @@ class HttpRoutes:
         return web.Response(text=text, content_type="application/json", headers=headers)
 
     async def _messages(self, request: web.Request, identity: Identity) -> web.StreamResponse:
-        """Handle a batch of messages, in order; no other of this client comes between them."""
+        """Handle a batch of messages, in order; no other of this client comes between them.
+
+        Where one cannot be handled now, the batch ends before it: the results are of those that were.
+        """
         messages = await self._read_messages(request)
+        results: list[Answer] = []
         async with self._router.turn(identity.subject):
-            results = [await self._handle(identity, given) for given in messages]
+            try:
+                for given in messages:
+                    results.append(await self._handle(identity, given))  # noqa: PERF401 - those before count
+            except LedgerUnavailableError:
+                if not results:
+                    raise
         return web.json_response({"results": results})
 
     async def _read_messages(self, request: web.Request) -> list[Any]:
@@ -104,20 +115,27 @@ class HttpRoutes:
 
     async def _handle(self, identity: Identity, given: Any) -> Answer:
         message = given if isinstance(given, Mapping) else {}
-        message_id, event = message.get("message_id"), message.get("event")
-        args = message.get("args", [message["data"]] if "data" in message else None)
-        if not (
-            isinstance(message_id, (str, type(None))) and isinstance(event, str) and isinstance(args, list)
-        ):
-            told = "A message has an event, its data or args, and a message_id that is a string."
-            answer: Answer = {
-                "ok": False,
-                "error": problem(ErrorCategory.PROTOCOL, "invalid_message", told),
-            }
+        try:
+            client = Client.of(identity, read_envelope(message))
+            event, args = _read_event(message)
+        except RequestError as error:
+            answer: Answer = {"ok": False, "error": error.problem}
         else:
-            client = Client(subject=identity.subject, claims=identity.claims, message_id=message_id)
             answer = await self._router.handle(client, event, args)
-        return {"message_id": message_id, **answer}
+        return {"message_id": message.get("message_id"), **answer}
+
+
+def _read_event(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """Return the name and the arguments of a message.
+
+    Raises:
+        RequestError: If it has none.
+    """
+    event = message.get("event")
+    args = message.get("args", [message["data"]] if "data" in message else None)
+    if not (isinstance(event, str) and isinstance(args, list)):
+        raise RequestError("invalid_message", "A message has an event, and its data or args.")
+    return event, args
 
 
 def _answering(

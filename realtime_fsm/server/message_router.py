@@ -5,14 +5,17 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from realtime_fsm.engine.payload import check_event_name
 from realtime_fsm.machine.errors import ErrorCategory, InvalidArgumentError, ServerUnavailableError
 from realtime_fsm.server.answer import Answer, json_text, refusal
 from realtime_fsm.server.config import BackendConfig
+from realtime_fsm.server.envelope import Envelope
+from realtime_fsm.server.ledger import Ledger, LedgerUnavailableError, Stamp
+from realtime_fsm.server.token import Identity
 
 CONTROL_EVENTS: Final = frozenset(
     {"heartbeat", "reauthenticate", "subscribe", "unsubscribe", "monitor_bookings"}
@@ -31,12 +34,32 @@ class Client:
         claims: All that the token says.
         sid: The Socket.IO id of the connection; ``None`` over HTTP.
         message_id: The id that the client gave the message, the same when it sends it again.
+        client_id: What the client calls itself; its own claim, which means nothing beyond the subject.
+        sequence: The message's number, where it is to be handled once. A repeat does not reach a handler.
+        transaction: Of such a message, what its ledger commits together with it: a ``sqlite3.Connection`` of
+            the ``SqliteLedger``, ``None`` of the ledger in memory.
     """
 
     subject: str
     claims: Mapping[str, Any] = field(repr=False)
     sid: str | None = None
     message_id: str | None = None
+    client_id: str | None = None
+    sequence: int | None = None
+    transaction: Any = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, identity: Identity, envelope: Envelope | None = None, *, sid: str | None = None) -> Self:
+        """Return who sent a message."""
+        envelope = envelope or Envelope()
+        return cls(
+            subject=identity.subject,
+            claims=identity.claims,
+            sid=sid,
+            message_id=envelope.message_id,
+            client_id=envelope.client_id,
+            sequence=envelope.sequence,
+        )
 
 
 Handler = Callable[..., Any]
@@ -59,15 +82,23 @@ class MessageRouter:
 
     Args:
         config: The limits.
+        ledger: Knows which messages have taken effect already.
     """
 
-    def __init__(self, config: BackendConfig) -> None:
+    def __init__(self, config: BackendConfig, ledger: Ledger) -> None:
         self._config = config
+        self._ledger = ledger
         self._handlers: dict[str, Handler] = {}
         self._lines: dict[str, _Line] = {}
         self._is_closed = False
         self._working = 0
         self._idle = asyncio.Event()
+        self._duplicates = 0
+
+    @property
+    def duplicates(self) -> int:
+        """How many messages came again, and were not handled again."""
+        return self._duplicates
 
     def on(self, event: str, handler: Handler) -> None:
         """Register the handler of an event.
@@ -111,9 +142,32 @@ class MessageRouter:
     async def handle(self, client: Client, event: str, args: Sequence[Any]) -> Answer:
         """Handle one message; return the answer for the wire. Called in the client's turn.
 
-        The only way to a handler, for the socket and for HTTP: whoever wants to tell a repeated message by
-        its ``client.message_id`` does it here.
+        The only way to a handler, for the socket and for HTTP alike. A message with a sequence goes through
+        the ledger, so that a repeat is answered without being handled.
+
+        Raises:
+            LedgerUnavailableError: If the ledger cannot keep it. It took no effect. Nothing that was sent
+                after it may be handled before it: its repeat would be taken for one that has taken effect.
         """
+        if client.client_id is None or client.sequence is None:
+            return await self._called(client, event, args)
+
+        async def handle(transaction: Any) -> Answer:
+            return await self._called(evolve(client, transaction=transaction), event, args)
+
+        try:
+            answer = await self._ledger.apply(
+                Stamp(client.subject, client.client_id, client.sequence), handle
+            )
+        except Exception as error:
+            _logger.exception("the ledger failed, so %r is not acknowledged", event)
+            raise LedgerUnavailableError("The ledger is not available.", retry_after=1.0) from error
+        if answer.get("duplicate"):
+            self._duplicates += 1
+        return answer
+
+    async def _called(self, client: Client, event: str, args: Sequence[Any]) -> Answer:
+        """Call the handler; whatever becomes of it is an answer."""
         handler = self._handlers.get(event)
         if handler is None:
             return refusal(ErrorCategory.APPLICATION, "unknown_event", f"No handler for {event[:100]!r}.")

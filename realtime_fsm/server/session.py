@@ -1,11 +1,13 @@
 """Who is connected, and to which channels."""
 
 import asyncio
+import math
 from collections.abc import Iterator
 
 from aiohttp import web
 from attrs import define, field
 
+from realtime_fsm.server.envelope import Envelope
 from realtime_fsm.server.message_router import Client
 from realtime_fsm.server.token import Identity
 
@@ -22,6 +24,9 @@ class Session:
         channels: What it is subscribed to.
         turn: Held while its subscriptions change, so that they change in the order of its requests.
         is_open: Whether it is still connected.
+        messages: How many have come.
+        refused_from: Number of the first one that could not be handled. None after it is handled either,
+            though it may wait in line by then: the client sends them all again, and in order.
     """
 
     sid: str
@@ -31,12 +36,12 @@ class Session:
     channels: set[str] = field(factory=set)
     turn: asyncio.Lock = field(factory=asyncio.Lock)
     is_open: bool = True
+    messages: int = 0
+    refused_from: float = math.inf
 
-    def client(self, message_id: str | None = None) -> Client:
+    def client(self, envelope: Envelope | None = None) -> Client:
         """Return what a handler is told of it."""
-        return Client(
-            subject=self.identity.subject, claims=self.identity.claims, sid=self.sid, message_id=message_id
-        )
+        return Client.of(self.identity, envelope, sid=self.sid)
 
 
 class Sessions:

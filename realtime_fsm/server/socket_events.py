@@ -11,6 +11,7 @@ from realtime_fsm.server.answer import Answer, refusal
 from realtime_fsm.server.channel_request import RequestError, read_names, read_requests
 from realtime_fsm.server.channels import Channels
 from realtime_fsm.server.config import BackendConfig
+from realtime_fsm.server.envelope import split_arguments
 from realtime_fsm.server.message_router import MessageRouter
 from realtime_fsm.server.session import Session, Sessions
 from realtime_fsm.server.session_watch import SessionWatch
@@ -140,25 +141,25 @@ class SocketEvents:
         if event == NAMELESS:
             told = "The event has no name that may be used."
             return refusal(ErrorCategory.PROTOCOL, "invalid_event", told)
-        message_id, rest = _split(args)
-        client = session.client(message_id)
+        number = session.messages
+        session.messages += 1
+        try:
+            envelope, rest = split_arguments(args)
+        except RequestError as error:
+            return {"ok": False, "error": error.problem}
+        client = session.client(envelope)
         try:
             async with self._router.turn(client.subject):
+                if number > session.refused_from:
+                    return self._server.not_handled
                 return await self._router.handle(client, event, rest)
         except ServerUnavailableError as error:
+            session.refused_from = min(session.refused_from, number)
             self._watch.condemn(session, error.message)
             return self._server.not_handled
 
     def _verify(self, body: Any) -> Identity:
         return self._verifier.verify(body.get("token") if isinstance(body, Mapping) else None)
-
-
-def _split(args: tuple[Any, ...]) -> tuple[str | None, tuple[Any, ...]]:
-    """Take the message's id from the end of its arguments, where it has one."""
-    last = args[-1] if args else None
-    if isinstance(last, Mapping) and set(last) == {"message_id"} and isinstance(last["message_id"], str):
-        return last["message_id"], args[:-1]
-    return None, args
 
 
 def _refused(category: ErrorCategory, code: str, text: str, retry_after: float | None) -> Exception:

@@ -109,7 +109,7 @@ class TokenVerifier:
             raise TokenRefusedError(TOKEN_INVALID, "The token is not one of this server's.")
         claims = self._decoded(token)
         expires_at, subject = claims["exp"], claims["sub"]
-        if type(expires_at) not in {int, float} or not math.isfinite(expires_at) or not subject:
+        if type(expires_at) not in {int, float} or not math.isfinite(expires_at) or not _is_text(subject):
             raise TokenRefusedError(TOKEN_INVALID, "The token's exp or sub cannot be read.")
         ends_at = expires_at + self._config.leeway
         if ends_at <= self._clock():
@@ -137,3 +137,11 @@ class TokenVerifier:
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             # Not chained: the original may quote the token.
             raise TokenRefusedError(TOKEN_INVALID, "The token is not one of this server's.") from None
+
+
+def _is_text(subject: object) -> bool:
+    """Tell whether a subject can be logged and stored: JSON lets half of a surrogate pair through."""
+    try:
+        return isinstance(subject, str) and bool(subject.encode())
+    except UnicodeEncodeError:
+        return False

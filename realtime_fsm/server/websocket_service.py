@@ -13,11 +13,13 @@ from realtime_fsm.machine.errors import ClosedError, ConfigurationError
 from realtime_fsm.server.channels import AuthorizeChannel, Channels
 from realtime_fsm.server.config import BackendConfig
 from realtime_fsm.server.http_routes import HttpRoutes
+from realtime_fsm.server.ledger import Ledger, MemoryLedger
 from realtime_fsm.server.message_router import Handler, MessageRouter
 from realtime_fsm.server.session import Sessions
 from realtime_fsm.server.session_watch import SessionWatch
 from realtime_fsm.server.socket_events import SocketEvents
 from realtime_fsm.server.socketio_server import SocketIOServer
+from realtime_fsm.server.sqlite_ledger import SqliteLedger
 from realtime_fsm.server.token import TokenVerifier
 
 _H = TypeVar("_H", bound=Handler)
@@ -43,10 +45,24 @@ class WebSocketService:
         config: Everything that can be configured.
         authorize_channel: ``authorize_channel(client, channel) -> bool``, plain or a coroutine function. By
             default every client may have every channel.
+        ledger: Knows which messages have taken effect already. It is opened and closed by the service. By
+            default a ``SqliteLedger`` at ``config.ledger_path``, or one in memory where that is not set.
+
+    Raises:
+        ConfigurationError: If both a ``ledger`` and a ``ledger_path`` are given.
     """
 
-    def __init__(self, config: BackendConfig, *, authorize_channel: AuthorizeChannel | None = None) -> None:
+    def __init__(
+        self,
+        config: BackendConfig,
+        *,
+        authorize_channel: AuthorizeChannel | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
         self._config = config
+        self._ledger = _ledger_of(config) if ledger is None else ledger
+        if ledger is not None and config.ledger_path is not None:
+            raise ConfigurationError("ledger_path must not be set beside a ledger of your own")
         self._verifier = TokenVerifier(config)
         self._server = SocketIOServer(config)
         self._sessions = Sessions()
@@ -58,7 +74,7 @@ class WebSocketService:
             condemn=self._watch.condemn,
             authorize=authorize_channel,
         )
-        self._router = MessageRouter(config)
+        self._router = MessageRouter(config, self._ledger)
         self._watching: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
         SocketEvents(
@@ -111,6 +127,7 @@ class WebSocketService:
         It is called as ``handler(client, *args)``, and what it returns is the answer; it must be JSON.
         Messages of one client are handled in order, one at a time: a client is the ``sub`` of the token,
         however many connections it has. An exception is logged, and the client is told that it failed.
+        A message that its client numbers (exactly-once) is handled once, however often it comes.
 
         Raises:
             InvalidArgumentError: If the name is not one, is the backend's own, or has a handler already.
@@ -138,6 +155,22 @@ class WebSocketService:
         """
         return self._channels.publish(channel, event, data)
 
+    def position(self, channel: str) -> Position:
+        """Return where a channel stands: the place of its last event.
+
+        For a handler that answers with a snapshot: a client that subscribes from there gets all that comes
+        after it. Ask before the data is read, so that nothing can fall between the two.
+
+        Raises:
+            InvalidArgumentError: If this is not the name of a channel.
+        """
+        return self._channels.position(channel)
+
+    @property
+    def duplicate_count(self) -> int:
+        """How many messages came again, and were answered without being handled again."""
+        return self._router.duplicates
+
     def subscriber_count(self, channel: str) -> int:
         """Return how many connections are subscribed to a channel."""
         return len(self._sessions.members(channel))
@@ -146,7 +179,7 @@ class WebSocketService:
         """Begin to listen.
 
         Raises:
-            ConfigurationError: If nothing can listen at this address.
+            ConfigurationError: If nothing can listen at this address, or if the ledger cannot be used.
             ClosedError: If it was started before.
         """
         if self._runner is not None:
@@ -159,14 +192,12 @@ class WebSocketService:
             shutdown_timeout=config.close_timeout * 0.1,
             max_line_size=_MAX_LINE,
         )
-        await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, config.host, config.port).start()
-        except OSError as error:
+            await self._runner.setup()
+            await self._listen(self._runner)
+        except BaseException:
             await self._runner.cleanup()
-            raise ConfigurationError(
-                f"nothing can listen at host={config.host!r}, port={config.port}: {error.strerror or error}"
-            ) from error
+            raise
         _logger.info("listening at %s", self.url)
 
     async def stop(self) -> None:
@@ -197,6 +228,15 @@ class WebSocketService:
             raise ClosedError("The service does not listen.", remedy="Call `start()` first.")
         return tuple(addresses[0])
 
+    async def _listen(self, runner: web.AppRunner) -> None:
+        host, port = self._config.host, self._config.port
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"nothing can listen at host={host!r}, port={port}: {error.strerror or error}"
+            ) from error
+
     def _make_application(self) -> web.Application:
         app = web.Application()
         self._server.attach(app)
@@ -207,6 +247,7 @@ class WebSocketService:
         return app
 
     async def _begin(self, _: web.Application) -> None:
+        await self._ledger.open()
         self._watching = asyncio.create_task(self._watch.run(), name="realtime_fsm.server.watch")
 
     async def _say_goodbye(self, _: web.Application) -> None:
@@ -225,3 +266,10 @@ class WebSocketService:
             self._watching.cancel()
             await asyncio.wait({self._watching})
         await self._server.eio.end_tasks(self._config.close_timeout * 0.1)
+        await self._ledger.close()
+
+
+def _ledger_of(config: BackendConfig) -> Ledger:
+    if config.ledger_path is None:
+        return MemoryLedger(config.max_ledger_clients)
+    return SqliteLedger(config.ledger_path, max_clients=config.max_ledger_clients)

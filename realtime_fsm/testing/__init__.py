@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from realtime_fsm.testing.fault_proxy import FaultProxy, ProxyCounters
     from realtime_fsm.testing.simulated_backend import SimulatedBackend
     from realtime_fsm.testing.simulated_http import Request, SimulatedHttp
+    from realtime_fsm.testing.simulated_outbox import SimulatedDisk, SimulatedOutbox
     from realtime_fsm.testing.simulated_server import (
         Accept,
         Hang,
@@ -40,7 +41,9 @@ _HOME: Final = {
     "Refuse": "simulated_server",
     "Request": "simulated_http",
     "SimulatedBackend": "simulated_backend",
+    "SimulatedDisk": "simulated_outbox",
     "SimulatedHttp": "simulated_http",
+    "SimulatedOutbox": "simulated_outbox",
     "SimulatedServer": "simulated_server",
     "SimulatedTransport": "simulated_transport",
     "VirtualLoop": "virtual_loop",
@@ -62,7 +65,9 @@ __all__ = [  # a test compares it with the table above
     "Refuse",
     "Request",
     "SimulatedBackend",
+    "SimulatedDisk",
     "SimulatedHttp",
+    "SimulatedOutbox",
     "SimulatedServer",
     "SimulatedTransport",
     "VirtualLoop",

@@ -21,6 +21,7 @@ MAX_EVENTS: Final = 500
 MAX_MESSAGES: Final = 100
 """Messages in one request over HTTP."""
 
+_IDENTITIES: Final = ({"message_id"}, {"message_id", "client_id", "sequence"})
 _BOOKING: Final = "booking:"
 _DIALECT: Final = Dialect.REFERENCE
 
@@ -46,18 +47,23 @@ class Handled:
         args: Its arguments, without the id.
         message_id: Its identity, or ``None`` where the client gave none.
         over: ``socket`` or ``http``.
+        client_id: Whose message it is, where it is to take effect once.
+        sequence: Its number among them.
     """
 
     event: str
     args: list[Any]
     message_id: str | None
     over: str
+    client_id: str | None = None
+    sequence: int = 0
 
 
 @define
 class _Channel:
     entries: deque[tuple[int, str, Any]]
     offset: int = 0
+    lost: int = 0
 
 
 @define(eq=False)
@@ -72,7 +78,9 @@ class SimulatedBackend:
         token_lifetime: Seconds that a renewed identity is good for.
         wall: Tells the time for that.
         epoch: Identity of the log.
-        handled: Every message that took effect, in order; a repeat is there twice.
+        handled: Every message that took effect, in order; a repeat is there twice, unless it came with a
+            number.
+        repeats: Numbered messages that came again, and took no effect.
     """
 
     handlers: dict[str, Callable[..., Any]] = field(factory=dict)
@@ -82,6 +90,9 @@ class SimulatedBackend:
     wall: WallClock = field(factory=wall_clock)
     epoch: str = "e1"
     handled: list[Handled] = field(factory=list)
+    repeats: int = 0
+    _marks: dict[str, int] = field(factory=dict, init=False)
+    _answers: dict[tuple[str, int], Answer] = field(factory=dict, init=False)
     _channels: dict[str, _Channel] = field(factory=dict, init=False)
     _members: dict[Session, set[str]] = field(factory=dict, init=False)
     _starts: int = field(default=1, init=False)
@@ -95,6 +106,14 @@ class SimulatedBackend:
             if channel in channels:
                 self._deliver(session, channel, log.entries[-1])
         return log.offset
+
+    def position(self, channel: str) -> dict[str, Any]:
+        """Return where a channel stands: its ``epoch`` and ``offset``."""
+        return {"epoch": self.epoch, "offset": self._open(channel).offset}
+
+    def lose_next(self, channel: str, count: int) -> None:
+        """Lose the next events of a channel on their way to whoever is subscribed; the log has them."""
+        self._open(channel).lost = count
 
     def restart(self) -> None:
         """Lose the log, as a process does that is started anew; its connections are yours to reset."""
@@ -120,11 +139,10 @@ class SimulatedBackend:
         if event == _DIALECT.unsubscribe_event:
             self._members.get(session, set()).difference_update(body.get("channels", ()))
             return {"ok": True}
-        message_id = None
-        if args and isinstance(args[-1], dict) and args[-1].keys() == {"message_id"}:
-            *args, last = args
-            message_id = last["message_id"]
-        return self._handle(Handled(event=event, args=args, message_id=message_id, over="socket"))
+        last = args[-1] if args else None
+        if not (isinstance(last, dict) and last.keys() in _IDENTITIES):
+            return self._handle(Handled(event=event, args=args, message_id=None, over="socket"))
+        return self._handle(Handled(event=event, args=args[:-1], over="socket", **last))
 
     def left(self, session: Session) -> None:
         """Forget a connection."""
@@ -152,9 +170,9 @@ class SimulatedBackend:
 
     def _take(self, message: Mapping[str, Any]) -> Answer:
         args = list(message["args"]) if "args" in message else [message["data"]]
-        message_id, event = message["message_id"], message["event"]
-        answer = self._handle(Handled(event=event, args=args, message_id=message_id, over="http"))
-        return {"message_id": message_id, **answer}
+        identity = {key: message[key] for key in ("message_id", "client_id", "sequence") if key in message}
+        answer = self._handle(Handled(event=message["event"], args=args, over="http", **identity))
+        return {"message_id": message["message_id"], **answer}
 
     def _stream(self, channel: str, known: tuple[str, int] | None) -> Answer:
         if channel in self.forbidden:
@@ -174,6 +192,18 @@ class SimulatedBackend:
     # Inside.
 
     def _handle(self, message: Handled) -> Answer:
+        """Let a message take effect, unless its number says that it did before."""
+        if message.client_id is None:
+            return self._apply(message)
+        if message.sequence <= self._marks.get(message.client_id, 0):
+            self.repeats += 1
+            first = self._answers.get((message.client_id, message.sequence), {"ok": True})
+            return {**first, "duplicate": True}
+        self._marks[message.client_id] = message.sequence
+        answer = self._answers[message.client_id, message.sequence] = self._apply(message)
+        return answer
+
+    def _apply(self, message: Handled) -> Answer:
         handler = self.handlers.get(message.event)
         if handler is None:
             return _refusal(
@@ -222,6 +252,10 @@ class SimulatedBackend:
 
     def _deliver(self, session: Session, channel: str, entry: tuple[int, str, Any]) -> None:
         offset, event, data = entry
+        log = self._open(channel)
+        if log.lost:
+            log.lost -= 1
+            return
         session.deliver_event(event, [data, {"channel": channel, "epoch": self.epoch, "offset": offset}])
 
     def _open(self, channel: str) -> _Channel:

@@ -10,7 +10,7 @@ from typing import Any
 import canary
 
 from realtime_fsm import ConnectionStatus, Delivery, Dialect, RealtimeConfig, RealtimeService, StatusChange
-from realtime_fsm.cli.demo_backend import CHANNEL, PUBLISHED, QUIET, RECEIVED, numbers
+from realtime_fsm.cli.demo_backend import CHANNEL, PUBLISHED, QUIET, RECEIVED, numbers, received_numbers
 from realtime_fsm.cli.demo_process import Backend
 from realtime_fsm.testing.fault_proxy import FaultProxy
 
@@ -66,7 +66,7 @@ class Scene:
 
     def received(self) -> list[int]:
         """Return the numbers that the backend wrote down, in the order in which it got them."""
-        return numbers(self.folder / RECEIVED)
+        return received_numbers(self.folder / RECEIVED)
 
     def published(self) -> list[int]:
         """Return the numbers that the backend published."""

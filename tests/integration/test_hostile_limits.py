@@ -79,11 +79,6 @@ def test_same_ack_twice_settles_one_message(run_async: Run) -> None:
     run_async(main())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=TimeoutError,
-    reason="a message that the server never takes is sent again for ever, and holds up what is behind it",
-)
 def test_message_that_the_server_never_takes_does_not_hold_up_the_others(run_async: Run) -> None:
     """A message for which the server breaks the connection every time is given up in the end."""
 
@@ -95,7 +90,7 @@ def test_message_that_the_server_never_takes_does_not_hold_up_the_others(run_asy
             await client.emit("poison", 1)
             behind = await client.emit("behind", 2)
             try:
-                async with asyncio.timeout(1.5):
+                async with asyncio.timeout(15.0):
                     await behind
             finally:
                 await client.disconnect(drain=False)
@@ -103,7 +98,6 @@ def test_message_that_the_server_never_takes_does_not_hold_up_the_others(run_asy
     run_async(main())
 
 
-@pytest.mark.xfail(strict=True, reason="polling asks again at once for as long as the server says `more`")
 def test_server_that_always_has_more_is_not_asked_without_a_pause(run_async: Run) -> None:
     """A server that answers ``more`` with what was there before is not asked in a tight loop."""
 
@@ -121,7 +115,6 @@ def test_server_that_always_has_more_is_not_asked_without_a_pause(run_async: Run
     run_async(main())
 
 
-@pytest.mark.xfail(strict=True, reason="polling logs a refused channel, and neither counts nor reports it")
 def test_channel_that_may_not_be_polled_is_reported(run_async: Run) -> None:
     """A channel that the server refuses to let be polled is an issue, with its reason."""
 
@@ -140,11 +133,6 @@ def test_channel_that_may_not_be_polled_is_reported(run_async: Run) -> None:
     run_async(main())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the link of a dial that `disconnect` cancels is released by a task that nobody waits for: made "
-    "after `ConnectionManager.stop` has returned its tasks",
-)
 @pytest.mark.parametrize("over", BOTH)
 def test_disconnect_in_the_middle_of_a_dial_leaves_nothing(run_async: Run, over: str) -> None:
     """When ``disconnect()`` returns, no task of the client is left, though the server never answered."""

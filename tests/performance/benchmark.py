@@ -6,7 +6,7 @@
 
 Each round measures the two sides one after the other, each in a process of its own on one core, with the
 server on the other. A figure is the median over the rounds; a ratio is ours divided by raw. Absolute figures
-are this machine's; only ratios have targets.
+are this machine's; they have targets only where the raw client has nothing to compare with.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from attrs import asdict, field, frozen
 from benchmark_catalog import BENCHMARKS, RAW, REALTIME, Benchmark
 
 HERE: Final = Path(__file__).parent
-_ROUND_TIMEOUT: Final = 120.0
+_ROUND_TIMEOUT: Final = 300.0
 _START_TIMEOUT: Final = 30.0
 
 
@@ -41,7 +41,7 @@ class Result:
         raw: The raw client's median, or ``None`` where it was not measured.
         realtime: Ours.
         ratio: Ours divided by raw.
-        target: Of the ratio.
+        target: Of the ratio, or where there is none of ``realtime``.
         met: Whether the target is met; ``None`` where there is none.
         rounds: Every round, by side.
     """
@@ -147,7 +147,7 @@ def evaluate(benchmark: Benchmark, figures: dict[str, list[dict[str, float]]]) -
             realtime=medians[REALTIME],
             ratio=ratio,
             target=metric.target,
-            met=metric.is_met(ratio),
+            met=metric.is_met(medians[REALTIME] if ratio is None else ratio),
             rounds=rounds,
         )
 

@@ -19,8 +19,8 @@ class Metric:
         figure: Which of the round's figures.
         unit: In which it is shown.
         scale: From the figure to the unit.
-        at_most: Target of the ratio, where less is better.
-        at_least: Target of the ratio, where more is better.
+        at_most: Target of the ratio, where less is better; of the figure itself where there is no other side.
+        at_least: The same, where more is better.
     """
 
     name: str
@@ -34,14 +34,14 @@ class Metric:
     def target(self) -> str:
         """The target, for people; empty where there is none."""
         if self.at_most is not None:
-            return f"<= {self.at_most:.2f}"
-        return "" if self.at_least is None else f">= {self.at_least:.2f}"
+            return f"<= {self.at_most:,.2f}"
+        return "" if self.at_least is None else f">= {self.at_least:,.2f}"
 
-    def is_met(self, ratio: float | None) -> bool | None:
-        """Tell whether a ratio is as it should be; ``None`` where nothing is asked."""
-        if ratio is None or (self.at_most is None and self.at_least is None):
+    def is_met(self, value: float) -> bool | None:
+        """Tell whether a ratio or a figure is as it should be; ``None`` where nothing is asked."""
+        if self.at_most is None and self.at_least is None:
             return None
-        return ratio <= (self.at_most or math.inf) and ratio >= (self.at_least or 0.0)
+        return value <= (self.at_most or math.inf) and value >= (self.at_least or 0.0)
 
 
 @frozen(kw_only=True)
@@ -104,6 +104,44 @@ BENCHMARKS: Final = (
         smoke_count=960,
         rounds=21,
         rounds_per_process=3,
+    ),
+    Benchmark(
+        name="outbox",
+        metrics=(
+            Metric(name="outbox / calls one by one", figure="rate", unit="msg/s", at_least=3.0),
+            _cpu(None),
+        ),
+        count=4_800,
+        smoke_count=960,
+        rounds=9,
+        rounds_per_process=3,
+    ),
+    Benchmark(
+        name="durable_emit",
+        metrics=(Metric(name="100 producers, on the disk", figure="rate", unit="msg/s", at_least=15_000.0),),
+        count=50_000,
+        smoke_count=2_000,
+        rounds=5,
+        sides=(REALTIME,),
+    ),
+    Benchmark(
+        name="restart",
+        metrics=(Metric(name="100,000 stored messages", figure="wall", unit="s", at_most=2.0),),
+        count=100_000,
+        smoke_count=2_000,
+        rounds=3,
+        sides=(REALTIME,),
+    ),
+    Benchmark(
+        name="memory",
+        metrics=(
+            Metric(name="1,000,000 messages, RSS end / 10%", figure="growth", unit="", at_most=1.1),
+            Metric(name="rate meanwhile", figure="rate", unit="msg/s"),
+        ),
+        count=1_000_000,
+        smoke_count=5_000,
+        rounds=1,
+        sides=(REALTIME,),
     ),
     Benchmark(
         name="connect",

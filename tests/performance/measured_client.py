@@ -6,6 +6,7 @@ JSON with the round's figures. Ends with its standard input. Run by ``benchmark.
 
 import argparse
 import asyncio
+import gc
 import json
 import statistics
 import sys
@@ -14,8 +15,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final
 
+import psutil
 from benchmark_payload import PAYLOAD
 from core_pinning import CLIENT_CORE, pin
+from durable_round import durable_emit, restart
 from raw_side import RawSide
 from realtime_side import STABLE_AFTER, RealtimeSide
 
@@ -80,6 +83,25 @@ async def windowed(side: Side, count: int) -> Figures:
     return {**figures, "rate": 1.0 / figures["wall"]}
 
 
+async def outbox(side: Side, count: int) -> Figures:
+    """Emit so that nothing is lost: through the outbox, or as the raw client must."""
+    figures = await _timed(side.through_outbox, count)
+    return {**figures, "rate": 1.0 / figures["wall"]}
+
+
+async def memory(side: RealtimeSide, count: int) -> Figures:
+    """Let messages pass through the outbox, and see what is left of them in memory."""
+    process = psutil.Process()
+    await side.through_outbox(count // 10)
+    gc.collect()
+    before = process.memory_info().rss
+    begun = time.perf_counter()
+    await side.through_outbox(count - count // 10)
+    seconds = time.perf_counter() - begun
+    gc.collect()
+    return {"growth": process.memory_info().rss / before, "rate": (count - count // 10) / seconds}
+
+
 async def connect(side: Side, count: int) -> Figures:
     """Connect over a websocket, from the call to its return."""
     seconds = []
@@ -113,7 +135,10 @@ async def black_hole(side: RealtimeSide, proxy: FaultProxy) -> Figures:
     return {"wall": time.perf_counter() - begun}
 
 
-OVER_LINK: Final = {f.__name__: f for f in (emit, receive, receive_bulk, acknowledged, windowed, connect)}
+OVER_LINK: Final[Mapping[str, Callable[..., Awaitable[Figures]]]] = {
+    each.__name__: each
+    for each in (emit, receive, receive_bulk, acknowledged, windowed, outbox, memory, connect)
+}
 
 
 async def _over_link(options: argparse.Namespace) -> Figures:
@@ -152,6 +177,8 @@ async def _black_hole(options: argparse.Namespace) -> Figures:
 
 ROUNDS: Final[Mapping[str, Callable[[argparse.Namespace], Awaitable[Figures]]]] = {
     **dict.fromkeys(OVER_LINK, _over_link),
+    "durable_emit": durable_emit,
+    "restart": restart,
     "reset": _reset,
     "black_hole": _black_hole,
 }

@@ -68,6 +68,10 @@ class RawSide:
         """Emit messages at once, and wait for all acknowledgements."""
         await asyncio.gather(*(self._client.call("ask", self._payload) for _ in range(count)))
 
+    async def through_outbox(self, count: int) -> None:
+        """Emit messages so that none is lost: there is no outbox, so one call after the other."""
+        await self.acknowledged(count)
+
     async def reconnected(self) -> None:
         """Wait until it is connected anew."""
         back = asyncio.Event()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from realtime_fsm.machine.backoff import Jitter
 from realtime_fsm.machine.config import LOG_LEVELS, Endpoint, RealtimeConfig
-from realtime_fsm.machine.delivery import Delivery
+from realtime_fsm.machine.delivery import Delivery, Durability, Overflow
 from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.environment import OLD_NAMES, PREFIX
 from realtime_fsm.machine.errors import ConfigurationError
@@ -20,7 +20,10 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     int: st.integers(1, 2**40),
     float: st.floats(0.001, 1e9),
     Jitter: st.sampled_from(Jitter),
+    float | None: st.floats(0.001, 1e9),
     Delivery: st.sampled_from(Delivery),
+    Durability: st.sampled_from(Durability),
+    Overflow: st.sampled_from(Overflow),
     Dialect: st.sampled_from([Dialect.PLAIN, Dialect.REFERENCE]),
 }
 BY_NAME: dict[str, st.SearchStrategy[Any]] = {
@@ -31,6 +34,7 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "fallback_endpoints": st.lists(
         st.builds(lambda event, path: Endpoint(url=f"/{path}", event=event), NAMES, NAMES), max_size=3
     ).map(tuple),
+    "outbox_path": NAMES,
     "log_level": st.sampled_from(LOG_LEVELS),
 }
 
@@ -51,6 +55,8 @@ def fields_given(draw: st.DrawFn) -> dict[str, Any]:
     ):
         pair = [given.get(name, getattr(defaults, name)) for name in (shorter, longer)]
         given[shorter], given[longer] = sorted(pair)
+    if given.get("default_delivery") is Delivery.EXACTLY_ONCE:
+        given["dialect"] = Dialect.REFERENCE  # no other one offers it
     return given
 
 

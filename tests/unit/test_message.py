@@ -155,10 +155,10 @@ def test_message_is_resent_where_its_delivery_promises_it(delivery: Delivery) ->
     message = Message(
         event="n",
         payload=Payload('["n","é"]', (b"123",)),
-        args=("é",),
         delivery=delivery,
         receipt=Receipt("n", "c-1"),
         wants_ack=False,
     )
+    assert message.args == ["é"]
     assert message.is_resent == (delivery in {Delivery.AT_LEAST_ONCE, Delivery.EXACTLY_ONCE})
     assert message.size_bytes == len('["n","é"]'.encode()) + 3

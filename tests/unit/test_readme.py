@@ -37,6 +37,18 @@ def test_readme_example_runs_and_prints_what_it_says() -> None:
     assert run.stdout == "{'apple': 1.25} 6\n"
 
 
+def test_readme_exactly_once_example_runs_and_prints_what_it_says() -> None:
+    """The example of a durable, exactly-once message runs as it stands, and leaves nothing on stderr."""
+    run = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", PYTHON[2]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.stdout, run.stderr, run.returncode) == ("booked\n", "", 0)
+
+
 def test_readme_second_snippet_is_valid_and_uses_what_exists() -> None:
     """The tour of the surface compiles, and every method that it calls exists."""
     compile(PYTHON[1], "README", "exec")

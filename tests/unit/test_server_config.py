@@ -32,6 +32,8 @@ def test_config_reports_all_problems_at_once() -> None:
         "log_size": 0,
         "expiry_check_interval": 2,
         "max_message_bytes": "big",
+        "ledger_path": ":memory:",
+        "max_ledger_clients": 0,
     }
     with pytest.raises(ConfigurationError) as caught:
         BackendConfig(secret=SECRET, **wrong)
@@ -89,6 +91,10 @@ def test_config_reads_the_environment() -> None:
     assert BackendConfig.from_env(environ, port=0, frontend_url="https://b.example").origins == (
         "https://b.example",
     )
+    assert BackendConfig.from_env(environ).ledger_path is None
+    ledger = {**environ, "REALTIME_SERVER_LEDGER_PATH": "a.db"}
+    assert BackendConfig.from_env(ledger).ledger_path == "a.db"
+    assert BackendConfig.from_env({**ledger, "REALTIME_SERVER_LEDGER_PATH": ""}).ledger_path is None
     assert BackendConfig.from_env({**environ, "FRONTEND_URL": ""}).origins == ("http://localhost:3000",)
     with pytest.raises(ConfigurationError, match="REALTIME_SERVER_SECRET"):
         BackendConfig.from_env({})

@@ -59,6 +59,7 @@ def test_verifier_checks_issuer_and_audience_where_they_are_configured() -> None
         (7, "token_invalid"),
         ({"a": 1}, "token_invalid"),
         ("garbage", "token_invalid"),
+        (signed(sub="half a pair: \ud800", exp=NOW + 60), "token_invalid"),
         ("a.b.c", "token_invalid"),
         ("\ud800.b.c", "token_invalid"),
         ("x" * 9000, "token_invalid"),

@@ -6,7 +6,7 @@ from typing import Any, Final, Self
 
 import canary
 
-from realtime_fsm import ConnectionStatus, RealtimeConfig, RealtimeService, StatusChange, TokenSource
+from realtime_fsm import ConnectionStatus, Outbox, RealtimeConfig, RealtimeService, StatusChange, TokenSource
 from realtime_fsm.testing.simulated_http import SimulatedHttp
 from realtime_fsm.testing.simulated_server import SimulatedServer
 from realtime_fsm.testing.virtual_loop import wall_clock
@@ -19,10 +19,13 @@ class World:
 
     Args:
         token: Where tokens come from; by default always the same one, which must never be seen.
+        outbox: Where messages are kept; by default in memory.
         config: Fields of the configuration.
     """
 
-    def __init__(self, *, token: TokenSource | None = TOKEN, **config: Any) -> None:
+    def __init__(
+        self, *, token: TokenSource | None = TOKEN, outbox: Outbox | None = None, **config: Any
+    ) -> None:
         self.server = SimulatedServer()
         self.http = SimulatedHttp()
         self.config = RealtimeConfig(**config)
@@ -31,6 +34,7 @@ class World:
             token=token,
             transport_factory=self.server,
             http=self.http,
+            outbox=outbox,
             random=random.Random(7),  # noqa: S311 - jitter, and the same in every run
             wall=wall_clock(),
         )

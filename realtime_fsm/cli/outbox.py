@@ -1,0 +1,182 @@
+"""``realtime-fsm outbox list | retry | drop``."""
+
+import json
+import sys
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import asdict
+
+from realtime_fsm.adapters import sqlite_upkeep as upkeep
+from realtime_fsm.adapters.sqlite_upkeep import DeadEntry, Entry, Inventory
+from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.cli.paint import Painter
+
+_HEAD: Final = ("ID", "EVENT", "DELIVERY", "AGE", "SIZE", "ATTEMPTS")
+_RIGHT: Final = frozenset({"AGE", "SIZE", "ATTEMPTS"})
+_WIDEST: Final = 40
+_ELLIPSIS: Final = "…"
+_AGES: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+_SIZES: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+_ACTIONS: Final = {
+    "retry": (upkeep.retry, "retried", "They are sent when the client starts."),
+    "drop": (upkeep.drop, "dropped", "They are gone for good."),
+}
+
+
+def run_list(path: Path, *, limit: int, as_json: bool) -> int:
+    """Show what waits and the dead letters, never a body. The file may be in use.
+
+    Args:
+        path: The file.
+        limit: Waiting messages to be listed.
+        as_json: Print one JSON object.
+
+    Raises:
+        OutboxStorageError: If it is missing, or no outbox that can be read.
+    """
+    if limit < 0:
+        sys.stderr.write(f"realtime-fsm: --limit {limit} must not be negative.\n")
+        return EXIT_USAGE
+    inventory = upkeep.look(path, limit=limit)
+    now = time.time()
+    if as_json:
+        _write_json(_as_json(path, inventory, now))
+    else:
+        _print(Painter(), path, inventory, now)
+    return EXIT_OK
+
+
+def run_change(action: str, path: Path, message_ids: Collection[str] | None, *, as_json: bool) -> int:
+    """Retry or drop dead letters: all that are asked for, or none.
+
+    Args:
+        action: ``retry`` or ``drop``.
+        path: The file. Nobody may be using it.
+        message_ids: Of the dead letters; ``None`` for all.
+        as_json: Print one JSON object.
+
+    Raises:
+        OutboxStorageError: If it is missing, in use, or cannot be written.
+    """
+    change, participle, then = _ACTIONS[action]
+    result = change(path, message_ids)
+    if as_json:
+        _write_json({participle: list(result.done), "unknown": list(result.unknown)})
+    if result.unknown:
+        names = ", ".join(map(_printable, result.unknown))
+        sys.stderr.write(
+            f"realtime-fsm: {path} has no dead letter {names}; nothing was {participle}. "
+            f"See `realtime-fsm outbox list {path}`.\n"
+        )
+        return EXIT_FAILED
+    if not as_json:
+        count = len(result.done)
+        painter = Painter()
+        painter.line(f"{_counted(count, 'dead letter')} {participle}.{f' {then}' if count else ''}")
+    return EXIT_OK
+
+
+def _write_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+
+
+def _as_json(path: Path, inventory: Inventory, now: float) -> dict[str, Any]:
+    oldest = inventory.oldest_accepted_at
+    return {
+        "path": str(path),
+        "client_id": inventory.client_id,
+        "last_sequence": inventory.last_sequence,
+        "waiting": {
+            "count": inventory.count,
+            "size_bytes": inventory.size_bytes,
+            "oldest_age": None if oldest is None else max(0.0, now - oldest),
+            "first": [asdict(entry) for entry in inventory.waiting],
+        },
+        "dead_letters": [asdict(entry) for entry in inventory.dead],
+    }
+
+
+def _print(painter: Painter, path: Path, inventory: Inventory, now: float) -> None:
+    painter.line(
+        f"{painter.paint(str(path), 'bold')}  client {inventory.client_id}, "
+        f"last number {inventory.last_sequence}"
+    )
+    painter.line()
+    if inventory.oldest_accepted_at is None:
+        painter.line("nothing waits")
+    else:
+        painter.line(
+            f"{painter.paint(f'{inventory.count} waiting', 'yellow')}, {_size(inventory.size_bytes)}, "
+            f"the oldest for {_age(now - inventory.oldest_accepted_at)}"
+        )
+        _print_table(painter, _HEAD, [_cells(entry, now) for entry in inventory.waiting])
+        more = inventory.count - len(inventory.waiting)
+        if more > 0:
+            painter.line(painter.paint(f"  and {more} more", "dim"))
+    painter.line()
+    if not inventory.dead:
+        painter.line(painter.paint("no dead letters", "green"))
+        return
+    painter.line(painter.paint(_counted(len(inventory.dead), "dead letter"), "red"))
+    _print_table(
+        painter, (*_HEAD, "REASON"), [(*_cells(e, now), _printable(e.reason)) for e in inventory.dead]
+    )
+    painter.line(painter.paint(f"  realtime-fsm outbox retry|drop {path} ID... | --all", "dim"))
+
+
+def _cells(entry: Entry, now: float) -> tuple[str, ...]:
+    since = entry.died_at if isinstance(entry, DeadEntry) else entry.accepted_at
+    return (
+        _printable(entry.message_id),  # in full: it is what `retry` and `drop` take
+        _cut(_printable(entry.event)),
+        entry.delivery,
+        _age(now - since),
+        _size(entry.size_bytes),
+        str(entry.attempts),
+    )
+
+
+def _print_table(painter: Painter, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if not rows:
+        return
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for number, row in enumerate((head, *rows)):
+        cells = [
+            cell.rjust(width) if title in _RIGHT else cell.ljust(width)
+            for title, cell, width in zip(head, row, widths, strict=True)
+        ]
+        text = "  " + "  ".join(cells).rstrip()
+        painter.line(painter.paint(text, "dim") if number == 0 else text)
+
+
+def _printable(text: str) -> str:
+    """Return a text that cannot command the terminal: it may come from a server."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + _ELLIPSIS
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _age(seconds: float) -> str:
+    for unit, name in _AGES:
+        if seconds >= unit:
+            return f"{seconds // unit:.0f} {name}"
+    return "0 s"
+
+
+def _size(size_bytes: int) -> str:
+    for unit, name in _SIZES:
+        if size_bytes >= unit:
+            return f"{size_bytes / unit:.1f} {name}"
+    return f"{size_bytes} B"

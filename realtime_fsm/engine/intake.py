@@ -1,0 +1,254 @@
+"""Accepting messages: numbered, within the bounds, and kept before anybody is told that they are."""
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from attrs import define
+
+from realtime_fsm.engine.expiry import Expiry
+from realtime_fsm.engine.message import Message
+from realtime_fsm.engine.outbox import Outbox
+from realtime_fsm.engine.port import WallClock
+from realtime_fsm.engine.send_queue import SendQueue
+from realtime_fsm.engine.settlement import Settlement
+from realtime_fsm.engine.statistics import Statistics
+from realtime_fsm.machine.config import RealtimeConfig
+from realtime_fsm.machine.delivery import Delivery, Outcome, Overflow
+from realtime_fsm.machine.errors import ClosedError, OutboxFullError
+
+_Stored = asyncio.Future[None]
+
+
+@define(eq=False)
+class _Blocked:
+    """A message that waits for room.
+
+    Attributes:
+        message: The message.
+        turn: Resolved when it was accepted, with what is still to be waited for.
+    """
+
+    message: Message
+    turn: "asyncio.Future[_Stored | None]"
+
+
+class Intake:
+    """Where messages come in. They leave it in the queue, in the order of the calls.
+
+    Args:
+        config: The bounds, and what happens at them.
+        outbox: Where messages are kept.
+        queue: Where they wait for the network.
+        settlement: How they end.
+        statistics: What it counts into.
+        wall: The wall clock.
+
+    Attributes:
+        may_send_now: Tells whether a message would leave at once. The sender sets it.
+        on_ready: Called when the queue has something new to be sent. The sender sets it.
+        client_id: Identity of this client, once the outbox is open.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: RealtimeConfig,
+        outbox: Outbox,
+        queue: SendQueue,
+        settlement: Settlement,
+        statistics: Statistics,
+        wall: WallClock,
+    ) -> None:
+        self._config = config
+        self._outbox = outbox
+        self._queue = queue
+        self._settlement = settlement
+        self._statistics = statistics
+        self._wall = wall
+        self._expiry = Expiry(wall, self._expired)
+        self._blocked: deque[_Blocked] = deque()
+        self._opening: asyncio.Task[None] | None = None
+        self._is_open = False
+        self._is_closing = False
+        self._sequence = 0
+        self._run_id = uuid.uuid4().hex[:12]
+        self._fleeting = 0
+        self.client_id = ""
+        self.may_send_now: Callable[[], bool] = lambda: False
+        self.on_ready: Callable[[], None] = lambda: None
+        settlement.on_room = self._grant
+
+    @property
+    def blocked_count(self) -> int:
+        """How many callers wait for room."""
+        return len(self._blocked)
+
+    def has_expired(self, message: Message) -> bool:
+        """Tell whether it is too late to send a message."""
+        return self._expiry.has_expired(message)
+
+    async def open(self) -> None:
+        """Open the outbox, and queue what it has kept. Callers share one opening.
+
+        Raises:
+            OutboxStorageError: If it cannot be opened.
+        """
+        self._is_closing = False
+        if self._is_open:
+            return
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._open(), name="realtime_fsm outbox: open")
+            self._opening.add_done_callback(_retrieve)
+        await asyncio.shield(self._opening)
+
+    def submit(self, message: Message) -> Awaitable[None] | None:
+        """Accept a message.
+
+        Returns:
+            ``None`` when it is accepted; otherwise what is to be awaited first: room, or the disk.
+
+        Raises:
+            OutboxFullError: If there is no room, and the policy is to refuse. Nothing was accepted.
+            ClosedError: If the client is being disconnected.
+            OutboxStorageError: (when awaited) If it cannot be kept. Nothing was accepted.
+        """
+        if self._is_closing:
+            raise ClosedError("The client is being disconnected, and accepts no more messages.")
+        if not self._is_open:
+            return self._open_and_submit(message)
+        if message.delivery is Delivery.VOLATILE and not self.may_send_now():
+            self._number(message, kept=False)
+            reason = "it is volatile and the connection is not ready"
+            self._settlement.settle(message, Outcome.DROPPED, reason=reason)
+            return None
+        lack = self._queue.lacks_room(message) if not self._blocked else "is full, and others wait for room"
+        if lack is not None and not self._make_room(message, lack):
+            return self._wait_for_room(message)
+        stored = self._accept(message)
+        return None if stored is None else asyncio.shield(stored)
+
+    def stop_accepting(self) -> None:
+        """Refuse all further messages, and those that wait for room."""
+        self._is_closing = True
+        while self._blocked:
+            turn = self._blocked.popleft().turn
+            if not turn.done():
+                turn.set_exception(ClosedError("The client was disconnected before there was room."))
+
+    async def close(self) -> None:
+        """Keep what is to be kept, and close the outbox. What the queue holds is the caller's to settle."""
+        self.stop_accepting()
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
+            await asyncio.wait({self._opening})
+        self._expiry.stop()
+        self._is_open = False
+        await self._outbox.close()
+        self._is_closing = False  # whoever emits now, does it for the next connection
+
+    async def _open(self) -> None:
+        contents = await self._outbox.open()
+        if self.client_id != contents.client_id:
+            self._sequence = 0
+        self.client_id = contents.client_id
+        self._sequence = max(self._sequence, contents.last_sequence)
+        for message in contents.waiting:
+            self._queue.put(message)  # whatever the bounds: it was accepted once
+            self._expiry.watch(message)
+        self._is_open = True
+        self.on_ready()
+
+    async def _open_and_submit(self, message: Message) -> None:
+        await self.open()
+        if (waiting := self.submit(message)) is not None:
+            await waiting
+
+    def _make_room(self, message: Message, lack: str) -> bool:
+        """Apply the policy; return whether there is room now, and not only later."""
+        policy = self._config.outbox_overflow
+        if policy is Overflow.BLOCK:
+            return False
+        can_fit = policy is Overflow.DROP_OLDEST and self._queue.could_fit(message)
+        while can_fit and (oldest := next(iter(self._queue), None)) is not None:
+            reason = f"the outbox {lack}, and outbox_overflow is drop_oldest"
+            self._settlement.finish(oldest, Outcome.DROPPED, reason=reason)
+            if (still := self._queue.lacks_room(message)) is None:
+                return True
+            lack = still
+        raise OutboxFullError(f"The outbox {lack}.")
+
+    async def _wait_for_room(self, message: Message) -> None:
+        blocked = _Blocked(message, asyncio.get_running_loop().create_future())
+        self._blocked.append(blocked)
+        try:
+            stored = await blocked.turn
+        except asyncio.CancelledError:
+            if blocked in self._blocked:  # otherwise it is accepted already, and goes on without its caller
+                self._blocked.remove(blocked)
+            raise
+        if stored is not None:
+            await asyncio.shield(stored)
+
+    def _grant(self) -> None:
+        """Accept those that waited for room, in their order."""
+        while self._blocked and self._queue.lacks_room(self._blocked[0].message) is None:
+            blocked = self._blocked.popleft()
+            if not blocked.turn.done():
+                blocked.turn.set_result(self._accept(blocked.message))
+
+    def _number(self, message: Message, *, kept: bool) -> None:
+        """Give a message its identity. A number that the outbox does not remember must not come from it."""
+        self._statistics.accepted += 1
+        message.accepted_at = self._wall()
+        if kept:
+            self._sequence += 1
+            message.sequence = self._sequence
+            own_id = f"{self.client_id}-{self._sequence}"
+        else:
+            self._fleeting += 1
+            own_id = f"{self._run_id}-{self._fleeting}"
+        message.receipt.message_id = message.receipt.message_id or own_id  # a dead letter's is kept
+
+    def _accept(self, message: Message) -> _Stored | None:
+        """Number, queue and keep a message for which there is room."""
+        # One that leaves now and is never sent again need not be kept: it is in flight, and may be lost.
+        kept = message.is_worth_keeping or not (message.is_call or self.may_send_now())
+        self._number(message, kept=kept)
+        self._queue.put(message)
+        self._expiry.watch(message)
+        stored = self._outbox.append(message) if kept else None
+        if stored is None:
+            self.on_ready()
+        else:
+            self._queue.hold((message,))
+            stored.add_done_callback(partial(self._kept, message))
+        return stored
+
+    def _kept(self, message: Message, stored: _Stored) -> None:
+        """Let a kept message be sent; one that could not be kept was never accepted."""
+        failed = stored.cancelled() or stored.exception() is not None
+        if message.receipt.is_settled:  # its caller gave it up meanwhile
+            if not failed and message.receipt.outcome is not Outcome.STORED:
+                self._outbox.remove(message)
+            return
+        self._queue.release((message,))
+        if failed:
+            self._statistics.accepted -= 1
+            self._queue.strike(message)
+            self._grant()
+        else:
+            self.on_ready()
+
+    def _expired(self, message: Message) -> None:
+        """End a message whose time is up while it waits; one in flight may still be acknowledged."""
+        if self._queue.is_waiting(message):
+            self._settlement.finish(message, Outcome.EXPIRED, reason="its time to live is over")
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Look at the error, which those who wait have had: it must not be reported as lost when none does."""
+    if not task.cancelled():
+        task.exception()

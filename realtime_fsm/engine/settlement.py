@@ -1,0 +1,69 @@
+"""The end of a message: off the books, out of the outbox, its receipt settled and counted, in one step."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from realtime_fsm.engine.message import DeadLetter, Message
+from realtime_fsm.engine.outbox import Outbox
+from realtime_fsm.engine.port import WallClock
+from realtime_fsm.engine.send_queue import SendQueue
+from realtime_fsm.engine.statistics import Statistics
+from realtime_fsm.machine.delivery import Delivery, Outcome
+
+_BURIED: Final = {
+    Delivery.AT_LEAST_ONCE: frozenset({Outcome.DEAD, Outcome.REFUSED}),
+    # On a server that has not acknowledged one of these something is wrong, and sending it again is safe.
+    Delivery.EXACTLY_ONCE: frozenset({Outcome.DEAD, Outcome.REFUSED, Outcome.UNACKNOWLEDGED}),
+}
+"""Outcomes after which a message is kept among the dead letters, for a person to decide about."""
+
+
+class Settlement:
+    """Brings messages to their end.
+
+    Args:
+        queue: The books.
+        outbox: Where they are kept.
+        statistics: What it counts into.
+        wall: The wall clock, for the dead letters.
+
+    Attributes:
+        progress: Set whenever a message has come to its end.
+        on_room: Called after each end: there is room for another message.
+    """
+
+    def __init__(self, queue: SendQueue, outbox: Outbox, statistics: Statistics, wall: WallClock) -> None:
+        self._queue = queue
+        self._outbox = outbox
+        self._statistics = statistics
+        self._wall = wall
+        self.progress = asyncio.Event()
+        self.on_room: Callable[[], None] = _nobody_waits
+
+    def finish(self, message: Message, outcome: Outcome, *, answer: Any = None, reason: str = "") -> None:
+        """End a message that is on the books.
+
+        Args:
+            message: The message, waiting or taken.
+            outcome: What became of it.
+            answer: What the server answered.
+            reason: Why it was not delivered, in words that end a sentence.
+        """
+        self._queue.strike(message)
+        if outcome in _BURIED.get(message.delivery, ()):
+            self._outbox.bury(DeadLetter(message=message, reason=reason, died_at=self._wall()))
+        elif message.is_stored and outcome is not Outcome.STORED:
+            self._outbox.remove(message)
+        self.settle(message, outcome, answer=answer, reason=reason)
+        self.on_room()
+
+    def settle(self, message: Message, outcome: Outcome, *, answer: Any = None, reason: str = "") -> None:
+        """Settle and count the receipt of a message that is on no books."""
+        if message.receipt.settle(outcome, answer=answer, reason=reason):
+            self._statistics.settled[outcome.value] += 1
+            self.progress.set()
+
+
+def _nobody_waits() -> None:
+    """Stand in until somebody does."""

@@ -1,0 +1,202 @@
+"""Subscriptions are state: what is wanted is remembered, with the place of the last event of each channel."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from realtime_fsm.engine.resync import Missed, Resync
+from realtime_fsm.engine.statistics import Statistics
+from realtime_fsm.engine.subscription import (
+    BOOKING_PREFIX,
+    Position,
+    Subscription,
+    SubscriptionState,
+    read_position,
+)
+from realtime_fsm.machine.errors import EventsMissedError, RealtimeError, SubscriptionRefusedError
+
+_BY_REPLAY = "event left to the replay"
+
+
+class Subscriptions:
+    """All that is wanted.
+
+    An event of a channel is delivered if its offset follows the last one's. One that does not has left a gap:
+    it is dropped, and the channel is asked for again from the last event, so that the server replays it with
+    all that was missed. What cannot be replayed is loaded anew by the resync hook, once, and the channel
+    goes on from where that stands.
+
+    Args:
+        statistics: What it counts into.
+        resync: Loads what cannot be replayed.
+        report: Told of what was missed.
+    """
+
+    def __init__(
+        self, statistics: Statistics, resync: Resync, report: Callable[[RealtimeError], object]
+    ) -> None:
+        self._statistics = statistics
+        self._resync = resync
+        self._report = report
+        self._wanted: dict[str, Subscription] = {}
+        self._changed = asyncio.Event()
+
+    def __iter__(self) -> Iterator[Subscription]:
+        return iter(list(self._wanted.values()))
+
+    def want(self, channels: Iterable[str], *, bookings: bool = False) -> None:
+        """Remember channels (or bookings), to be asked for now and on every connection."""
+        for name in channels:
+            channel = BOOKING_PREFIX + name if bookings else name
+            known = self._wanted.setdefault(
+                channel, Subscription(channel=channel, booking_id=name if bookings else None)
+            )
+            if known.state is SubscriptionState.REFUSED:
+                known.state = SubscriptionState.WANTED
+        self.tell()
+
+    def forget(self, channels: Iterable[str]) -> list[str]:
+        """Forget channels; return the ones that had been wanted."""
+        forgotten = [name for name in channels if self._wanted.pop(name, None) is not None]
+        self.tell()
+        return forgotten
+
+    def restart(self) -> None:
+        """Begin anew, because the connection has ended: nothing is active any more."""
+        for subscription in self._wanted.values():
+            subscription.state = SubscriptionState.WANTED
+            subscription.left_at = None
+        self.tell()
+
+    def give_resyncs_up(self) -> None:
+        """Forget the resyncs that were not finished: their channels stand where they stood before."""
+        for subscription in self._wanted.values():
+            subscription.is_resyncing = False
+
+    def tell(self) -> None:
+        """Wake whoever waits for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def due(self) -> None:
+        """Wait until something is to be asked for."""
+        while not any(s.state is SubscriptionState.WANTED and not s.is_resyncing for s in self):
+            await self._changed.wait()
+
+    async def decided(self, channels: Iterable[str], is_live: Callable[[], bool]) -> None:
+        """Wait until the server has decided about channels, or the connection has ended."""
+        names = list(channels)
+        while is_live() and any(name in self._wanted and not self._is_decided(name) for name in names):
+            await self._changed.wait()
+
+    def refusals(self, channels: Iterable[str]) -> SubscriptionRefusedError | None:
+        """Return one error for all refused channels among these, or ``None``."""
+        refused = [
+            f"{name!r} ({s.reason})"
+            for name in channels
+            if (s := self._wanted.get(name)) and s.state is SubscriptionState.REFUSED
+        ]
+        if not refused:
+            return None
+        return SubscriptionRefusedError(f"The server refused {', '.join(refused)}.")
+
+    def get(self, channel: str) -> Subscription | None:
+        """Return what is known of a channel that is wanted."""
+        return self._wanted.get(channel)
+
+    def positions(self) -> dict[str, Position | None]:
+        """Return where each channel stands, for polling; without the ones that are loaded anew."""
+        return {s.channel: s.position for s in self._wanted.values() if not s.is_resyncing}
+
+    # What arrives.
+
+    def take_place(self, channel: str, here: Position) -> bool:
+        """Note the place of an event that arrived.
+
+        Returns:
+            Whether it is to be delivered now: it is new, and follows the last one.
+        """
+        subscription = self._wanted.get(channel)
+        if subscription is None:
+            return True
+        last = subscription.position
+        if subscription.is_resyncing:
+            self._statistics.dropped[_BY_REPLAY] += 1
+            return False
+        if last is None or _follows(last, here):
+            subscription.position = here
+            return True
+        if last.epoch == here.epoch and here.offset <= last.offset:
+            self._statistics.duplicates += 1
+        else:
+            self._leave_to_replay(subscription, here)
+        return False
+
+    def confirm(self, subscription: Subscription, answer: Mapping[str, Any]) -> None:
+        """Note that the server has confirmed a channel, after all that it has replayed."""
+        subscription.state = SubscriptionState.ACTIVE
+        self.resume_at(subscription, answer)
+        left_at, subscription.left_at = subscription.left_at, None
+        here = subscription.position
+        if left_at is not None and (here is None or not _reaches(here, left_at)):
+            subscription.state = SubscriptionState.WANTED  # what was left came after what was replayed
+
+    def resume_at(self, subscription: Subscription, answer: Mapping[str, Any]) -> None:
+        """Take over where the server says that a channel stands, after all that it has replayed.
+
+        Args:
+            subscription: The channel.
+            answer: The server's object for it: ``epoch``, ``offset``, ``recovered``.
+        """
+        here = read_position(answer)
+        if here is None or subscription.is_resyncing:
+            return
+        last = subscription.position
+        if answer.get("recovered") is False and last is not None:
+            self._missed(subscription, here, "its log does not reach back")
+        elif last is None:
+            subscription.position = here
+        elif last.epoch != here.epoch or last.offset < here.offset:
+            # It says that it has replayed all, and has not: to ask again would go on for ever.
+            self._missed(subscription, here, "the server did not replay all that it said")
+
+    def _is_decided(self, channel: str) -> bool:
+        subscription = self._wanted[channel]
+        return subscription.state.is_decided or subscription.is_resyncing
+
+    def _leave_to_replay(self, subscription: Subscription, here: Position) -> None:
+        """Drop an event that does not follow the last one, and have the server replay from there."""
+        self._statistics.gaps += subscription.left_at is None
+        self._statistics.dropped[_BY_REPLAY] += 1
+        subscription.left_at = here
+        if subscription.state is SubscriptionState.ACTIVE:
+            subscription.state = SubscriptionState.WANTED
+            self.tell()
+
+    def _missed(self, subscription: Subscription, here: Position, why: str) -> None:
+        """Load a channel anew, or go on without what was missed where nobody can."""
+        self._statistics.unrecovered += 1
+        missed = Missed(channel=subscription.channel, position=here, reason=why)
+        subscription.is_resyncing = self._resync.begin(missed, self._resynced)
+        if not subscription.is_resyncing:
+            subscription.position = here
+            self._report(EventsMissedError(f"Events of channel {subscription.channel!r} were missed: {why}."))
+
+    def _resynced(self, missed: Missed, position: Position | None) -> None:
+        """Go on from where a resync has ended."""
+        subscription = self._wanted.get(missed.channel or "")
+        if subscription is None or not subscription.is_resyncing:
+            return
+        subscription.is_resyncing = False
+        subscription.position = position
+        subscription.left_at = None
+        subscription.state = SubscriptionState.WANTED
+        self.tell()
+
+
+def _reaches(here: Position, there: Position) -> bool:
+    return here.epoch == there.epoch and here.offset >= there.offset
+
+
+def _follows(last: Position, here: Position) -> bool:
+    return here.epoch == last.epoch and here.offset == last.offset + 1

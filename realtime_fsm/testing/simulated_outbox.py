@@ -1,0 +1,153 @@
+"""A durable outbox without a disk: commits take virtual time, fail on demand, and survive a crash."""
+
+import asyncio
+from collections.abc import Collection
+
+from attrs import define, evolve, field
+
+from realtime_fsm.engine.message import DeadLetter, Message, Receipt
+from realtime_fsm.engine.outbox import OutboxContents
+from realtime_fsm.machine.errors import OutboxStorageError
+
+
+@define(eq=False)
+class SimulatedDisk:
+    """What outlives a crash. Give the same one to the outbox of the next start.
+
+    Attributes:
+        client_id: Identity of the client.
+        last_sequence: The highest number that any message had.
+        waiting: The kept messages, by number.
+        dead: The dead letters, by message id.
+        owner: The outbox that is open on it.
+    """
+
+    client_id: str = "c0ffee"
+    last_sequence: int = 0
+    waiting: dict[int, Message] = field(factory=dict)
+    dead: dict[str, DeadLetter] = field(factory=dict)
+    owner: "SimulatedOutbox | None" = None
+
+    def crash(self) -> None:
+        """End the process that uses it: whatever it has not committed by now is lost."""
+        if self.owner is not None:
+            self.owner.lose_power()
+
+
+class SimulatedOutbox:
+    """The port ``Outbox``.
+
+    Args:
+        disk: What it is kept on.
+        delay: Seconds that a commit takes.
+
+    Attributes:
+        is_full: Whether commits of new messages fail, as on a full disk.
+    """
+
+    def __init__(self, disk: SimulatedDisk | None = None, *, delay: float = 0.005) -> None:
+        self.disk = SimulatedDisk() if disk is None else disk
+        self.is_full = False
+        self._delay = delay
+        self._is_alive = False
+        self._committing: set[asyncio.Future[None]] = set()
+
+    @property
+    def is_durable(self) -> bool:
+        """It is."""
+        return True
+
+    async def open(self) -> OutboxContents:
+        """Return what the disk holds.
+
+        Raises:
+            OutboxStorageError: If another outbox is open on the disk.
+        """
+        if self.disk.owner is not None:
+            raise OutboxStorageError("The simulated disk is in use.")
+        await asyncio.sleep(self._delay)
+        self.disk.owner = self
+        self._is_alive = True
+        waiting = [_restored(message) for _, message in sorted(self.disk.waiting.items())]
+        return OutboxContents(
+            client_id=self.disk.client_id, last_sequence=self.disk.last_sequence, waiting=waiting
+        )
+
+    def append(self, message: Message) -> asyncio.Future[None]:
+        """Keep a message after the delay, unless the disk is full."""
+        return self._commit((message,), kept=True)
+
+    def remove(self, message: Message) -> None:
+        """Forget a message, at once."""
+        if self._is_alive:
+            self.disk.waiting.pop(message.sequence, None)
+
+    def claim(self, messages: Collection[Message]) -> asyncio.Future[None]:
+        """Forget messages after the delay, unless the disk is full."""
+        return self._commit(tuple(messages), kept=False)
+
+    def charge(self, message: Message) -> None:
+        """Keep the attempts, at once."""
+        if self._is_alive and message.sequence in self.disk.waiting:
+            self.disk.waiting[message.sequence].attempts = message.attempts
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Move a message to the dead letters, at once."""
+        if self._is_alive:
+            self.disk.waiting.pop(letter.message.sequence, None)
+            self.disk.dead[letter.message.receipt.message_id] = letter
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Return the dead letters."""
+        return list(self.disk.dead.values())
+
+    async def take_dead(self, message_ids: Collection[str] | None = None) -> list[DeadLetter]:
+        """Remove and return dead letters."""
+        wanted = [i for i in self.disk.dead if message_ids is None or i in message_ids]
+        return [self.disk.dead.pop(message_id) for message_id in wanted]
+
+    async def close(self) -> None:
+        """Finish what is being committed."""
+        if self._committing:
+            await asyncio.wait(set(self._committing))
+        self._let_go()
+
+    def lose_power(self) -> None:
+        """Commit nothing any more."""
+        for future in self._committing:
+            future.cancel()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._is_alive = False
+        if self.disk.owner is self:
+            self.disk.owner = None
+
+    def _commit(self, messages: tuple[Message, ...], *, kept: bool) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._committing.add(done)
+        done.add_done_callback(self._committing.discard)
+
+        def commit() -> None:
+            if done.done():
+                return
+            if self.is_full:
+                done.set_exception(OutboxStorageError("The simulated disk is full."))
+                return
+            for message in messages:
+                message.is_stored = kept
+                if kept:
+                    self.disk.waiting[message.sequence] = evolve(message)
+                    self.disk.last_sequence = max(self.disk.last_sequence, message.sequence)
+                else:
+                    self.disk.waiting.pop(message.sequence, None)
+            done.set_result(None)
+
+        loop.call_later(self._delay, commit)
+        return done
+
+
+def _restored(message: Message) -> Message:
+    receipt = Receipt(message.event, message.receipt.message_id)
+    return evolve(message, receipt=receipt, sent_at=None, is_stored=True)
