@@ -2,6 +2,7 @@
 
 import asyncio
 import random as random_module
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -17,6 +18,7 @@ from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
 from realtime_fsm.engine.resync import Resync
 from realtime_fsm.engine.send_queue import SendQueue
 from realtime_fsm.engine.sender import Sender
+from realtime_fsm.engine.session_recovery import SessionRecovery
 from realtime_fsm.engine.settlement import Settlement
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.status import ConnectionStatusManager
@@ -28,6 +30,8 @@ from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import ApplicationError, RealtimeError
 
 _SYSTEM_RANDOM: Final = random_module.SystemRandom()
+_KNOWN_SECRETS: Final = 8
+"""Tokens that are remembered so that nobody shows them: the last few, which a server may repeat."""
 
 
 def loop_time() -> float:
@@ -69,6 +73,7 @@ class Assembly:
         self._http = http
         self._random = _SYSTEM_RANDOM if random is None else random
         self._wall = wall
+        self._secrets: deque[str] = deque(maxlen=_KNOWN_SECRETS)
         self.statistics = Statistics()
         self.status = ConnectionStatusManager(self.statistics)
         self.recovery = ErrorRecoveryStrategy(
@@ -105,6 +110,7 @@ class Assembly:
             statistics=self.statistics,
             time=loop_time,
             report=self.recovery.handle,
+            secrets=self._secrets,
         )
 
     def start(self) -> tuple[ConnectionManager, Components]:
@@ -124,12 +130,13 @@ class Assembly:
                 wall=self._wall,
                 random=self._random,
                 timeout=config.connection_timeout,
-                on_secret=self.recovery.secrets.append,
+                secrets=self._secrets,
             ),
             sender=self.sender,
             subscriptions=self.subscriptions,
             subscriber=self.subscriber,
             resync=self.resync,
+            session=SessionRecovery(config.dialect, self.statistics, self._wall),
             dispatcher=self.dispatcher,
             status=self.status,
             backoff=ExponentialBackoff(

@@ -71,6 +71,11 @@ class SocketIOTransport:
         return 0 if self._connection is None else self._connection.outflow.written
 
     @property
+    def welcome(self) -> Mapping[str, Any]:
+        """The data of the CONNECT packet that let the client in."""
+        return {} if self._connection is None else self._connection.tap.welcome
+
+    @property
     def name(self) -> str:
         """What carries it; before ``open``, what is tried first."""
         return self._config.transports[0] if self._connection is None else self._connection.name

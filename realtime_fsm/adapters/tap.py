@@ -7,7 +7,7 @@ CONNECT_ERROR are not: they end the connection here, and python-socketio would b
 
 import asyncio
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from realtime_fsm.adapters import error_translation, frame
@@ -50,6 +50,7 @@ class FrameTap:
         phase: How far the connection has come.
         last_received: When anything last came, on the loop's clock.
         is_paused: Whether reading is held back because the listener is congested.
+        welcome: The data of the CONNECT packet that let the client in.
         handshake: What the server announced, once it did; see ``opened``.
         opened: Resolved when the Engine.IO session is open.
         failed: Resolved with the reason when the connection ends before it is ``LIVE``.
@@ -75,6 +76,7 @@ class FrameTap:
         self.phase = Phase.OPENING
         self.last_received = loop.time()
         self.is_paused = False
+        self.welcome: Mapping[str, Any] = {}
         self.handshake: Handshake | None = None
         self.opened: asyncio.Future[None] = loop.create_future()
         self.failed: asyncio.Future[RealtimeError] = loop.create_future()
@@ -272,6 +274,7 @@ class FrameTap:
             self.lose(error_translation.from_refusal(packet.data))
         elif packet.type is PacketType.CONNECT and self.phase is Phase.JOINING:
             self.phase = Phase.HELD
+            self.welcome = packet.data if isinstance(packet.data, dict) else {}
             return False
         elif packet.type is PacketType.CONNECT:
             self._malformed(MalformedFrameError("A CONNECT packet came out of turn."))

@@ -12,6 +12,7 @@ from realtime_fsm.engine.port import HttpClient, RandomSource, TransportFactory,
 from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
 from realtime_fsm.engine.resync import Resync
 from realtime_fsm.engine.sender import Sender
+from realtime_fsm.engine.session_recovery import SessionRecovery
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.status import ConnectionStatusManager
 from realtime_fsm.engine.subscribing import Subscriber
@@ -40,6 +41,7 @@ class Components:
         subscriptions: What is wanted.
         subscriber: Asks for it.
         resync: Loads what cannot be replayed.
+        session: Leads back to a session that the server keeps.
         dispatcher: Events on their way to the handlers.
         status: Who is told about the status.
         backoff: How long to wait between attempts.
@@ -58,6 +60,7 @@ class Components:
     subscriptions: Subscriptions
     subscriber: Subscriber
     resync: Resync
+    session: SessionRecovery
     dispatcher: Dispatcher
     status: ConnectionStatusManager
     backoff: ExponentialBackoff

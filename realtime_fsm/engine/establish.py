@@ -8,6 +8,7 @@ from realtime_fsm.machine.errors import (
     AuthenticationError,
     ConnectTimeoutError,
     InternalError,
+    NamespaceRefusedError,
     RealtimeError,
     TokenSourceError,
 )
@@ -75,10 +76,13 @@ async def _open(parts: Components, stay: Stay) -> Link:
             token = await parts.tokens.current()
             auth = None if token is None else {parts.config.dialect.token_key: token.value}
             link = stay.make_link()
-            await link.open(auth)
+            await link.open(parts.session.auth(auth))
+            parts.session.joined(link.transport.welcome)
     except BaseException as failure:
         if link is not None:
             stay.dispose(link)
+            if isinstance(failure, (AuthenticationError, NamespaceRefusedError)):
+                parts.session.forget()  # it was refused with the session; the next attempt begins a new one
         if isinstance(failure, TimeoutError) and not isinstance(failure, RealtimeError):
             raise ConnectTimeoutError(f"The attempt was given up after {limit} s.") from failure
         if isinstance(failure, Exception) and not isinstance(failure, RealtimeError):

@@ -36,12 +36,15 @@ class Inbound:
         """Prepare for a link that becomes live, before anything that comes over it is passed on."""
         parts = self._parts
         is_first = parts.statistics.connections == 1
-        if not (is_first or parts.config.dialect.positions):
+        is_whole = parts.session.began()
+        if not (is_first or is_whole or parts.config.dialect.positions):
             parts.statistics.unrecovered += 1
             parts.resync.begin_for_all("the server does not replay what it sent while the client was away")
 
     def link_event(self, link: Link, name: str, args: list[Any], ack_id: int | None) -> None:
         """Pass an event to the handlers, unless it is a repeat."""
+        if not self._parts.session.take(name, args, ack_id):
+            return
         if self._parts.config.dialect.positions and args and isinstance(args[-1], dict):
             here, channel = read_position(args[-1]), args[-1].get("channel")
             if here is not None and isinstance(channel, str):

@@ -215,6 +215,8 @@ class ConnectionManager:
         old, self._link = self._link, link
         change = self._change
         if old is not None and change is not None:
+            if change.error is not None:
+                self._parts.session.lost(change.error)
             broken = old.lost or change.error is not None
             self._parts.sender.detach(broken=broken)
             self._parts.subscriptions.restart()

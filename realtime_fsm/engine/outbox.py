@@ -117,7 +117,9 @@ class MemoryOutbox:
 
     def bury(self, letter: DeadLetter) -> None:
         """Keep a dead letter."""
-        self._dead[letter.message.receipt.message_id] = letter
+        message_id = letter.message.receipt.message_id
+        self._dead.pop(message_id, None)  # one that died before is the youngest again
+        self._dead[message_id] = letter
         if len(self._dead) > self.max_dead_letters:
             del self._dead[next(iter(self._dead))]
 

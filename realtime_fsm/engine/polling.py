@@ -21,6 +21,7 @@ from realtime_fsm.machine.errors import (
     RealtimeError,
     SubscriptionRefusedError,
 )
+from realtime_fsm.machine.redaction import redacted
 from realtime_fsm.machine.table import Trigger
 
 _SPREAD: Final = 0.2
@@ -171,7 +172,8 @@ class FallbackPollingService:
         if subscription is None or subscription.state is SubscriptionState.REFUSED:
             return
         subscription.state = SubscriptionState.REFUSED
-        subscription.reason = refusal_text(stream.get("error") if isinstance(stream, dict) else None)
+        said = refusal_text(stream.get("error") if isinstance(stream, dict) else None)
+        subscription.reason = redacted(said, self._parts.tokens.secrets)
         self._parts.recovery.handle(
             SubscriptionRefusedError(
                 f"The server does not let {subscription.channel!r} be polled: {subscription.reason}."

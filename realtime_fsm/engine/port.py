@@ -104,6 +104,10 @@ class Transport(Protocol):
         """How many of the messages given to ``send`` have left for the network, in their order."""
 
     @property
+    def welcome(self) -> Mapping[str, Any]:
+        """The data of the CONNECT packet that let the client in; empty before, and where there was none."""
+
+    @property
     def name(self) -> str:
         """What carries it: ``websocket`` or ``polling``."""
 

@@ -2,19 +2,15 @@
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.errors import ErrorCategory, RealtimeError
 from realtime_fsm.machine.recovery import ConnectionIssue, Recovery, issue_for, recovery_for
-from realtime_fsm.machine.redaction import redact
 from realtime_fsm.machine.table import Severity
 
 _LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
-
-_SECRETS = 8
-"""A server repeats the token that it was just told, or one a little older."""
 
 _logger = logging.getLogger("realtime_fsm.recovery")
 
@@ -29,10 +25,6 @@ class ErrorRecoveryStrategy:
         statistics: What it counts into.
         force_fallback: Switches the fallback on.
         release_fallback: Lets the socket come back.
-
-    Attributes:
-        secrets: The last tokens that the client had: what is told does not hold them, though a server may
-            have repeated one.
     """
 
     def __init__(
@@ -47,11 +39,9 @@ class ErrorRecoveryStrategy:
         self.activate_fallback = force_fallback
         self.deactivate_fallback = release_fallback
         self.errors: Counter[ErrorCategory] = Counter()
-        self.secrets: deque[str] = deque(maxlen=_SECRETS)
 
     def handle(self, error: RealtimeError, *, log: bool = True) -> Recovery:
         """Count an error, tell people, and return what is done about it."""
-        redact(error, self.secrets)
         issue = issue_for(error)
         self.errors[error.category] += 1
         if log:

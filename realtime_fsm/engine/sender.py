@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from itertools import islice, takewhile
 from typing import Any, Final
@@ -19,6 +19,7 @@ from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.delivery import Outcome
 from realtime_fsm.machine.errors import DeliveryError, RealtimeError
+from realtime_fsm.machine.redaction import redacted
 
 _SUSPECT_AFTER: Final = 3
 """Losses in a row with the same message first in line, after which it is sent alone: so a message that
@@ -46,6 +47,7 @@ class Sender:
         statistics: What it counts into.
         time: The loop's clock.
         report: Told of errors that nobody waits for.
+        secrets: What the words of a server must not show, though it may repeat them.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Sender:
         statistics: Statistics,
         time: Callable[[], float],
         report: Callable[[RealtimeError], object],
+        secrets: Collection[str] = (),
     ) -> None:
         self._config = config
         self._outbox = outbox
@@ -66,6 +69,7 @@ class Sender:
         self._settlement = settlement
         self._time = time
         self._report = report
+        self._secrets = secrets
         self._link: Link | None = None
         self._in_flight: dict[Message, int] = {}  # in the order in which they were sent, with their numbers
         self._unwritten: deque[tuple[int, Message]] = deque()
@@ -326,7 +330,8 @@ class Sender:
         try:
             value = unwrap(answer)
         except DeliveryError as error:
-            self._settlement.finish(message, Outcome.REFUSED, reason=error.message)
+            reason = redacted(error.message, self._secrets)
+            self._settlement.finish(message, Outcome.REFUSED, reason=reason)
         else:
             self._statistics.repeated += isinstance(answer, dict) and answer.get("duplicate") is True
             self._settlement.finish(message, Outcome.ACKNOWLEDGED, answer=value)

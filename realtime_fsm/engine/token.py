@@ -6,7 +6,7 @@ import binascii
 import inspect
 import json
 import traceback
-from collections.abc import Callable
+from collections import deque
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,7 @@ class TokenProvider:
         wall: The wall clock, in which expiries are given.
         random: Spreads the refreshes.
         timeout: Bound of one fetch, seconds.
-        on_secret: Told every token before it is used.
+        secrets: Every token is added to it, so that nobody shows one.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class TokenProvider:
         wall: WallClock,
         random: RandomSource,
         timeout: float,
-        on_secret: Callable[[str], object] | None = None,
+        secrets: deque[str],
     ) -> None:
         self._source = source
         self._statistics = statistics
         self._wall = wall
         self._random = random
         self._timeout = timeout
-        self._on_secret = on_secret
         self._token: Token | None = None
+        self.secrets = secrets
         self._refresh_at: float | None = None
         self._flight: asyncio.Task[Token] | None = None
 
@@ -120,9 +120,8 @@ class TokenProvider:
             # failed with, and a traceback would repeat them.
             raise failure
         token = _checked(given)
-        if self._on_secret is not None and token != self._token:
-            self._on_secret(token.value)
         self._statistics.token_refreshes += 1
+        self.secrets.append(token.value)
         self._token, self._refresh_at = token, None
         if token.expires_at is not None:
             life = max(0.0, token.expires_at - self._wall())

@@ -1,8 +1,11 @@
 """A server's conventions: how it wants to be talked to, beyond Socket.IO itself."""
 
+import re
 from typing import ClassVar, Final
 
-from attrs import frozen
+from attrs import field, frozen
+
+from realtime_fsm.machine.errors import ConfigurationError
 
 RESERVED_EVENTS: Final = frozenset(
     {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
@@ -11,6 +14,9 @@ RESERVED_EVENTS: Final = frozenset(
 
 Source: ``RESERVED_EVENTS`` of socket.io-parser.
 """
+
+_PRIVATE_KEYS: Final = frozenset({"pid", "offset"})
+"""Keys of the auth object that lead back to a session; the token must not take their place."""
 
 
 @frozen(kw_only=True)
@@ -34,6 +40,12 @@ class Dialect:
         message_ids: Messages carry ``{"message_id": str}`` as a last argument.
         deduplicates: They also carry ``client_id`` and ``sequence``, where that is asked for with
             ``EXACTLY_ONCE``, and the server applies each number once.
+        recovers_sessions: Ask for Socket.IO's connection state recovery; a server that does not offer it
+            takes no notice.
+        offset_pattern: What the offsets of that recovery look like, as a regular expression; by default those
+            of the known adapters are learnt from the first one.
+        events_without_offset: Names of events whose last argument is never an offset, although it looks like
+            one: volatile ones.
         poll_path: Where missed events can be fetched over HTTP; ``None`` where they cannot.
         publish_path: Where messages can be published over HTTP; ``None`` where they cannot.
     """
@@ -53,8 +65,26 @@ class Dialect:
     wraps_answers: bool = False
     message_ids: bool = False
     deduplicates: bool = False
+    recovers_sessions: bool = True
+    offset_pattern: str | None = None
+    events_without_offset: frozenset[str] = field(default=frozenset(), converter=frozenset)
     poll_path: str | None = None
     publish_path: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        problems = []
+        if self.token_key in _PRIVATE_KEYS:
+            problems.append(
+                f"token_key={self.token_key!r} leads back to sessions, in Socket.IO's connection state "
+                "recovery: choose another one"
+            )
+        if self.offset_pattern is not None:
+            try:
+                re.compile(self.offset_pattern)
+            except re.error as error:
+                problems.append(f"offset_pattern={self.offset_pattern!r} is no regular expression: {error}")
+        if problems:
+            raise ConfigurationError(*problems)
 
 
 Dialect.PLAIN = Dialect(name="plain")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         echo_only,
         silence,
     )
+    from realtime_fsm.testing.simulated_sessions import SimulatedSessions
     from realtime_fsm.testing.simulated_transport import SimulatedTransport
     from realtime_fsm.testing.virtual_loop import (
         Deadlock,
@@ -45,6 +46,7 @@ _HOME: Final = {
     "SimulatedHttp": "simulated_http",
     "SimulatedOutbox": "simulated_outbox",
     "SimulatedServer": "simulated_server",
+    "SimulatedSessions": "simulated_sessions",
     "SimulatedTransport": "simulated_transport",
     "VirtualLoop": "virtual_loop",
     "echo": "simulated_server",
@@ -69,6 +71,7 @@ __all__ = [  # a test compares it with the table above
     "SimulatedHttp",
     "SimulatedOutbox",
     "SimulatedServer",
+    "SimulatedSessions",
     "SimulatedTransport",
     "VirtualLoop",
     "echo",

@@ -17,6 +17,7 @@ from realtime_fsm.machine.errors import (
     ServerDisconnectError,
 )
 from realtime_fsm.testing.simulated_backend import SimulatedBackend
+from realtime_fsm.testing.simulated_sessions import SimulatedSessions
 from realtime_fsm.testing.simulated_transport import SimulatedTransport
 
 Acknowledge = Callable[[str, list[Any]], list[Any] | None]
@@ -90,6 +91,7 @@ class SimulatedServer:
         swallow_acks: How many of the next acknowledgements get lost.
         accept_tokens: Tokens that are let in, or ``None`` for everybody.
         token_key: Key of the token in the auth object.
+        sessions: Recovers the sessions of clients that come back; ``None`` for a server that does not.
         backend: Answers events as the reference backend does; ``None`` for a plain server.
         dials: The auth object of every dial.
         received: Every event that arrived, ``(name, arguments)``, in order.
@@ -115,6 +117,7 @@ class SimulatedServer:
     swallow_acks: int = 0
     accept_tokens: set[str] | None = None
     token_key: str = "token"  # noqa: S105 - the name of a key
+    sessions: SimulatedSessions | None = None
     backend: SimulatedBackend | None = None
     dials: list[Mapping[str, Any] | None] = field(factory=list)
     received: list[tuple[str, list[Any]]] = field(factory=list)
@@ -166,10 +169,13 @@ class SimulatedServer:
         """How many connections are live now."""
         return len(self.links)
 
-    def emit(self, event: str, *args: Any, ack_id: int | None = None) -> None:
-        """Send an event to every client that is connected."""
+    def emit(self, event: str, *args: Any, ack_id: int | None = None, volatile: bool = False) -> None:
+        """Send an event to every client; what is volatile or wants an answer is not kept for a recovery."""
+        given = list(args)
+        if self.sessions is not None and ack_id is None and not volatile:
+            given = self.sessions.store(event, given)
         for link in list(self.links):
-            link.deliver_event(event, list(args), ack_id)
+            link.deliver_event(event, given, ack_id)
 
     def reset(self, error: RealtimeError | None = None) -> None:
         """Break every connection at once, as a TCP reset would: what is under way is lost."""
@@ -209,10 +215,16 @@ class SimulatedServer:
         """Tell whether somebody is let in who has this token."""
         return self.accept_tokens is None or token in self.accept_tokens
 
-    def joined(self, link: SimulatedTransport) -> None:
-        """Note a connection."""
+    def joined(self, link: SimulatedTransport, auth: Mapping[str, Any] | None) -> dict[str, str]:
+        """Note a connection, and send what it has missed; return what it is welcomed with."""
         self.links.append(link)
         self.most_links = max(self.most_links, len(self.links))
+        if self.sessions is None:
+            return {"sid": f"sid-{len(self.dials)}"}
+        welcome, missed = self.sessions.join(auth)
+        for event, args in missed:
+            link.deliver_event(event, args)
+        return welcome
 
     def left(self, link: SimulatedTransport) -> None:
         """Forget a connection."""

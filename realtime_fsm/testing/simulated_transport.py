@@ -33,6 +33,7 @@ class SimulatedTransport:
         listener: Told everything.
         last_received: When anything last came, on the loop's clock.
         written: How many messages have left for the network.
+        welcome: What the server let the client in with.
         closed_with_goodbye: How it was closed; ``None`` while it was not.
     """
 
@@ -54,6 +55,7 @@ class SimulatedTransport:
         self.last_received = self._loop.time()
         self.written = 0
         self.closed_with_goodbye: bool | None = None
+        self.welcome: Mapping[str, Any] = {}
 
     @property
     def room(self) -> int:
@@ -77,7 +79,7 @@ class SimulatedTransport:
         await self._server.admit(auth)
         self._is_open = True
         self.last_received = self._loop.time()
-        self._server.joined(self)
+        self.welcome = self._server.joined(self, auth)
 
     def send(self, payload: Payload, ack_id: int | None) -> None:
         """Send an event."""

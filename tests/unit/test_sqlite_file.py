@@ -65,6 +65,18 @@ def make_flipped(path: Path) -> None:
     path.write_bytes(content)
 
 
+def make_hidden(path: Path) -> None:
+    """Make an outbox with rubbish where nothing is read when it is opened: in an index."""
+    asyncio.run(make_outbox(path))
+    with closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_dead_letter_1'"
+        ).fetchone()
+    content = bytearray(path.read_bytes())
+    content[(page - 1) * 4096 : page * 4096] = b"\xa5" * 4096
+    path.write_bytes(content)
+
+
 def make_foreign(path: Path) -> None:
     """Make a database of another program."""
     write_database(path, "CREATE TABLE recipe (title TEXT)", "INSERT INTO recipe VALUES ('soup')")
@@ -100,6 +112,7 @@ def make_shortened(path: Path) -> None:
         make_garbage,
         make_cut,
         make_flipped,
+        make_hidden,
         make_foreign,
         make_misshapen,
         make_tampered,

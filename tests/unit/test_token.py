@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -42,6 +43,7 @@ def provider(source: Any, *, seed: int = 0, timeout: float = 10.0) -> TokenProvi
         wall=wall_clock(),
         random=random.Random(seed),  # noqa: S311 - jitter, and the same in every run
         timeout=timeout,
+        secrets=deque(),
     )
 
 
