@@ -1,13 +1,16 @@
 // A plain Socket.IO server, as its documentation shows it, with its default settings. It knows nothing of the
 // client's conventions: no heartbeat event, no subscriptions.
 //
-// Prints its port, and ends when its standard input does.
+// Its argument, if any, is the options of the server in JSON. A line on its standard input, ["/", "event", ...], is
+// emitted to all clients of a namespace. Prints its port, then a line for each client of / that it has lost, and
+// ends when its standard input does.
 
 const { createServer } = require("node:http");
+const { createInterface } = require("node:readline");
 const { Server } = require("socket.io");
 
 const web = createServer();
-const io = new Server(web);
+const io = new Server(web, JSON.parse(process.argv[2] ?? "{}"));
 
 io.on("connection", (socket) => {
   socket.on("ask", (data, acknowledge) => acknowledge(data));
@@ -23,6 +26,7 @@ io.on("connection", (socket) => {
   });
   socket.on("send_bytes", (size) => socket.emit("bytes", Buffer.alloc(size, 7), { size }));
   socket.on("disconnect_me", () => socket.disconnect());
+  socket.on("disconnect", (reason) => console.log(reason));
   socket.on("close_me", () => socket.disconnect(true));
 });
 
@@ -30,9 +34,16 @@ io.of("/members").use((socket, next) => {
   next(socket.handshake.auth.token === "good" ? undefined : new Error("members only"));
 });
 
+io.of("/chat").on("connection", () => {});
+
 io.of("/members").on("connection", (socket) => {
   socket.on("ask", (data, acknowledge) => acknowledge(data));
 });
 
 web.listen(0, "127.0.0.1", () => console.log(web.address().port));
-process.stdin.on("end", () => process.exit(0)).resume();
+createInterface({ input: process.stdin })
+  .on("line", (line) => {
+    const [namespace, ...event] = JSON.parse(line);
+    io.of(namespace).emit(...event);
+  })
+  .on("close", () => process.exit(0));

@@ -1,15 +1,11 @@
 import asyncio
-import json
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import canary
 import pytest
+from node_package import environment
 from server_process import HERE, running
 
 from realtime_fsm import (
@@ -26,8 +22,6 @@ from realtime_fsm import (
 from realtime_fsm.testing.fault_proxy import FaultProxy
 
 SOCKET_IO = "4.8.4"
-FOLDER = Path.home() / ".cache" / "realtime_fsm" / "node"
-INSTALL_TIMEOUT = 90
 
 BOUND = 10.0  # of every wait; none comes near it
 HEARTBEAT_INTERVAL = 1.0
@@ -37,33 +31,10 @@ SCHEDULING = 0.25  # seconds by which a busy machine may run a timer late
 both_transports = pytest.mark.parametrize("transport", ["websocket", "polling"])
 
 
-def install() -> str | None:
-    """Install the Node package outside of the repository, unless it is there; return what is wrong, if so."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        return "node and npm are needed to run a Node server"
-    manifest = FOLDER / "node_modules" / "socket.io" / "package.json"
-    if manifest.exists() and json.loads(manifest.read_text())["version"] == SOCKET_IO:
-        return None
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(FOLDER), f"socket.io@{SOCKET_IO}"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=False)
-    except subprocess.TimeoutExpired:
-        return f"npm did not install socket.io@{SOCKET_IO} within {INSTALL_TIMEOUT} s"
-    return None if done.returncode == 0 else f"npm could not install socket.io@{SOCKET_IO}: {done.stderr}"
-
-
 @pytest.fixture(scope="session")
 def node_port() -> Iterator[int]:
     """Run a plain Node server; skipped where there is no Node, but never in continuous integration."""
-    problem = install()
-    if problem is not None:
-        if os.environ.get("CI"):
-            pytest.fail(problem)
-        pytest.skip(problem)
-    environment = {**os.environ, "NODE_PATH": str(FOLDER / "node_modules")}
-    with running(["node", str(HERE / "node_server.cjs")], environment) as port:
+    with running(["node", str(HERE / "node_server.cjs")], environment("socket.io", SOCKET_IO)) as port:
         yield port
 
 
