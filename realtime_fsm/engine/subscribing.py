@@ -13,6 +13,7 @@ from realtime_fsm.engine.subscription import Subscription, SubscriptionState
 from realtime_fsm.engine.subscriptions import Subscriptions
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import ConnectionLostError, SubscriptionRefusedError
+from realtime_fsm.machine.redaction import redacted
 
 
 @frozen
@@ -82,7 +83,7 @@ class Subscriber:
             )
             return
         for subscription in subscriptions:
-            self._confirm(subscription, answer)
+            self._confirm(link, subscription, answer)
         self.subscriptions.tell()
 
     async def _request(self, link: Link, event: str, body: dict[str, Any]) -> Any:
@@ -95,7 +96,7 @@ class Subscriber:
             args = await link.request(payload)
         return args[0] if args else None
 
-    def _confirm(self, subscription: Subscription, answer: Any) -> None:
+    def _confirm(self, link: Link, subscription: Subscription, answer: Any) -> None:
         if subscription.state is not SubscriptionState.PENDING:
             return  # its connection has ended: the answer came too late
         verdict = answer
@@ -105,7 +106,8 @@ class Subscriber:
             self.subscriptions.confirm(subscription, verdict)
             return
         subscription.state = SubscriptionState.REFUSED
-        subscription.reason = refusal_text(verdict.get("error") if isinstance(verdict, dict) else None)
+        said = refusal_text(verdict.get("error") if isinstance(verdict, dict) else None)
+        subscription.reason = redacted(said, link.secrets)
         self.recovery.handle(
             SubscriptionRefusedError(f"The server refused {subscription.channel!r}: {subscription.reason}.")
         )

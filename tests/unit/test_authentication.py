@@ -15,6 +15,7 @@ from realtime_fsm import (
     ConnectionStatus,
     DeliveryError,
     Dialect,
+    SubscriptionRefusedError,
     Token,
     TokenSourceError,
 )
@@ -248,5 +249,25 @@ def test_token_that_a_server_repeats_in_an_answer_is_not_shown(run_virtual: Run)
             with pytest.raises(DeliveryError) as caught:
                 await world.client.call("note")
             assert canary.found_in_error(caught.value) == []
+
+    run_virtual(main())
+
+
+def test_token_that_a_server_repeats_in_the_refusal_of_a_channel_is_not_shown(run_virtual: Run) -> None:
+    """A token is masked in the error of a refused channel, in what is reported, and in what is kept of it."""
+
+    async def main() -> None:
+        async with World(dialect=Dialect.REFERENCE) as world:
+            refusal = {"ok": False, "error": {"message": f"bad token {TOKEN}"}}
+            world.server.acknowledge = lambda *_: [refusal]
+            issues: list[Any] = []
+            world.client.recovery.on_connection_issue(issues.append)
+            await world.client.connect()
+            with pytest.raises(SubscriptionRefusedError, match="bad token") as caught:
+                await world.client.subscribe(["ticks"])
+            await asyncio.sleep(0)
+            assert canary.found_in_error(caught.value) == []
+            assert issues
+            assert canary.found_in(repr(issues)) == []
 
     run_virtual(main())
