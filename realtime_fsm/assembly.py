@@ -91,7 +91,14 @@ class Assembly:
         """Make what messages pass on their way out."""
         config = self._config
         queue = SendQueue(max_messages=config.outbox_max_messages, max_bytes=config.outbox_max_bytes)
-        settlement = Settlement(queue, outbox, self.statistics, self._wall)
+        settlement = Settlement(
+            queue,
+            outbox,
+            self.statistics,
+            wall=self._wall,
+            max_attempts=config.max_delivery_attempts,
+            report=self.recovery.handle,
+        )
         self.intake = Intake(
             config=config,
             outbox=outbox,

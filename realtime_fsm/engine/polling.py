@@ -55,6 +55,11 @@ class _Source:
 class FallbackPollingService:
     """Polls the endpoints, each at its own pace, for as long as FALLBACK lasts (SPEC C1).
 
+    It has no switch of its own, because the machine is the only one: entering FALLBACK starts it, leaving
+    stops it, and ``force_fallback()`` and ``release_fallback()`` do either by hand. Channels are polled from
+    where their subscriptions stand; messages are queued by ``emit``, and flushed by the activity beside it,
+    ``publishing``.
+
     Args:
         parts: The client's components.
     """
@@ -118,7 +123,8 @@ class FallbackPollingService:
 
     async def _poll_endpoint(self, source: _Source, endpoint: Endpoint) -> None:
         """Deliver the data of an endpoint as its event, if it has changed."""
-        answer = await self._get(source, self._parts.config.absolute(endpoint.url))
+        url = self._parts.config.absolute(endpoint.url)
+        answer = await self._get(source, url)
         if answer is None:
             return
         digest = hashlib.sha256(json.dumps(answer.body, sort_keys=True).encode()).digest()
@@ -126,6 +132,7 @@ class FallbackPollingService:
             await self._room()
             source.digest = digest
             self._parts.dispatcher.post(Delivered(endpoint.event, [answer.body]))
+        source.etag = (url, answer.etag)
 
     async def _poll_channels(self, source: _Source) -> None:
         """Deliver what the log of each wanted channel holds beyond the last event that arrived."""
@@ -138,11 +145,12 @@ class FallbackPollingService:
                     query.append(("position", f"{channel}:{position.epoch}:{position.offset}"))
             if not query:
                 return
-            path = f"{self._parts.config.dialect.poll_path}?{urlencode(query)}"
-            answer = await self._get(source, self._parts.config.absolute(path))
+            url = self._parts.config.absolute(f"{self._parts.config.dialect.poll_path}?{urlencode(query)}")
+            answer = await self._get(source, url)
             if answer is None:
                 return
             more = await self._take_channels(answer.body)
+            source.etag = (url, answer.etag)  # not before: what was not taken must be given again
 
     async def _take_channels(self, body: Any) -> bool:
         """Deliver the events of an answer; return whether there are more to be fetched."""
@@ -196,7 +204,6 @@ class FallbackPollingService:
                 raise
             self._parts.tokens.forget()
             answer = await self._parts.http.get(url, token=await bearer(self._parts, own=own), etag=etag)
-        source.etag = (url, answer.etag)
         return None if answer.status == _NOT_MODIFIED else answer
 
 

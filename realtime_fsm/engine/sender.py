@@ -4,10 +4,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
-from itertools import islice, takewhile
 from typing import Any, Final
 
 from realtime_fsm.engine.answer import unwrap
+from realtime_fsm.engine.claim import Claims, needs_claim
 from realtime_fsm.engine.envelope import addressed
 from realtime_fsm.engine.intake import Intake
 from realtime_fsm.engine.link import Link
@@ -24,12 +24,6 @@ from realtime_fsm.machine.redaction import redacted
 _SUSPECT_AFTER: Final = 3
 """Losses in a row with the same message first in line, after which it is sent alone: so a message that
 breaks the connection is told from those that only wait behind it."""
-
-_CLAIM_AT_ONCE: Final = 100
-"""Messages claimed from the outbox in one step."""
-
-_CLAIM_AGAIN_AFTER: Final = 1.0
-"""Seconds after which a failed claim is tried again."""
 
 
 class Sender:
@@ -64,20 +58,18 @@ class Sender:
         secrets: Collection[str] = (),
     ) -> None:
         self._config = config
-        self._outbox = outbox
         self._statistics = statistics
         self._settlement = settlement
         self._time = time
-        self._report = report
         self._secrets = secrets
         self._link: Link | None = None
         self._in_flight: dict[Message, int] = {}  # in the order in which they were sent, with their numbers
         self._unwritten: deque[tuple[int, Message]] = deque()
         self._suspect: Message | None = None
         self._submitted = asyncio.Event()
-        self._claiming_again: asyncio.TimerHandle | None = None
         self.queue = queue
         self.intake = intake
+        self._claims = Claims(queue, outbox, report=report, on_claimed=self.wake)
         intake.may_send_now = self._may_send_now
         intake.on_ready = self.wake
 
@@ -123,7 +115,7 @@ class Sender:
         lost += [message for message in in_flight if not message.is_resent]
         self.queue.give_back(again)
         if broken and link is not None and again and in_flight[again[0]] <= link.transport.written:
-            self._charge(again[0])
+            self._settlement.charge(again[0])
         for message in again:
             if self.intake.has_expired(message) and not message.receipt.is_settled:
                 self._settlement.finish(message, Outcome.EXPIRED, reason="its time to live is over")
@@ -146,8 +138,8 @@ class Sender:
         while (message := queue.peek()) is not None and link.room > 0 and self._suspect is None:
             if message.wants_ack and len(self._in_flight) >= window:
                 return
-            if message.is_stored and not message.is_resent:
-                self._claim()
+            if needs_claim(message):
+                self._claims.begin()
             else:
                 queue.take()
                 self._send(link, message)
@@ -220,14 +212,13 @@ class Sender:
                 reason = "publishing it over HTTP broke off"
                 self._settlement.finish(message, Outcome.LOST, reason=reason)
         if again and failed:
-            self._charge(again[0])
+            self._settlement.charge(again[0])
         if again:
             self._submitted.set()
 
     def abandon(self, *, reason: str) -> list[Message]:
         """Give everything up that is left; return it, so that the caller can tell."""
-        if self._claiming_again is not None:
-            self._claiming_again.cancel()
+        self._claims.stop()
         left = [*self._in_flight, *(message for _, message in self._unwritten), *self.queue]
         self._in_flight.clear()
         self._unwritten.clear()
@@ -261,53 +252,12 @@ class Sender:
         while len(taken) < limit and (message := self.queue.peek()) and not message.payload.attachments:
             if taken and (message.size_bytes > room or taken[0].attempts):
                 break
-            if message.is_stored and not message.is_resent:
-                self._claim()
+            if needs_claim(message):
+                self._claims.begin()
                 break
             room -= message.size_bytes
             taken.append(self.queue.take())
         return taken
-
-    def _claim(self) -> None:
-        """Hold messages that must never be sent twice, until the outbox has forgotten them for certain."""
-        kept = takewhile(lambda m: m.is_stored and not m.is_resent, self.queue)
-        batch = list(islice(kept, _CLAIM_AT_ONCE))
-        self.queue.hold(batch)
-        claimed = self._outbox.claim(batch)
-        if claimed is None:
-            self.queue.release(batch)
-        else:
-            claimed.add_done_callback(partial(self._claimed, batch))
-
-    def _claimed(self, batch: list[Message], claimed: "asyncio.Future[None]") -> None:
-        error = None if claimed.cancelled() else claimed.exception()
-        if claimed.cancelled() or error is not None:
-            if isinstance(error, RealtimeError):
-                self._report(error)
-            loop = asyncio.get_running_loop()
-            self._claiming_again = loop.call_later(_CLAIM_AGAIN_AFTER, self._release, batch)
-        else:
-            self._release(batch)
-
-    def _release(self, batch: list[Message]) -> None:
-        self.queue.release(batch)
-        self.wake()
-
-    def _charge(self, message: Message) -> None:
-        """Count a failed attempt of the message that was first in line; after too many it is given up."""
-        message.attempts += 1
-        if message.attempts >= self._config.max_delivery_attempts:
-            reason = f"{message.attempts} connections in a row ended before the server acknowledged it"
-            self._settlement.finish(message, Outcome.DEAD, reason=reason)
-            self._report(
-                DeliveryError(
-                    f"Message {message.receipt.message_id} ({message.event!r}) is given up: {reason}.",
-                    outcome=Outcome.DEAD.value,
-                    remedy="It is kept among the dead letters.",
-                )
-            )
-        elif message.is_stored:
-            self._outbox.charge(message)
 
     def _end_flight(self, message: Message) -> None:
         del self._in_flight[message]

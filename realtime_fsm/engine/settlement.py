@@ -10,6 +10,7 @@ from realtime_fsm.engine.port import WallClock
 from realtime_fsm.engine.send_queue import SendQueue
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.delivery import Delivery, Outcome
+from realtime_fsm.machine.errors import DeliveryError, RealtimeError
 
 _BURIED: Final = {
     Delivery.AT_LEAST_ONCE: frozenset({Outcome.DEAD, Outcome.REFUSED}),
@@ -27,17 +28,30 @@ class Settlement:
         outbox: Where they are kept.
         statistics: What it counts into.
         wall: The wall clock, for the dead letters.
+        max_attempts: Connections that may end with the same message first in line.
+        report: Told of the messages that are given up by that.
 
     Attributes:
         progress: Set whenever a message has come to its end.
         on_room: Called after each end: there is room for another message.
     """
 
-    def __init__(self, queue: SendQueue, outbox: Outbox, statistics: Statistics, wall: WallClock) -> None:
+    def __init__(
+        self,
+        queue: SendQueue,
+        outbox: Outbox,
+        statistics: Statistics,
+        *,
+        wall: WallClock,
+        max_attempts: int,
+        report: Callable[[RealtimeError], object],
+    ) -> None:
         self._queue = queue
         self._outbox = outbox
         self._statistics = statistics
         self._wall = wall
+        self._max_attempts = max_attempts
+        self._report = report
         self.progress = asyncio.Event()
         self.on_room: Callable[[], None] = _nobody_waits
 
@@ -57,6 +71,23 @@ class Settlement:
             self._outbox.remove(message)
         self.settle(message, outcome, answer=answer, reason=reason)
         self.on_room()
+
+    def charge(self, message: Message) -> None:
+        """Count a failed attempt of the message that was first in line; after too many it is given up."""
+        message.attempts += 1
+        if message.attempts < self._max_attempts:
+            if message.is_stored:
+                self._outbox.charge(message)
+            return
+        reason = f"{message.attempts} connections in a row ended before the server acknowledged it"
+        self.finish(message, Outcome.DEAD, reason=reason)
+        self._report(
+            DeliveryError(
+                f"Message {message.receipt.message_id} ({message.event!r}) is given up: {reason}.",
+                outcome=Outcome.DEAD.value,
+                remedy="It is kept among the dead letters.",
+            )
+        )
 
     def settle(self, message: Message, outcome: Outcome, *, answer: Any = None, reason: str = "") -> None:
         """Settle and count the receipt of a message that is on no books."""

@@ -514,3 +514,25 @@ def test_channel_that_may_not_be_polled_is_asked_for_on_the_socket(run_virtual: 
             assert reader.client.subscriptions[0].state is SubscriptionState.ACTIVE
 
     run_virtual(main())
+
+
+def test_answer_that_was_cut_off_before_it_was_taken_is_fetched_again(run_virtual: Run) -> None:
+    """A poll that is cancelled while it waits for the handlers does not count: the next one is not a 304."""
+
+    async def main() -> None:
+        async with Reader(max_reconnect_attempts=0, max_pending_events=2) as reader:
+            gate = asyncio.Event()
+            reader.client.on("tick", lambda _: gate.wait())
+            reader.publish(3)
+            await asyncio.sleep(1)
+            reader.world.server.refusal = DOWN
+            reader.world.server.reset()
+            reader.publish(3)
+            await reader.world.until(S.FALLBACK)
+            await asyncio.sleep(1)
+            assert reader.client.force_fallback()  # entered anew: what runs is cancelled
+            await asyncio.sleep(1)
+            gate.set()
+            await reader.has_heard_all()
+
+    run_virtual(main())
