@@ -309,7 +309,7 @@ class RealtimeService:
         data: Any = None,
         *,
         timeout: float = 60.0,  # noqa: ASYNC109 - it also decides what becomes of the message
-        delivery: Delivery = Delivery.AT_LEAST_ONCE,
+        delivery: Delivery | None = None,
     ) -> Any:
         """Send a message and return the server's answer; a reconnect in between does not matter.
 
@@ -317,14 +317,18 @@ class RealtimeService:
             event: Its name.
             data: As for ``emit``.
             timeout: Seconds, reconnecting included.
-            delivery: ``AT_LEAST_ONCE`` asks again after a loss; with ``AT_MOST_ONCE`` a loss ends the call
-                at once.
+            delivery: ``EXACTLY_ONCE`` and ``AT_LEAST_ONCE`` ask again after a loss; by default the stronger
+                one that the dialect offers. With ``AT_MOST_ONCE`` a loss ends the call at once. A call is
+                never kept for the next process.
 
         Raises:
             CallTimeoutError: If no answer came in time.
             DeliveryError: If the message was lost or refused.
             RealtimeError: As for ``emit``, if it was not accepted.
         """
+        if delivery is None:
+            exactly_once = self.config.dialect.deduplicates
+            delivery = Delivery.EXACTLY_ONCE if exactly_once else Delivery.AT_LEAST_ONCE
         message = self._composer.compose(event, data, delivery, is_call=True)
         try:
             async with asyncio.timeout(timeout):

@@ -9,25 +9,25 @@ from realtime_fsm.machine.delivery import Delivery
 from realtime_fsm.machine.dialect import Dialect
 
 
-def identity_of(message: Message, client_id: str) -> dict[str, Any]:
+def identity_of(message: Message) -> dict[str, Any]:
     """Return what identifies a message, the same however often and by whichever way it is sent."""
     identity: dict[str, Any] = {"message_id": message.receipt.message_id}
     if message.delivery is Delivery.EXACTLY_ONCE:
-        identity |= {"client_id": client_id, "sequence": message.sequence}
+        identity |= {"client_id": message.client_id, "sequence": message.sequence}
     return identity
 
 
-def addressed(message: Message, dialect: Dialect, client_id: str) -> Payload:
+def addressed(message: Message, dialect: Dialect) -> Payload:
     """Return a message's payload as it goes over the socket: the identity is its last argument."""
     payload = message.payload
     if not dialect.message_ids:
         return payload
-    identity = json.dumps(identity_of(message, client_id), separators=(",", ":"))
+    identity = json.dumps(identity_of(message), separators=(",", ":"))
     return Payload(f"{payload.text[:-1]},{identity}]", payload.attachments)
 
 
-def published(message: Message, client_id: str) -> dict[str, Any]:
+def published(message: Message) -> dict[str, Any]:
     """Return a message as it goes over HTTP."""
     args = message.args
     data = {"data": args[0]} if len(args) == 1 else {"args": args}
-    return {**identity_of(message, client_id), "event": message.event, **data}
+    return {**identity_of(message), "event": message.event, **data}

@@ -17,7 +17,7 @@ from realtime_fsm.engine.settlement import Settlement
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.delivery import Delivery, Outcome, Overflow
-from realtime_fsm.machine.errors import ClosedError, OutboxFullError
+from realtime_fsm.machine.errors import ClosedError, OutboxFullError, OutboxStorageError
 
 _Stored = asyncio.Future[None]
 
@@ -151,11 +151,22 @@ class Intake:
 
     async def _open(self) -> None:
         contents = await self._outbox.open()
+        if not self._config.dialect.deduplicates and any(
+            message.delivery is Delivery.EXACTLY_ONCE for message in contents.waiting
+        ):
+            await self._outbox.close()
+            raise OutboxStorageError(
+                "The outbox holds messages that must take effect exactly once, and "
+                f"dialect={self._config.dialect.name!r} does not say that the server drops repeats.",
+                remedy="Use the dialect with which they were emitted, or another `outbox_path`.",
+                retryable=False,
+            )
         if self.client_id != contents.client_id:
             self._sequence = 0
         self.client_id = contents.client_id
         self._sequence = max(self._sequence, contents.last_sequence)
         for message in contents.waiting:
+            message.client_id = contents.client_id
             self._queue.put(message)  # whatever the bounds: it was accepted once
             self._expiry.watch(message)
         self._is_open = True
@@ -205,16 +216,17 @@ class Intake:
         message.accepted_at = self._wall()
         if kept:
             self._sequence += 1
-            message.sequence = self._sequence
-            own_id = f"{self.client_id}-{self._sequence}"
+            message.client_id, message.sequence = self.client_id, self._sequence
         else:
             self._fleeting += 1
-            own_id = f"{self._run_id}-{self._fleeting}"
-        message.receipt.message_id = message.receipt.message_id or own_id  # a dead letter's is kept
+            message.client_id, message.sequence = self._run_id, self._fleeting
+        if not message.receipt.message_id:  # a dead letter keeps its own
+            message.receipt.message_id = f"{message.client_id}-{message.sequence}"
 
     def _accept(self, message: Message) -> _Stored | None:
         """Number, queue and keep a message for which there is room."""
-        # One that leaves now and is never sent again need not be kept: it is in flight, and may be lost.
+        # One that leaves now and is never sent again need not be kept: it is in flight, and may be lost. Nor
+        # need a call, whose caller ends with the process.
         kept = message.is_worth_keeping or not (message.is_call or self.may_send_now())
         self._number(message, kept=kept)
         self._queue.put(message)

@@ -98,7 +98,8 @@ class Message:
         wants_ack: Whether the server is asked to acknowledge it.
         receipt: What the caller holds.
         is_call: Whether somebody waits for the answer, so that it is worth nothing to the next process.
-        sequence: Its number among the client's messages; they rise, and none is used twice. 0 until the
+        client_id: Who numbers it: the outbox, which remembers the numbers, or this run of the client alone.
+        sequence: Its number among those of the client; they rise, and none is used twice. 0 until the
             message is accepted.
         accepted_at: Seconds since the Unix epoch.
         expires_at: When it is no longer to be sent, in the same; ``None`` for never.
@@ -115,6 +116,7 @@ class Message:
     wants_ack: bool
     receipt: Receipt
     is_call: bool = False
+    client_id: str = ""
     sequence: int = 0
     accepted_at: float = 0.0
     expires_at: float | None = None
@@ -134,7 +136,7 @@ class Message:
     @property
     def is_worth_keeping(self) -> bool:
         """Whether it is to outlive the process, where it can, although it could leave at once."""
-        return self.delivery is Delivery.EXACTLY_ONCE or (self.is_resent and not self.is_call)
+        return self.is_resent and not self.is_call
 
     @property
     def args(self) -> list[Any]:

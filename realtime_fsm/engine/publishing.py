@@ -75,8 +75,7 @@ async def _publish(parts: Components, url: str, batch: list[Message]) -> None:
 
 
 async def _post(parts: Components, url: str, batch: list[Message]) -> HttpAnswer:
-    client_id = parts.sender.intake.client_id
-    body = {"messages": [published(message, client_id) for message in batch]}
+    body = {"messages": [published(message) for message in batch]}
     key = f"{batch[0].receipt.message_id}+{len(batch)}"
     try:
         return await parts.http.post(url, body, token=await bearer(parts, own=True), idempotency_key=key)

@@ -237,7 +237,7 @@ class Sender:
         self._statistics.sent += 1
         self._statistics.resent += message.sent_at is not None
         message.sent_at = self._time()
-        payload = addressed(message, self._config.dialect, self.intake.client_id)
+        payload = addressed(message, self._config.dialect)
         if message.wants_ack:
             self._in_flight[message] = 0  # known before the transport can acknowledge it
             self._in_flight[message] = link.send(payload, partial(self._acknowledged, message))

@@ -29,7 +29,7 @@ class Settlement:
         statistics: What it counts into.
         wall: The wall clock, for the dead letters.
         max_attempts: Connections that may end with the same message first in line.
-        report: Told of the messages that are given up by that.
+        report: Told of the messages that are put among the dead letters.
 
     Attributes:
         progress: Set whenever a message has come to its end.
@@ -65,8 +65,8 @@ class Settlement:
             reason: Why it was not delivered, in words that end a sentence.
         """
         self._queue.strike(message)
-        if outcome in _BURIED.get(message.delivery, ()):
-            self._outbox.bury(DeadLetter(message=message, reason=reason, died_at=self._wall()))
+        if outcome in _BURIED.get(message.delivery, ()) and not message.is_call:
+            self._bury(message, outcome, reason)
         elif message.is_stored and outcome is not Outcome.STORED:
             self._outbox.remove(message)
         self.settle(message, outcome, answer=answer, reason=reason)
@@ -81,11 +81,15 @@ class Settlement:
             return
         reason = f"{message.attempts} connections in a row ended before the server acknowledged it"
         self.finish(message, Outcome.DEAD, reason=reason)
+
+    def _bury(self, message: Message, outcome: Outcome, reason: str) -> None:
+        """Put a message among the dead letters, and tell people: its caller may not be there any more."""
+        self._outbox.bury(DeadLetter(message=message, reason=reason, died_at=self._wall()))
         self._report(
             DeliveryError(
-                f"Message {message.receipt.message_id} ({message.event!r}) is given up: {reason}.",
-                outcome=Outcome.DEAD.value,
-                remedy="It is kept among the dead letters.",
+                f"Message {message.receipt.message_id} ({message.event!r}) is {outcome.value}: {reason}.",
+                outcome=outcome.value,
+                remedy="It is kept among the dead letters of the outbox.",
             )
         )
 

@@ -299,7 +299,7 @@ def test_attempts_and_dead_letters_outlive_the_process(run_virtual: Run) -> None
 
 
 def test_call_is_not_kept_for_the_next_process(run_virtual: Run) -> None:
-    """A call whose caller dies with the process is not sent by the next one, unless it must count once."""
+    """A call whose caller dies with the process is not sent by the next one; it needs no disk."""
 
     async def main() -> None:
         disk = SimulatedDisk()
@@ -310,11 +310,65 @@ def test_call_is_not_kept_for_the_next_process(run_virtual: Run) -> None:
                 for n, delivery in enumerate((D.AT_LEAST_ONCE, D.EXACTLY_ONCE, D.AT_MOST_ONCE))
             ]
             await asyncio.sleep(1)
-            assert [message.args for message in disk.waiting.values()] == [[1]]
+            assert not disk.waiting
             await world.client.connect()
             assert await asyncio.gather(*calls) == [0, 1, 2]
             assert not disk.waiting
             outbox.is_full = True
             assert await world.client.call("n", 3) == 3
+
+    run_virtual(main())
+
+
+def test_call_takes_effect_once_beside_the_numbers_of_the_outbox(run_virtual: Run) -> None:
+    """Calls and messages are numbered apart: none is taken for a repeat, and a repeated call counts once."""
+
+    async def main() -> None:
+        disk, backend = SimulatedDisk(), SimulatedBackend(handlers={"n": lambda n: n})
+        for start in range(2):
+            world, _ = durable_world(disk, backend)
+            async with world:
+                await world.client.connect()
+                await asyncio.sleep(1)
+                for n in range(3):
+                    await (await world.client.emit("n", 10 * start + n))
+                world.server.swallow_acks = 1
+                call = asyncio.create_task(world.client.call("n", 10 * start + 9))
+                await asyncio.sleep(1)
+                world.server.reset()
+                assert await call == 10 * start + 9
+        assert applied(backend) == [0, 1, 2, 9, 10, 11, 12, 19]
+        assert backend.repeats == 2
+
+    run_virtual(main())
+
+
+def test_call_that_is_refused_is_no_dead_letter(run_virtual: Run) -> None:
+    """The caller has heard of it; there is nothing for anybody to decide."""
+
+    async def main() -> None:
+        world, _ = durable_world(SimulatedDisk())
+        async with world:
+            await world.client.connect()
+            with pytest.raises(DeliveryError, match="unknown"):
+                await world.client.call("unknown")
+            assert await world.client.outbox.dead_letters() == []
+
+    run_virtual(main())
+
+
+def test_outbox_of_another_dialect_is_refused_rather_than_its_promise_broken(run_virtual: Run) -> None:
+    """Messages that must take effect once are not sent to a server that does not drop repeats."""
+
+    async def main() -> None:
+        disk = SimulatedDisk()
+        world, _ = durable_world(disk)
+        async with world:
+            await world.client.emit("n", 1)
+        async with World(outbox=SimulatedOutbox(disk)) as plain:
+            with pytest.raises(OutboxStorageError, match="exactly once"):
+                await plain.client.connect()
+            assert disk.owner is None
+        assert len(disk.waiting) == 1
 
     run_virtual(main())
