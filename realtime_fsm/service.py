@@ -109,6 +109,8 @@ class RealtimeService:
         self.recovery: ErrorRecoveryStrategy = self._assembly.recovery
         self._manager: ConnectionManager | None = None
         self._parts: Components | None = None
+        self._ended = asyncio.Event()
+        self._ended.set()
         self.debug_mode(self.config.debug_mode)
 
     async def __aenter__(self) -> Self:
@@ -144,6 +146,7 @@ class RealtimeService:
                 status is FAILED then, and ``retry_now()`` tries again.
             OutboxStorageError: If the file of the outbox cannot be opened. The status is DISCONNECTED then.
         """
+        await self._ended.wait()  # a disconnect that is under way takes what is left of the old connection
         begun_here = self._manager is None
         manager = self._manager or self._start()
         changes = self.connection_status.changes()
@@ -209,6 +212,7 @@ class RealtimeService:
         if drain and self._can_deliver():
             await self._drain(limit / 2)
         self._manager = self._parts = None
+        self._ended.clear()
         ending = {manager.stop()} | {
             asyncio.ensure_future(closing)
             for closing in (parts.tokens.close(), parts.http.close(), self._intake.close())
@@ -224,6 +228,7 @@ class RealtimeService:
         finally:
             left = self._abandon()
             self.connection_status.end_streams()
+            self._ended.set()
         return left
 
     # Events.

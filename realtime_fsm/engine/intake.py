@@ -71,6 +71,7 @@ class Intake:
         self._expiry = Expiry(wall, self._expired)
         self._blocked: deque[_Blocked] = deque()
         self._opening: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
         self._is_open = False
         self._is_closing = False
         self._sequence = 0
@@ -95,6 +96,7 @@ class Intake:
 
         Raises:
             OutboxStorageError: If it cannot be opened.
+            ClosedError: If the client was disconnected meanwhile.
         """
         self._is_closing = False
         if self._is_open:
@@ -102,7 +104,11 @@ class Intake:
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._open(), name="realtime_fsm outbox: open")
             self._opening.add_done_callback(_retrieve)
-        await asyncio.shield(self._opening)
+        opening = self._opening
+        await asyncio.wait({opening})  # which a cancelled caller leaves to the others
+        if opening.cancelled():
+            raise ClosedError("The client was disconnected while its outbox was being opened.")
+        opening.result()
 
     def submit(self, message: Message) -> Awaitable[None] | None:
         """Accept a message.
@@ -146,11 +152,13 @@ class Intake:
             await asyncio.wait({self._opening})
         self._expiry.stop()
         self._is_open = False
-        await self._outbox.close()
+        async with self._turn:
+            await self._outbox.close()
         self._is_closing = False  # whoever emits now, does it for the next connection
 
     async def _open(self) -> None:
-        contents = await self._outbox.open()
+        async with self._turn:  # one that is being closed must be closed first
+            contents = await self._outbox.open()
         if not self._config.dialect.deduplicates and any(
             message.delivery is Delivery.EXACTLY_ONCE for message in contents.waiting
         ):

@@ -71,9 +71,17 @@ def many_events(count: int) -> Act:
     return frames(*(event("tick", number) for number in range(count)))
 
 
-def lets_in_and(*then: Frame) -> Act:
-    """Let the client in, and go on in the same batch."""
-    return frames(CONNECT, *then)
+def lets_in_and(*then: str) -> Act:
+    """Let the client in, and go on in the same batch: over a websocket all frames are of one write."""
+
+    async def act(session: Session) -> None:
+        if session.socket is None:
+            await session.send(CONNECT, *then)
+            return
+        texts = [text.encode() for text in (CONNECT, *then)]
+        await writes(b"".join(bytes([0x81, len(text)]) + text for text in texts))(session)
+
+    return act
 
 
 # In an HTTP answer.

@@ -8,6 +8,7 @@ import pytest
 from world import World
 
 from realtime_fsm import (
+    ClosedError,
     ConnectionStatus,
     Delivery,
     DeliveryError,
@@ -370,5 +371,40 @@ def test_outbox_of_another_dialect_is_refused_rather_than_its_promise_broken(run
                 await plain.client.connect()
             assert disk.owner is None
         assert len(disk.waiting) == 1
+
+    run_virtual(main())
+
+
+def test_connect_during_a_disconnect_waits_for_the_outbox(run_virtual: Run) -> None:
+    """A client that connects again while it is still disconnecting gets its outbox when it is free."""
+
+    async def main() -> None:
+        disk = SimulatedDisk()
+        world, _ = durable_world(disk, delay=0.5)
+        async with world:
+            await world.client.connect()
+            emitting = asyncio.create_task(world.client.emit("n", 1))
+            await asyncio.sleep(0)
+            ending = asyncio.create_task(world.client.disconnect(drain=False))
+            await asyncio.sleep(0.1)
+            assert await world.client.connect() is S.CONNECTED
+            await asyncio.gather(emitting, ending)
+            await asyncio.sleep(1)
+            assert applied(backend_of(world)) == [1]
+
+    run_virtual(main())
+
+
+def test_emit_that_waits_for_the_opening_ends_with_the_client(run_virtual: Run) -> None:
+    """An emit whose outbox is closed before it was open raises, and is not taken for cancelled."""
+
+    async def main() -> None:
+        world, _ = durable_world(SimulatedDisk(), delay=5.0)
+        async with world:
+            emitting = asyncio.create_task(world.client.emit("n", 1))
+            await asyncio.sleep(1)
+            await world.client.disconnect()
+            with pytest.raises(ClosedError):
+                await emitting
 
     run_virtual(main())
