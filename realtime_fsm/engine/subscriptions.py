@@ -1,8 +1,9 @@
 """Subscriptions are state: what is wanted is remembered, with the place of the last event of each channel."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from realtime_fsm.engine.resync import Missed, Resync
 from realtime_fsm.engine.statistics import Statistics
@@ -15,7 +16,9 @@ from realtime_fsm.engine.subscription import (
 )
 from realtime_fsm.machine.errors import EventsMissedError, RealtimeError, SubscriptionRefusedError
 
-_BY_REPLAY = "event left to the replay"
+_BY_REPLAY: Final = "event left to the replay"
+
+_logger = logging.getLogger("realtime_fsm.subscription")
 
 
 class Subscriptions:
@@ -166,7 +169,12 @@ class Subscriptions:
 
     def _leave_to_replay(self, subscription: Subscription, here: Position) -> None:
         """Drop an event that does not follow the last one, and have the server replay from there."""
-        self._statistics.gaps += subscription.left_at is None
+        if subscription.left_at is None:
+            self._statistics.gaps += 1
+            _logger.warning(
+                "an event of channel %r does not follow the last one: the server is asked to replay",
+                subscription.channel,
+            )
         self._statistics.dropped[_BY_REPLAY] += 1
         subscription.left_at = here
         if subscription.state is SubscriptionState.ACTIVE:
