@@ -320,3 +320,11 @@ def test_config_hands_the_backoff_its_limits() -> None:
     """The backoff gets base, maximum and jitter as configured."""
     config = RealtimeConfig(backoff_base=2.0, backoff_maximum=9.0, backoff_jitter=False)
     assert config.backoff_limits == BackoffLimits(base=2.0, maximum=9.0, jitter=False)
+
+
+def test_config_default_delivery_is_the_strongest_that_the_dialect_offers() -> None:
+    """Exactly once where the server drops repeats, at most once elsewhere; asking for more is refused."""
+    assert RealtimeConfig().default_delivery is Delivery.AT_MOST_ONCE
+    assert RealtimeConfig(dialect="reference").default_delivery is Delivery.EXACTLY_ONCE
+    with pytest.raises(ConfigurationError, match=r"default_delivery='exactly_once'.*plain"):
+        RealtimeConfig(default_delivery="exactly_once")

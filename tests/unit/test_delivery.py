@@ -8,6 +8,7 @@ import pytest
 from world import World
 
 from realtime_fsm import (
+    AuthenticationError,
     ClosedError,
     ConnectionLostError,
     ConnectionStatus,
@@ -514,5 +515,40 @@ def test_blocked_emits_are_not_overtaken_by_smaller_ones(run_virtual: Run) -> No
             await asyncio.gather(*emits)
             await asyncio.sleep(1)
             assert [text[0] for text in world.server.received_of("n")] == ["x", "y", "z"]
+
+    run_virtual(main())
+
+
+def test_answer_that_is_not_of_the_dialect_is_a_refusal(run_virtual: Run) -> None:
+    """A server that acknowledges otherwise than its dialect says has not consented; the message is kept."""
+
+    async def main() -> None:
+        async with World(dialect=Dialect.REFERENCE) as world:
+            await world.client.connect()
+            receipt = await world.client.emit("n", 1)
+            with pytest.raises(DeliveryError, match="dialect"):
+                await receipt
+            assert receipt.outcome is Outcome.REFUSED
+            assert len(await world.client.outbox.dead_letters()) == 1
+
+    run_virtual(main())
+
+
+def test_publishing_that_is_refused_for_good_is_failed(run_virtual: Run) -> None:
+    """An identity that is refused over HTTP, twice, ends the fallback; the messages wait for a better one."""
+
+    async def main() -> None:
+        world, _ = reference_world(max_reconnect_attempts=0)
+        async with world:
+            world.server.refusal = DOWN
+            await world.client.connect()
+            await world.until(S.FALLBACK)
+            world.http.refusal = AuthenticationError("The server refuses the identity (HTTP 401).")
+            receipt = await world.client.emit("n", 1)
+            await world.until(S.FAILED)
+            assert not receipt.is_settled
+            world.http.refusal = world.server.refusal = None
+            world.client.retry_now()
+            assert await receipt == 1
 
     run_virtual(main())

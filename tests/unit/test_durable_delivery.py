@@ -408,3 +408,18 @@ def test_emit_that_waits_for_the_opening_ends_with_the_client(run_virtual: Run) 
                 await emitting
 
     run_virtual(main())
+
+
+def test_message_that_expires_while_it_is_being_kept_does_not_stay(run_virtual: Run) -> None:
+    """One whose time is up before the disk has it is forgotten again: no later start sends it."""
+
+    async def main() -> None:
+        disk = SimulatedDisk()
+        world, _ = durable_world(disk, delay=2.0)
+        async with world:
+            await world.client.emit("n", 0)
+            receipt = await world.client.emit("n", 1, ttl=1.0)
+            assert receipt.outcome is Outcome.EXPIRED
+            assert [message.args for message in disk.waiting.values()] == [[0]]
+
+    run_virtual(main())
