@@ -1,3 +1,4 @@
+import inspect
 from typing import Any
 
 import attrs
@@ -51,8 +52,8 @@ def test_config_default_is_that_of_the_specification(name: str, default: object)
 
 def test_config_documents_every_field_once_and_no_other() -> None:
     """The docstring lists exactly the fields, in their order."""
-    text = (RealtimeConfig.__doc__ or "").partition("Attributes:")[2]
-    listed = [line.strip().partition(":")[0] for line in text.splitlines() if line.startswith(" " * 8)]
+    text = inspect.cleandoc(RealtimeConfig.__doc__ or "").partition("Attributes:")[2]
+    listed = [line.strip().partition(":")[0] for line in text.splitlines() if line.startswith(" " * 4)]
     assert [name for name in listed if name in FIELDS] == list(FIELDS)
 
 
