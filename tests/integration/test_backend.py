@@ -20,6 +20,7 @@ import socketio
 from aiohttp import web
 from engineio.payload import Payload
 
+from realtime_fsm import RealtimeConfig, RealtimeService
 from realtime_fsm.adapters.library_check import make_client
 from realtime_fsm.machine.errors import ClosedError, ConfigurationError, InvalidArgumentError
 from realtime_fsm.server import BackendConfig, Client, MemoryLedger, Stamp, WebSocketService
@@ -1371,13 +1372,14 @@ def test_stop_lets_a_handler_end(run_async: RunAsync) -> None:
         service = backend(close_timeout=2.0)
         await service.start()
         service.on("note", note)
-        async with peer(service) as one:
-            first, second = (asyncio.create_task(one.ask("note", n)) for n in (1, 2))
+        # Not python-socketio's client: it may forget an acknowledgement that comes right before the end.
+        config = RealtimeConfig(server_url=service.url, dialect="reference", transports=("websocket",))
+        async with RealtimeService(config, token=token()) as one:
+            first, second = (asyncio.create_task(one.call("note", n)) for n in (1, 2))
             async with asyncio.timeout(BOUND):
                 await begun.wait()
-            assert await one.ask("heartbeat") == {"ok": True}
             await service.stop()
-            assert await first == {"ok": True, "answer": 1}
+            assert await first == 1
             assert started == [1]
             second.cancel()
             await asyncio.wait({second})

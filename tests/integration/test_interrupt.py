@@ -78,10 +78,10 @@ async def address_for(status: ConnectionStatus) -> AsyncIterator[str]:
     if status is S.CONNECTING:  # accepts and stays silent
         writers: list[asyncio.StreamWriter] = []
         server = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
-        async with server:
+        async with server:  # which, since Python 3.12, ends when its connections have
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        for writer in writers:
-            writer.close()
+            for writer in writers:
+                writer.close()
     elif status in {S.CONNECTED, S.DISCONNECTED}:
         async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:
             yield backend.url
