@@ -5,37 +5,26 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from copy import copy
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
-from realtime_fsm.assembly import Assembly, loop_time
-from realtime_fsm.engine.component import Components
+from realtime_fsm.assembly import loop_time
 from realtime_fsm.engine.composer import Composer
 from realtime_fsm.engine.dispatcher import Event, Handler
-from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.message import Receipt
 from realtime_fsm.engine.outbox import Outbox
 from realtime_fsm.engine.outbox_control import OutboxControl
 from realtime_fsm.engine.payload import check_event_name
 from realtime_fsm.engine.port import HttpClient, RandomSource, TokenSource, TransportFactory, WallClock
-from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
 from realtime_fsm.engine.resync import ResyncHook
-from realtime_fsm.engine.status import ConnectionStatusManager
 from realtime_fsm.engine.stream import Stream
 from realtime_fsm.engine.subscription import BOOKING_PREFIX, Subscription, check_names
+from realtime_fsm.lifecycle import Lifecycle
 from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.delivery import Delivery
 from realtime_fsm.machine.errors import (
     CallTimeoutError,
-    ClosedError,
-    ConfigurationError,
-    OutboxStorageError,
-    RealtimeError,
     SubscriptionRefusedError,
 )
-from realtime_fsm.machine.record import StatusChange
-from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Trigger
 from realtime_fsm.monitoring.health import Health, examine
 from realtime_fsm.monitoring.metrics import ConnectionMetrics, measure
 
@@ -52,7 +41,7 @@ _STUCK_AFTER: Final = 30.0
 _logger = logging.getLogger("realtime_fsm")
 
 
-class RealtimeService:
+class RealtimeService(Lifecycle):
     """A Socket.IO connection that stays alive, with polling as its fallback.
 
     ::
@@ -88,148 +77,18 @@ class RealtimeService:
         random: RandomSource | None = None,
         wall: WallClock = time.time,
     ) -> None:
-        self.config = RealtimeConfig.from_env() if config is None else config
-        self._composer = Composer(self.config, wall)
-        self._assembly = Assembly(
-            self.config,
+        super().__init__(
+            config,
             token=token,
             transport_factory=transport_factory,
             http=http,
             outbox=outbox,
             random=random,
             wall=wall,
-            force_fallback=self.force_fallback,
-            release_fallback=self.release_fallback,
         )
-        self._dispatcher = self._assembly.dispatcher
-        self._sender = self._assembly.sender
-        self._intake = self._assembly.intake
+        self._composer = Composer(self.config, wall)
         self._subscriptions = self._assembly.subscriptions
-        self.connection_status: ConnectionStatusManager = self._assembly.status
-        self.recovery: ErrorRecoveryStrategy = self._assembly.recovery
-        self._manager: ConnectionManager | None = None
-        self._parts: Components | None = None
-        self._ended = asyncio.Event()
-        self._ended.set()
         self.debug_mode(self.config.debug_mode)
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.connect()
-        except RealtimeError:
-            await self.disconnect(drain=False)
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # An exception is on its way out: it must not wait for a slow server.
-        await self.disconnect(drain=kind is None)
-
-    # Life cycle.
-
-    async def connect(self) -> ConnectionStatus:
-        """Begin to connect, and wait until the first attempt is decided.
-
-        An attempt that fails for a reason that may pass leaves the client retrying in the background:
-        ``emit`` and ``subscribe`` work all the while. Calling it again while it is active changes nothing.
-
-        Returns:
-            The status: CONNECTED, RECONNECTING or FALLBACK.
-
-        Raises:
-            RealtimeError: Why it gave up: the server refused the identity, or retrying is switched off. The
-                status is FAILED then, and ``retry_now()`` tries again.
-            OutboxStorageError: If the file of the outbox cannot be opened. The status is DISCONNECTED then.
-        """
-        await self._ended.wait()  # a disconnect that is under way takes what is left of the old connection
-        begun_here = self._manager is None
-        manager = self._manager or self._start()
-        changes = self.connection_status.changes()
-        try:
-            await self._intake.open()
-            if self._manager is manager:  # unless it was disconnected meanwhile
-                manager.fire(Trigger.CONNECT)
-            if not manager.is_settled:
-                async for _ in changes:
-                    if manager.is_settled:
-                        break
-        except (asyncio.CancelledError, OutboxStorageError):
-            if begun_here:
-                await self.disconnect(drain=False)
-            raise
-        if self.gave_up is not None:
-            raise copy(self.gave_up)  # the history keeps the original, and must not keep the caller's frames
-        return manager.status
-
-    async def wait_for(
-        self,
-        *statuses: ConnectionStatus,
-        timeout: float | None = None,  # noqa: ASYNC109 - a bound is what callers want
-    ) -> ConnectionStatus:
-        """Wait until the status is one of these; return it.
-
-        Args:
-            statuses: By default CONNECTED.
-            timeout: Seconds; ``None`` waits for as long as it takes, or until the client disconnects.
-
-        Raises:
-            TimeoutError: If it has not come to that in time.
-            ClosedError: If the client was disconnected meanwhile.
-        """
-        wanted = statuses or (ConnectionStatus.CONNECTED,)
-        changes = self.connection_status.changes()
-        async with asyncio.timeout(timeout):
-            while self.status not in wanted:
-                if await anext(changes, None) is None:
-                    raise ClosedError(f"It was disconnected while {', '.join(wanted)} was waited for.")
-        return self.status
-
-    async def disconnect(self, *, drain: bool = True) -> tuple[Receipt, ...]:
-        """Close everything within ``close_timeout``; safe to call twice, and from a handler.
-
-        From now on no message is accepted until it has ended.
-
-        Args:
-            drain: While messages can be delivered (connected, or in FALLBACK where they are published over
-                HTTP), first send what waits, and wait for the acknowledgements, in half of that time.
-
-        Returns:
-            Receipts of the messages that could not be delivered; awaiting one raises ``DeliveryError``. What
-            a durable outbox holds of them is sent at the next start.
-        """
-        manager, parts = self._manager, self._parts
-        if manager is None or parts is None:
-            await self._intake.close()
-            return self._abandon()
-        limit = self.config.close_timeout
-        deadline = loop_time() + limit
-        self._intake.stop_accepting()
-        if drain and self._can_deliver():
-            await self._drain(limit / 2)
-        self._manager = self._parts = None
-        self._ended.clear()
-        ending = {manager.stop()} | {
-            asyncio.ensure_future(closing)
-            for closing in (parts.tokens.close(), parts.http.close(), self._intake.close())
-        }
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._dispatcher.close()  # in this task: it may be a handler's
-                await asyncio.wait(ending)
-        except TimeoutError:
-            for task in ending:
-                task.cancel()
-            _logger.error("not everything ended within close_timeout=%s s", limit)  # noqa: TRY400 - said
-        finally:
-            left = self._abandon()
-            self.connection_status.end_streams()
-            self._ended.set()
-        return left
 
     # Events.
 
@@ -267,10 +126,6 @@ class RealtimeService:
         ``LaggedError``; it never holds the other handlers up.
         """
         return self._dispatcher.events(check_event_name(event))
-
-    def changes(self) -> Stream[StatusChange]:
-        """Return a stream of every ``StatusChange`` from now on, none skipped. Ends with the disconnect."""
-        return self.connection_status.changes()
 
     # Messages.
 
@@ -408,21 +263,6 @@ class RealtimeService:
         return self._assembly.outbox
 
     @property
-    def status(self) -> ConnectionStatus:
-        """The state of the connection."""
-        return ConnectionStatus.DISCONNECTED if self._manager is None else self._manager.status
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the socket is live."""
-        return TRAITS[self.status].sends
-
-    @property
-    def gave_up(self) -> RealtimeError | None:
-        """Why nothing is tried any more by itself; ``None`` while something is."""
-        return None if self._manager is None else self._manager.resting_error
-
-    @property
     def metrics(self) -> ConnectionMetrics:
         """A frozen picture of how the connection fares."""
         return measure(
@@ -443,40 +283,11 @@ class RealtimeService:
             patience=_STUCK_AFTER,
         )
 
-    def retry_now(self) -> bool:
-        """Try to connect now instead of later; return whether there was a wait to be ended (SPEC C4)."""
-        return self._manager is not None and self._manager.retry_now()
-
-    def force_fallback(self) -> bool:
-        """Give the socket up and poll, until ``release_fallback`` (SPEC C3).
-
-        Raises:
-            ConfigurationError: If there is nothing to poll.
-            IllegalTransitionError: If it is not connected at all.
-        """
-        if not self.config.can_poll:
-            raise ConfigurationError(
-                "fallback_endpoints=() gives nothing to poll: set it, or a dialect with a poll_path"
-            )
-        return self._fire(Trigger.FORCE_FALLBACK)
-
-    def release_fallback(self) -> bool:
-        """Let a forced fallback look for the socket again; return whether there was one."""
-        return self._fire(Trigger.RELEASE_FALLBACK)
-
     def debug_mode(self, enabled: bool) -> None:
         """Log everything, or go back to ``log_level``; at run time, for the whole process (SPEC D2)."""
         _logger.setLevel(logging.DEBUG if enabled else _LOG_LEVELS[self.config.log_level])
 
     # Inside.
-
-    def _start(self) -> ConnectionManager:
-        self._manager, self._parts = self._assembly.start()
-        return self._manager
-
-    def _fire(self, trigger: Trigger) -> bool:
-        """Fire a trigger of the user; while nothing runs, a fresh machine says what it thinks of it."""
-        return ConnectionMachine().fire(trigger) if self._manager is None else self._manager.fire(trigger)
 
     async def _ask(self, channels: list[str]) -> None:
         link = None if self._manager is None else self._manager.link
@@ -492,20 +303,3 @@ class RealtimeService:
             ) from None
         if (refused := self._subscriptions.refusals(channels)) is not None:
             raise refused
-
-    def _abandon(self) -> tuple[Receipt, ...]:
-        left = self._sender.abandon(reason="the client was disconnected")
-        return tuple(message.receipt for message in left)
-
-    async def _drain(self, limit: float) -> None:
-        """Wait until the outbox is empty, the connection is lost, or the time is up."""
-        try:
-            async with asyncio.timeout(limit):
-                await self._sender.drained(self._can_deliver)
-        except TimeoutError:
-            _logger.warning("%d messages were not delivered in time", len(self._sender.queue))
-
-    def _can_deliver(self) -> bool:
-        """Tell whether messages can leave in the present state."""
-        traits = TRAITS[self.status]
-        return traits.sends or (traits.publishes and self.config.dialect.publish_path is not None)
