@@ -15,6 +15,7 @@ from realtime_fsm import (
     Delivery,
     DeliveryError,
     Dialect,
+    ErrorCategory,
     InvalidArgumentError,
     MalformedFrameError,
     OutboxFullError,
@@ -268,8 +269,13 @@ def test_dead_letter_can_be_retried_under_its_id(run_virtual: Run) -> None:
         world, backend = reference_world()
         async with world:
             await world.client.connect()
+            issues: list[Any] = []
+            world.client.recovery.on_connection_issue(issues.append)
             refused = await world.client.emit("unknown", 7)
             assert await outcome_of(refused) is Outcome.REFUSED
+            await asyncio.sleep(0)
+            assert [issue.error.category for issue in issues] == [ErrorCategory.APPLICATION]
+            assert refused.message_id in issues[0].message
             backend.handlers["unknown"] = lambda n: n + 1
             assert await world.client.outbox.retry(["another"]) == ()
             (again,) = await world.client.outbox.retry([refused.message_id])
@@ -457,11 +463,13 @@ def test_disconnect_drains_what_waits_and_accepts_nothing_new(run_virtual: Run) 
             await world.client.connect()
             world.server.latency = 0.5
             receipts = [await world.client.emit("n", n, delivery=D.AT_LEAST_ONCE) for n in range(10)]
+            began = world.now
             ending = asyncio.create_task(world.client.disconnect(drain=True))
             await asyncio.sleep(0.1)
             with pytest.raises(ClosedError):
                 await world.client.emit("n", 99)
             assert await ending == ()
+            assert world.now - began < 10.0  # five round trips, and not the time that it may take
             assert [await receipt for receipt in receipts] == list(range(10))
             assert world.server.received_of("n") == list(range(10))
 

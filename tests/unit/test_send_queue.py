@@ -84,6 +84,7 @@ def test_send_queue_puts_messages_back_in_front_in_their_order() -> None:
     taken = [line.take(), line.take(), line.take()]
     line.put(messages[4])
     line.give_back(iter(taken))
+    assert line.could_fit(message(100))  # nothing is taken any more
     assert [line.take() for _ in range(5)] == messages
     assert len(line) == 5
 
@@ -118,6 +119,7 @@ def test_send_queue_strikes_off_what_waits_and_what_was_taken() -> None:
     line.strike(taken)
     assert (len(line), line.size_bytes, line.held_count, list(line)) == (0, 0, 0, [])
     assert line.could_fit(message(100))
+    assert not line.could_fit(message(101))
 
 
 def test_send_queue_tells_equal_messages_apart() -> None:
