@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from realtime_fsm.testing.fault_proxy import FaultProxy, ProxyCounters
+    from realtime_fsm.testing.lane_faults import Direction
     from realtime_fsm.testing.simulated_backend import SimulatedBackend
     from realtime_fsm.testing.simulated_http import Request, SimulatedHttp
     from realtime_fsm.testing.simulated_outbox import SimulatedDisk, SimulatedOutbox
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOME: Final = {
     "Accept": "simulated_server",
     "Deadlock": "virtual_loop",
+    "Direction": "lane_faults",
     "FaultProxy": "fault_proxy",
     "Hang": "simulated_server",
     "LeakError": "virtual_loop",
@@ -59,6 +61,7 @@ _HOME: Final = {
 __all__ = [  # a test compares it with the table above
     "Accept",
     "Deadlock",
+    "Direction",
     "FaultProxy",
     "Hang",
     "LeakError",
