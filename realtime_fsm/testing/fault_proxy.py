@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from attrs import define
 
+from realtime_fsm.testing.frame_rules import Action, FrameLog, FrameRules, Match, Rule
 from realtime_fsm.testing.lane_faults import DataLimit, Direction, LaneFaults, Slicer, directions
 from realtime_fsm.testing.proxied_connection import ProxiedConnection
 
@@ -51,6 +52,8 @@ class FaultProxy:
         host: Of the server.
         port: Of the server.
         random: Where the jitter and the sizes of segments come from; by default it is the same in every run.
+        frames: Read HTTP, polling and WebSocket, so that ``rule`` can be used and ``log`` is kept. What is
+            not HTTP passes. WebSockets are not compressed then.
 
     Attributes:
         port: Where it listens; it stays the same as long as the proxy lives.
@@ -59,13 +62,14 @@ class FaultProxy:
         bandwidth: Bytes per second, each way of each connection; ``None`` for no limit.
         blocked_path: See ``block``.
         target: Host and port of the server.
+        frames: The rules for frames, where frames are read.
         faults: What is wrong with either direction, by ``slicer``, ``limit_data``, ``timeout``,
             ``slow_close`` and ``stall``.
         flowing: Set unless there is a black hole.
         counters: What passed through.
     """
 
-    def __init__(self, host: str, port: int, *, random: Random | None = None) -> None:
+    def __init__(self, host: str, port: int, *, random: Random | None = None, frames: bool = False) -> None:
         self.random = Random(0) if random is None else random  # noqa: S311 - jitter is no secret
         self._socket: socket.socket | None = None
         self._is_listening = False
@@ -76,6 +80,7 @@ class FaultProxy:
         self.jitter = 0.0
         self.bandwidth: float | None = None
         self.blocked_path: str | None = None
+        self.frames = FrameRules() if frames else None
         self.faults = {direction: LaneFaults() for direction in Direction}
         self.flowing = asyncio.Event()
         self.flowing.set()
@@ -90,6 +95,15 @@ class FaultProxy:
     def connection_count(self) -> int:
         """Connections that are open."""
         return len(self._connections)
+
+    @property
+    def log(self) -> FrameLog:
+        """The frames that passed, and what was done with them.
+
+        Raises:
+            RuntimeError: If the proxy does not read frames.
+        """
+        return self._rules().log
 
     async def __aenter__(self) -> Self:
         self._reserve()
@@ -198,6 +212,32 @@ class FaultProxy:
         for each in directions(direction):
             self.faults[each].is_stalled = enabled
             self.faults[each].settle()
+
+    def rule(self, match: Match, action: Action, *, times: int | None = 1, skip: int = 0) -> Rule:
+        """Do something with single frames: swallow an acknowledgement, refuse the second dial, ...
+
+        Of the rules that match a frame, the one that was added first decides.
+
+        Args:
+            match: Which ones.
+            action: What is done with them.
+            times: How often at most; ``None`` for always.
+            skip: So many matches pass before.
+
+        Returns:
+            The rule; its ``happened`` can be awaited.
+
+        Raises:
+            RuntimeError: If the proxy does not read frames.
+        """
+        rule = Rule(match, action, times, skip)
+        self._rules().rules.append(rule)
+        return rule
+
+    def _rules(self) -> FrameRules:
+        if self.frames is None:
+            raise RuntimeError("frames are read by a proxy made with FaultProxy(..., frames=True)")
+        return self.frames
 
     def block(self, path: str | None) -> None:
         """Reset connections whose first request is for a path that begins so; ``None`` ends it.

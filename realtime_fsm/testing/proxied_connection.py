@@ -5,6 +5,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
+from realtime_fsm.testing.frame_filter import FrameFilter, Piece
 from realtime_fsm.testing.lane_faults import Direction
 from realtime_fsm.testing.proxied_lane import CHUNK, BlockedError, Lane, LimitReachedError
 
@@ -40,6 +41,7 @@ class ProxiedConnection:
         self._is_clear = asyncio.Event()
         self._is_ordered_to_end = asyncio.Event()
         self._is_reset = False
+        self._filter = None if proxy.frames is None else FrameFilter(proxy.frames)
         self._deadline: asyncio.TimerHandle | None = None
 
     @property
@@ -107,7 +109,7 @@ class ProxiedConnection:
             self._deadline = None
 
     async def _carry(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        up = Lane(self._proxy, Direction.UP, reader, inspect=self._inspect, count=self._count_up)
+        up = Lane(self._proxy, Direction.UP, reader, inspect=self._inspect_up, count=self._count_up)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(up.read(), name="fault proxy: read from the client")
@@ -134,7 +136,7 @@ class ProxiedConnection:
             self._proxy.counters.refused += 1
             raise
         self._sides.append((reader, writer))
-        down = Lane(self._proxy, Direction.DOWN, reader, inspect=lambda data: data, count=self._count_down)
+        down = Lane(self._proxy, Direction.DOWN, reader, inspect=self._inspect_down, count=self._count_down)
         return down, writer
 
     async def _part(self) -> None:
@@ -146,6 +148,16 @@ class ProxiedConnection:
             for task in ending:
                 task.cancel()
             await asyncio.wait(ending, timeout=_CLOSE_TIMEOUT)
+
+    def _inspect_up(self, data: bytes) -> list[Piece]:
+        allowed = self._inspect(data)
+        if self._filter is None:
+            return [(0.0, allowed)]
+        pieces = self._filter.feed(Direction.UP, allowed) if allowed else []
+        return pieces if data else [*pieces, *self._filter.feed(Direction.UP, b"")]
+
+    def _inspect_down(self, data: bytes) -> list[Piece]:
+        return [(0.0, data)] if self._filter is None else self._filter.feed(Direction.DOWN, data)
 
     def _inspect(self, data: bytes) -> bytes:
         """Return what may be forwarded: nothing while it is not clear whether the path is blocked."""

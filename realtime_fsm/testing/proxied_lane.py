@@ -37,7 +37,8 @@ class Lane:
         proxy: Whose faults apply.
         direction: Whose faults apply.
         reader: What is read from.
-        inspect: Sees what was read, and returns what of it may be forwarded.
+        inspect: Sees what was read, nothing at the end; returns what may be forwarded now, and by how many
+            seconds more each piece is late.
         count: Told how many bytes were forwarded.
     """
 
@@ -47,7 +48,7 @@ class Lane:
         direction: Direction,
         reader: asyncio.StreamReader,
         *,
-        inspect: Callable[[bytes], bytes],
+        inspect: Callable[[bytes], list[tuple[float, bytes]]],
         count: Callable[[int], None],
     ) -> None:
         self._proxy = proxy
@@ -67,21 +68,18 @@ class Lane:
         Raises:
             BlockedError: If the connection must not be forwarded.
         """
-        ended = False
-        while not ended:
-            parcel: bytes | OSError
+        data = b"a beginning"
+        while data:
             try:
                 data = await self._reader.read(CHUNK)
             except OSError as error:
                 self._inspect(b"")
-                parcel, ended = error, True
-            else:
-                parcel, ended = self._inspect(data), not data
-            if ended and isinstance(parcel, bytes) and parcel:
-                await self._put(parcel)  # held back by the inspection until now
-                parcel = b""
-            if parcel or ended:
-                await self._put(parcel)
+                await self._put(error)
+                return
+            for late, piece in self._inspect(data):
+                if piece:
+                    await self._put(piece, late)
+        await self._put(b"")
 
     async def write(self, writer: asyncio.StreamWriter) -> None:
         """Write what has been read, each at its time, and the end when it comes.
@@ -144,8 +142,8 @@ class Lane:
             await held.wait()
             await stalled.wait()
 
-    async def _put(self, parcel: bytes | OSError) -> None:
-        due = asyncio.get_running_loop().time() + self._proxy.delay()
+    async def _put(self, parcel: bytes | OSError, late: float = 0.0) -> None:
+        due = asyncio.get_running_loop().time() + self._proxy.delay() + late
         while self._held_bytes >= _BUFFER:
             self._changed.clear()
             await self._changed.wait()
