@@ -45,8 +45,8 @@ class FaultProxy:
             proxy.reset_peer()
 
     Faults can be switched at any time, and apply to the connections there are and to new ones. Without one,
-    what either side does reaches the other: data, an orderly end, a reset. They have the names of Toxiproxy.
-    Those with a ``direction`` apply to both where it is ``None``.
+    what either side does reaches the other: data, an orderly end, a reset. The names are Toxiproxy's. Those
+    with a ``direction`` apply to both where it is ``None``.
 
     Args:
         host: Of the server.
@@ -157,13 +157,7 @@ class FaultProxy:
         delay: float = 0.0,
         direction: Direction | None = None,
     ) -> None:
-        """Cut data into small segments; ``None`` ends it.
-
-        Args:
-            average_size: Bytes of a segment.
-            size_variation: By so many bytes a segment is longer or shorter at most.
-            delay: Seconds after each segment.
-            direction: Which way.
+        """Cut data into small segments, varied by some bytes, with a delay after each; ``None`` ends it.
 
         Raises:
             ValueError: If a segment could be empty, or the delay is negative.
@@ -216,10 +210,8 @@ class FaultProxy:
     def rule(self, match: Match, action: Action, *, times: int | None = 1, skip: int = 0) -> Rule:
         """Do something with single frames: swallow an acknowledgement, refuse the second dial, ...
 
-        Of the rules that match a frame, the one that was added first decides.
-
         Args:
-            match: Which ones.
+            match: Which ones. Where several rules match, the one that was added first decides.
             action: What is done with them.
             times: How often at most; ``None`` for always.
             skip: So many matches pass before.

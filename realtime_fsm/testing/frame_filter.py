@@ -49,7 +49,7 @@ class FrameFilter:
         """Return what is forwarded of data that came, as far as it is whole. Nothing came at the end.
 
         Raises:
-            RefusedError: If a rule refuses the connection.
+            ResetError: If a rule resets the connection.
         """
         if self._is_opaque:
             return [(0.0, data)]

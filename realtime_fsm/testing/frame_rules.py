@@ -20,8 +20,8 @@ _ACK_ID: Final = re.compile(r"^(4[25](?:\d+-)?(?:/[^,\[]*,)?)\d+(?=\[)")
 _TOKEN: Final = re.compile(r"(token\"?\s*[:=]\s*\"?)[^\"&\s]+", re.IGNORECASE)
 
 
-class RefusedError(BlockedError):
-    """A rule refuses the connection."""
+class ResetError(BlockedError):
+    """A rule resets the connection."""
 
 
 @frozen
@@ -90,11 +90,11 @@ class Inject:
 
 
 @frozen
-class Refuse:
+class Reset:
     """Reset the connection, and forward nothing."""
 
 
-Action = Pass | Swallow | Duplicate | Delay | Inject | Refuse
+Action = Pass | Swallow | Duplicate | Delay | Inject | Reset
 
 _PASS: Final = Pass()
 
@@ -118,6 +118,10 @@ class Rule:
     skip: int = 0
     applied: int = 0
     happened: asyncio.Event = field(factory=asyncio.Event)
+
+    def end(self) -> None:
+        """Do it no more."""
+        self.times = self.applied
 
     def claims(self, direction: Direction, text: str) -> bool:
         """Tell whether it decides about a frame, and count it."""
@@ -162,7 +166,7 @@ class FrameRules:
         """Return what is to be done with a frame, and note it.
 
         Raises:
-            RefusedError: If a rule refuses the connection.
+            ResetError: If a rule resets the connection.
         """
         action: Action = _PASS
         for rule in self.rules:
@@ -170,8 +174,8 @@ class FrameRules:
                 action = rule.action
                 break
         self.log.add(direction, text, action)
-        if isinstance(action, Refuse):
-            raise RefusedError("a rule refuses it")
+        if isinstance(action, Reset):
+            raise ResetError("a rule resets it")
         return action
 
     def packets(self, direction: Direction, text: str) -> tuple[float, list[str]]:
