@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import canary
 import pytest
 from attrs import define, field
@@ -359,5 +360,70 @@ def test_frame_log_shows_what_passed_and_no_token(run_async: Run) -> None:
             assert "***" in next(text for text in texts if text.startswith("40{"))
             with pytest.raises(RuntimeError, match="frames=True"):
                 FaultProxy("127.0.0.1", 1).rule(DIAL, Reset())
+
+    run_async(main())
+
+
+@both_transports
+def test_frame_rules_hold_however_the_bytes_are_cut(run_async: Run, transport: str) -> None:
+    """With everything in segments of a few bytes, on both sides of the proxy, rules and log work the same."""
+
+    async def main() -> None:
+        async with play(transport) as stage, FaultProxy("127.0.0.1", stage.proxy.port) as before:
+            before.slicer(5, size_variation=4)
+            rule = stage.proxy.rule(Match(UP, '42["note"'), Duplicate(), times=None)
+            config = RealtimeConfig(server_url=before.url, dialect=Dialect.REFERENCE, transports=(transport,))
+            async with FaultProxy("127.0.0.1", stage.service.port) as behind:
+                behind.slicer(5, size_variation=4)
+                stage.proxy.set_target("127.0.0.1", behind.port)
+                async with RealtimeService(config, token=canary.jwt("sliced")) as client:
+                    answers = [await soon(client.call("note", {"n": n})) for n in range(20)]
+            assert answers == list(range(100, 120))
+            assert rule.applied == 20
+            assert stage.effects == list(range(20))
+
+    run_async(main())
+
+
+def test_frame_rules_read_websockets_that_would_be_compressed(run_async: Run) -> None:
+    """A client that offers compression has it without the proxy; through it, frames stay readable."""
+
+    async def main() -> None:
+        async with play() as stage, aiohttp.ClientSession() as http:
+            compressed = {}
+            for name, url in (
+                ("direct", f"http://127.0.0.1:{stage.service.port}"),
+                ("proxied", stage.proxy.url),
+            ):
+                target = f"{url}/socket.io/?EIO=4&transport=websocket"
+                async with http.ws_connect(target, compress=15) as websocket:
+                    compressed[name] = websocket.compress != 0
+                    assert (await soon(websocket.receive_str())).startswith("0{")
+                    await websocket.send_str("40" + "{}" + " " * 200)
+                    assert (await soon(websocket.receive_str())).startswith("44")
+            assert compressed == {"direct": True, "proxied": False}
+            assert len(stage.proxy.log.matching(Match(UP, "40{}"))) == 1
+            assert len(stage.proxy.log.matching(Match(DOWN, "44"))) == 1
+
+    run_async(main())
+
+
+@both_transports
+def test_frame_rules_read_and_change_long_packets(run_async: Run, transport: str) -> None:
+    """Packets that HTTP would compress, and those longer than any read, are matched and left as they are."""
+
+    async def main() -> None:
+        async with play(transport) as stage:
+            heard: list[str] = []
+            stage.client.on("long", heard.append)
+            texts = ["x" * 2_000, "y" * 70_000, "\u20ac" * 100_000]
+            rule = stage.proxy.rule(Match(DOWN, '42["long"'), Duplicate(), times=None)
+            for text in texts:
+                stage.service.publish("ticks", "long", text)
+            await stage.until(lambda: len(heard) >= 3)
+            stage.publish(2)
+            await stage.until(lambda: 2 in stage.heard)
+            assert heard == texts
+            assert rule.applied == 3
 
     run_async(main())
