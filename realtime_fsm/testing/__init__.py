@@ -8,6 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from realtime_fsm.testing.fault_proxy import FaultProxy, ProxyCounters
+    from realtime_fsm.testing.frame_rules import (
+        Delay,
+        Duplicate,
+        FrameLog,
+        Inject,
+        Match,
+        Pass,
+        Passage,
+        Reset,
+        Rule,
+        Swallow,
+    )
+    from realtime_fsm.testing.lane_faults import Direction
     from realtime_fsm.testing.simulated_backend import SimulatedBackend
     from realtime_fsm.testing.simulated_http import Request, SimulatedHttp
     from realtime_fsm.testing.simulated_outbox import SimulatedDisk, SimulatedOutbox
@@ -34,13 +47,23 @@ if TYPE_CHECKING:
 _HOME: Final = {
     "Accept": "simulated_server",
     "Deadlock": "virtual_loop",
+    "Delay": "frame_rules",
+    "Direction": "lane_faults",
+    "Duplicate": "frame_rules",
     "FaultProxy": "fault_proxy",
+    "FrameLog": "frame_rules",
     "Hang": "simulated_server",
+    "Inject": "frame_rules",
     "LeakError": "virtual_loop",
     "LimitError": "virtual_loop",
+    "Match": "frame_rules",
+    "Pass": "frame_rules",
+    "Passage": "frame_rules",
     "ProxyCounters": "fault_proxy",
     "Refuse": "simulated_server",
     "Request": "simulated_http",
+    "Reset": "frame_rules",
+    "Rule": "frame_rules",
     "SimulatedBackend": "simulated_backend",
     "SimulatedDisk": "simulated_outbox",
     "SimulatedHttp": "simulated_http",
@@ -48,6 +71,7 @@ _HOME: Final = {
     "SimulatedServer": "simulated_server",
     "SimulatedSessions": "simulated_sessions",
     "SimulatedTransport": "simulated_transport",
+    "Swallow": "frame_rules",
     "VirtualLoop": "virtual_loop",
     "echo": "simulated_server",
     "echo_only": "simulated_server",
@@ -59,13 +83,23 @@ _HOME: Final = {
 __all__ = [  # a test compares it with the table above
     "Accept",
     "Deadlock",
+    "Delay",
+    "Direction",
+    "Duplicate",
     "FaultProxy",
+    "FrameLog",
     "Hang",
+    "Inject",
     "LeakError",
     "LimitError",
+    "Match",
+    "Pass",
+    "Passage",
     "ProxyCounters",
     "Refuse",
     "Request",
+    "Reset",
+    "Rule",
     "SimulatedBackend",
     "SimulatedDisk",
     "SimulatedHttp",
@@ -73,6 +107,7 @@ __all__ = [  # a test compares it with the table above
     "SimulatedServer",
     "SimulatedSessions",
     "SimulatedTransport",
+    "Swallow",
     "VirtualLoop",
     "echo",
     "echo_only",

@@ -7,6 +7,8 @@ from typing import Final, Self
 
 from attrs import define
 
+from realtime_fsm.testing.frame_rules import Action, FrameLog, FrameRules, Match, Rule
+from realtime_fsm.testing.lane_faults import DataLimit, Direction, LaneFaults, Slicer, directions
 from realtime_fsm.testing.proxied_connection import ProxiedConnection
 
 _HOST: Final = "127.0.0.1"
@@ -43,12 +45,15 @@ class FaultProxy:
             proxy.reset_peer()
 
     Faults can be switched at any time, and apply to the connections there are and to new ones. Without one,
-    what either side does reaches the other: data, an orderly end, a reset.
+    what either side does reaches the other: data, an orderly end, a reset. The names are Toxiproxy's. Those
+    with a ``direction`` apply to both where it is ``None``.
 
     Args:
         host: Of the server.
         port: Of the server.
-        random: Where the jitter comes from; by default it is the same in every run.
+        random: Where the jitter and the sizes of segments come from; by default it is the same in every run.
+        frames: Read HTTP, polling and WebSocket, so that ``rule`` can be used and ``log`` is kept. What is
+            not HTTP passes. WebSockets are not compressed then.
 
     Attributes:
         port: Where it listens; it stays the same as long as the proxy lives.
@@ -57,12 +62,15 @@ class FaultProxy:
         bandwidth: Bytes per second, each way of each connection; ``None`` for no limit.
         blocked_path: See ``block``.
         target: Host and port of the server.
+        frames: The rules for frames, where frames are read.
+        faults: What is wrong with either direction, by ``slicer``, ``limit_data``, ``timeout``,
+            ``slow_close`` and ``stall``.
         flowing: Set unless there is a black hole.
         counters: What passed through.
     """
 
-    def __init__(self, host: str, port: int, *, random: Random | None = None) -> None:
-        self._random = Random(0) if random is None else random  # noqa: S311 - jitter is no secret
+    def __init__(self, host: str, port: int, *, random: Random | None = None, frames: bool = False) -> None:
+        self.random = Random(0) if random is None else random  # noqa: S311 - jitter is no secret
         self._socket: socket.socket | None = None
         self._is_listening = False
         self._connections: dict[asyncio.Task[None], ProxiedConnection] = {}
@@ -72,6 +80,8 @@ class FaultProxy:
         self.jitter = 0.0
         self.bandwidth: float | None = None
         self.blocked_path: str | None = None
+        self.frames = FrameRules() if frames else None
+        self.faults = {direction: LaneFaults() for direction in Direction}
         self.flowing = asyncio.Event()
         self.flowing.set()
         self.counters = ProxyCounters()
@@ -85,6 +95,15 @@ class FaultProxy:
     def connection_count(self) -> int:
         """Connections that are open."""
         return len(self._connections)
+
+    @property
+    def log(self) -> FrameLog:
+        """The frames that passed, and what was done with them.
+
+        Raises:
+            RuntimeError: If the proxy does not read frames.
+        """
+        return self._rules().log
 
     async def __aenter__(self) -> Self:
         self._reserve()
@@ -130,6 +149,88 @@ class FaultProxy:
         else:
             self.flowing.set()
 
+    def slicer(
+        self,
+        average_size: int | None,
+        *,
+        size_variation: int = 0,
+        delay: float = 0.0,
+        direction: Direction | None = None,
+    ) -> None:
+        """Cut data into small segments, varied by some bytes, with a delay after each; ``None`` ends it.
+
+        Raises:
+            ValueError: If a segment could be empty, or the delay is negative.
+        """
+        slicer = None if average_size is None else Slicer(average_size, size_variation, delay)
+        for each in directions(direction):
+            self.faults[each].slicer = slicer
+
+    def limit_data(self, size: int | None, *, direction: Direction | None = None) -> None:
+        """End each connection in an orderly way once so many more bytes have passed; ``None`` ends it.
+
+        What has passed arrives; the rest is lost. Nothing passes with 0: the next byte ends the connection.
+
+        Raises:
+            ValueError: If the size is negative.
+        """
+        if size is not None and size < 0:
+            raise ValueError("the limit is negative")
+        for each in directions(direction):
+            self.faults[each].limit = None if size is None else DataLimit(size)
+
+    def timeout(self, seconds: float | None, *, direction: Direction | None = None) -> None:
+        """Forward nothing, and end each connection, in an orderly way, after a time; ``None`` ends it.
+
+        New connections are accepted, and have the same time. Where it is ended before, what was held flows.
+        """
+        for each in directions(direction):
+            self.faults[each].timeout = seconds
+            self.faults[each].settle()
+        for connection in self._connections.values():
+            connection.set_deadline()
+
+    def slow_close(self, seconds: float, *, direction: Direction | None = None) -> None:
+        """Let an end, orderly or not, reach the other side late by so many seconds; 0 ends it.
+
+        It applies to ends from now on. Those that the proxy makes itself are not late.
+        """
+        for each in directions(direction):
+            self.faults[each].slow_close = seconds
+
+    def stall(self, enabled: bool, *, direction: Direction | None = None) -> None:
+        """Forward nothing in a direction: its sender stalls once the buffers are full. Healed, it flows.
+
+        Unlike in a black hole, new connections reach the server, and the other direction may flow.
+        """
+        for each in directions(direction):
+            self.faults[each].is_stalled = enabled
+            self.faults[each].settle()
+
+    def rule(self, match: Match, action: Action, *, times: int | None = 1, skip: int = 0) -> Rule:
+        """Do something with single frames: swallow an acknowledgement, refuse the second dial, ...
+
+        Args:
+            match: Which ones. Where several rules match, the one that was added first decides.
+            action: What is done with them.
+            times: How often at most; ``None`` for always.
+            skip: So many matches pass before.
+
+        Returns:
+            The rule; its ``happened`` can be awaited.
+
+        Raises:
+            RuntimeError: If the proxy does not read frames.
+        """
+        rule = Rule(match, action, times, skip)
+        self._rules().rules.append(rule)
+        return rule
+
+    def _rules(self) -> FrameRules:
+        if self.frames is None:
+            raise RuntimeError("frames are read by a proxy made with FaultProxy(..., frames=True)")
+        return self.frames
+
     def block(self, path: str | None) -> None:
         """Reset connections whose first request is for a path that begins so; ``None`` ends it.
 
@@ -151,7 +252,7 @@ class FaultProxy:
 
     def delay(self) -> float:
         """Return by how much the next piece of data is late. For the connections."""
-        return self.latency + (self._random.uniform(0.0, self.jitter) if self.jitter else 0.0)
+        return self.latency + (self.random.uniform(0.0, self.jitter) if self.jitter else 0.0)
 
     def _reserve(self) -> None:
         """Take the port without listening: connects are refused, and nobody else can have it."""
@@ -184,6 +285,7 @@ class FaultProxy:
         except (BlockingIOError, ConnectionAbortedError):
             return  # it has gone again
         client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.counters.accepted += 1
         connection = ProxiedConnection(self, client)
         task = asyncio.create_task(connection.run(), name="fault proxy: connection")

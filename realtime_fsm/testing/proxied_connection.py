@@ -5,7 +5,9 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
-from realtime_fsm.testing.proxied_lane import CHUNK, BlockedError, Lane
+from realtime_fsm.testing.frame_filter import FrameFilter, Piece
+from realtime_fsm.testing.lane_faults import Direction
+from realtime_fsm.testing.proxied_lane import CHUNK, BlockedError, Lane, LimitReachedError
 
 if TYPE_CHECKING:
     from realtime_fsm.testing.fault_proxy import FaultProxy
@@ -39,6 +41,8 @@ class ProxiedConnection:
         self._is_clear = asyncio.Event()
         self._is_ordered_to_end = asyncio.Event()
         self._is_reset = False
+        self._filter = None if proxy.frames is None else FrameFilter(proxy.frames)
+        self._deadline: asyncio.TimerHandle | None = None
 
     @property
     def is_blocked(self) -> bool | None:
@@ -51,6 +55,7 @@ class ProxiedConnection:
         self._sides.append(await asyncio.open_connection(sock=self._client, limit=CHUNK))
         carrying = asyncio.create_task(self._carry(*self._sides[0]), name="fault proxy: carry")
         ordered = asyncio.create_task(self._is_ordered_to_end.wait(), name="fault proxy: order")
+        self.set_deadline()
         try:
             await asyncio.wait({carrying, ordered}, return_when=asyncio.FIRST_COMPLETED)
             if carrying.done():
@@ -58,9 +63,10 @@ class ProxiedConnection:
             else:
                 carrying.cancel()
                 await asyncio.wait({carrying}, timeout=_CLOSE_TIMEOUT)
-                if not self._is_reset:
-                    await self._part()
+            if self._is_ordered_to_end.is_set() and not self._is_reset:
+                await self._part()
         finally:
+            self._cancel_deadline()
             carrying.cancel()
             ordered.cancel()
             if self._is_reset:
@@ -90,8 +96,20 @@ class ProxiedConnection:
         """End both sides in an orderly way: FIN; what is under way is lost."""
         self._is_ordered_to_end.set()
 
+    def set_deadline(self) -> None:
+        """End after the proxy's timeout, from now on; or no more, where there is none."""
+        self._cancel_deadline()
+        waits = [faults.timeout for faults in self._proxy.faults.values() if faults.timeout is not None]
+        if waits:
+            self._deadline = asyncio.get_running_loop().call_later(min(waits), self.cut)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
     async def _carry(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        up = Lane(self._proxy, reader, inspect=self._inspect, count=self._count_up)
+        up = Lane(self._proxy, Direction.UP, reader, inspect=self._inspect_up, count=self._count_up)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(up.read(), name="fault proxy: read from the client")
@@ -101,6 +119,8 @@ class ProxiedConnection:
                 group.create_task(down.write(client), name="fault proxy: write to the client")
         except* BlockedError:
             self.make_reset()
+        except* LimitReachedError:
+            self.cut()
         except* OSError:
             self.reset()  # one side was, or the server refuses: so the other learns it
 
@@ -116,7 +136,8 @@ class ProxiedConnection:
             self._proxy.counters.refused += 1
             raise
         self._sides.append((reader, writer))
-        return Lane(self._proxy, reader, inspect=lambda data: data, count=self._count_down), writer
+        down = Lane(self._proxy, Direction.DOWN, reader, inspect=self._inspect_down, count=self._count_down)
+        return down, writer
 
     async def _part(self) -> None:
         """Say the end to both sides, and read what they still send: closing on it would be a reset."""
@@ -127,6 +148,16 @@ class ProxiedConnection:
             for task in ending:
                 task.cancel()
             await asyncio.wait(ending, timeout=_CLOSE_TIMEOUT)
+
+    def _inspect_up(self, data: bytes) -> list[Piece]:
+        allowed = self._inspect(data)
+        if self._filter is None:
+            return [(0.0, allowed)]
+        pieces = self._filter.feed(Direction.UP, allowed) if allowed else []
+        return pieces if data else [*pieces, *self._filter.feed(Direction.UP, b"")]
+
+    def _inspect_down(self, data: bytes) -> list[Piece]:
+        return [(0.0, data)] if self._filter is None else self._filter.feed(Direction.DOWN, data)
 
     def _inspect(self, data: bytes) -> bytes:
         """Return what may be forwarded: nothing while it is not clear whether the path is blocked."""

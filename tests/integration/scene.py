@@ -39,14 +39,12 @@ class Scene:
             raise OSError(f"the token source is down: {canary.token()}")
         return canary.jwt("scene", self.token_life, signing=self._secret)
 
-    async def emit(self, count: int) -> list[Any]:
+    async def emit(self, count: int, delivery: Delivery = Delivery.AT_LEAST_ONCE) -> list[Any]:
         """Emit numbered messages and return their receipts."""
         receipts = []
         for _ in range(count):
             self.emitted += 1
-            receipts.append(
-                await self.client.emit("number", {"n": self.emitted}, delivery=Delivery.AT_LEAST_ONCE)
-            )
+            receipts.append(await self.client.emit("number", {"n": self.emitted}, delivery=delivery))
         return receipts
 
     async def until(self, status: ConnectionStatus) -> None:

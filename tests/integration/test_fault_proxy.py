@@ -10,6 +10,7 @@ import pytest
 from attrs import define, field
 
 from realtime_fsm.testing.fault_proxy import FaultProxy
+from realtime_fsm.testing.lane_faults import Direction
 from realtime_fsm.testing.proxied_connection import is_request_for
 
 Run = Callable[[Awaitable[None]], None]
@@ -561,5 +562,241 @@ def test_fault_proxy_end_is_bounded(run_async: Run) -> None:
                 writer.transport.abort()
                 began = loop.time()
             assert loop.time() - began < 1.0
+
+    run_async(main())
+
+
+async def segments(connection: Connection, size: int) -> list[bytes]:
+    """Return so many bytes as they came in."""
+    pieces: list[bytes] = []
+    async with asyncio.timeout(SOON):
+        while sum(map(len, pieces)) < size:
+            pieces.append(await connection[0].read(size))
+    return pieces
+
+
+async def accepted(server: EchoServer) -> Connection:
+    """Return the server's side of its next connection."""
+    return await asyncio.wait_for(server.connections.get(), SOON)
+
+
+def test_fault_proxy_slicer_cuts_into_segments_and_changes_nothing(run_async: Run) -> None:
+    """Data comes in segments of the asked size, in order, also on old connections; ended, it is whole."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, _), connected(proxy) as connection:
+            assert await said(connection, b"hello") == b"hello"
+            proxy.slicer(4, size_variation=2, delay=0.003, direction=Direction.DOWN)
+            connection[1].write(bytes(range(60)))
+            pieces = await segments(connection, 60)
+            assert b"".join(pieces) == bytes(range(60))
+            assert len(pieces) >= 5  # of 10 at least: a busy receiver gets two at once
+            proxy.slicer(None)
+            assert len(await _echoed_in(connection, b"x" * 60)) == 1
+
+    run_async(main())
+
+
+async def _echoed_in(connection: Connection, data: bytes) -> list[bytes]:
+    connection[1].write(data)
+    return await segments(connection, len(data))
+
+
+def test_fault_proxy_slicer_delays_after_each_segment(run_async: Run) -> None:
+    """A slicer's delay adds up over the segments of its direction alone, and its sizes vary as it is told."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, _), connected(proxy) as connection:
+            proxy.slicer(3, delay=0.01, direction=Direction.UP)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            assert await said(connection, b"x" * 30) == b"x" * 30
+            assert loop.time() - began >= 0.09
+            proxy.slicer(3, size_variation=2)
+            slicer = proxy.faults[Direction.DOWN].slicer
+            assert slicer is not None
+            assert {slicer.size(proxy.random) for _ in range(200)} == {1, 2, 3, 4, 5}
+            for size, variation, delay in ((0, 0, 0.0), (3, 3, 0.0), (3, 0, -1.0)):
+                with pytest.raises(ValueError, match="slicer"):
+                    proxy.slicer(size, size_variation=variation, delay=delay)
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_fault_proxy_limit_data_ends_after_exactly_so_many_bytes(
+    run_async: Run, direction: Direction
+) -> None:
+    """Exactly the allowed bytes arrive, counted anew on each connection; then both sides see an end."""
+
+    async def main() -> None:
+        async with proxied(EchoServer(reads=False)) as (proxy, server), connected(proxy) as old:
+            first = await accepted(server)
+            old[1].write(b"before")
+            async with asyncio.timeout(SOON):
+                await first[0].readexactly(6)
+            proxy.limit_data(7, direction=direction)
+            async with connected(proxy) as fresh:
+                for client, there in ((old, first), (fresh, await accepted(server))):
+                    sender, receiver = (client, there) if direction is Direction.UP else (there, client)
+                    receiver[1].write(b"is not counted")
+                    sender[1].write(b"0123456789")
+                    assert await ended(receiver) == b"0123456"
+                    assert not await is_reset(sender)
+            proxy.limit_data(None)
+            async with connected(proxy) as free:
+                free[1].write(b"0123456789")
+                async with asyncio.timeout(SOON):
+                    assert await (await accepted(server))[0].readexactly(10) == b"0123456789"
+            assert proxy.counters.reset == 0
+
+    run_async(main())
+
+
+def test_fault_proxy_limit_data_can_let_nothing_pass_or_be_lifted(run_async: Run) -> None:
+    """With 0 the next byte ends the connection and does not pass; a lifted limit has no memory."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, _), connected(proxy) as one, connected(proxy) as other:
+            proxy.limit_data(6)
+            assert await said(one, b"01234") == b"01234"
+            proxy.limit_data(None)
+            assert await said(one, b"01234") == b"01234"
+            proxy.limit_data(6)
+            assert await said(one, b"01234") == b"01234"
+            proxy.limit_data(0)
+            assert await is_quiet(other)
+            other[1].write(b"x")
+            assert await ended(other) == b""
+            with pytest.raises(ValueError, match="negative"):
+                proxy.limit_data(-1)
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("direction", [None, *Direction])
+def test_fault_proxy_timeout_holds_all_and_then_ends(run_async: Run, direction: Direction | None) -> None:
+    """With a timeout nothing of its direction passes, and each connection ends after the time."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, server), connected(proxy) as old:
+            assert await said(old, b"hello") == b"hello"
+            loop = asyncio.get_running_loop()
+            proxy.timeout(0.15, direction=direction)
+            async with connected(proxy) as fresh:
+                began = loop.time()
+                for connection in (old, fresh):
+                    connection[1].write(b"lost")
+                for connection in (old, fresh):
+                    assert await ended(connection) == b""
+                    assert await next_end(server) == "end"
+                assert 0.1 <= loop.time() - began < 1.0
+            assert proxy.counters.bytes_up == (13 if direction is Direction.DOWN else 5)
+            assert proxy.counters.reset == 0
+
+    run_async(main())
+
+
+def test_fault_proxy_timeout_that_is_ended_before_has_no_effect(run_async: Run) -> None:
+    """Ended in time, what was held flows, and the connection outlives the time that it had."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, _), connected(proxy) as connection:
+            proxy.timeout(0.1)
+            connection[1].write(b"held")
+            proxy.timeout(None)
+            async with asyncio.timeout(SOON):
+                assert await connection[0].readexactly(4) == b"held"
+            proxy.timeout(0.1, direction=Direction.DOWN)
+            proxy.timeout(30.0)  # begins anew
+            assert await is_quiet(connection)
+            assert await is_quiet(connection)
+            assert await is_quiet(connection)
+            proxy.timeout(None)
+            assert await said(connection, b"hello") == b"hello"
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+def test_fault_proxy_slow_close_delays_the_end_alone(run_async: Run, how: str) -> None:
+    """The end of one side reaches the other late, data before it does not."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, server), connected(proxy) as connection:
+            assert await said(connection, b"hello") == b"hello"
+            proxy.slow_close(0.2, direction=Direction.DOWN)
+            _, writer = await accepted(server)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            writer.write(b"last")
+            async with asyncio.timeout(SOON):
+                assert await connection[0].readexactly(4) == b"last"
+            assert loop.time() - began < 0.15
+            if how == "end":
+                writer.write_eof()
+            else:
+                _abort((connection[0], writer))
+            assert await is_reset(connection) == (how == "reset")
+            assert loop.time() - began >= 0.2
+
+    run_async(main())
+
+
+def test_fault_proxy_slow_close_of_one_direction_leaves_the_other(run_async: Run) -> None:
+    """A slow close in one direction does not delay the end of the other; ended, nothing is late."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, server):
+            loop = asyncio.get_running_loop()
+            for direction, late in ((Direction.DOWN, False), (Direction.UP, True), (None, False)):
+                proxy.slow_close(0.0)
+                if direction is not None:
+                    proxy.slow_close(0.2, direction=direction)
+                async with connected(proxy) as connection:
+                    assert await said(connection, b"hello") == b"hello"
+                    began = loop.time()
+                    connection[1].write_eof()
+                    assert await next_end(server) == "end"
+                    assert (loop.time() - began >= 0.2) == late
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_fault_proxy_stall_holds_one_direction(run_async: Run, direction: Direction) -> None:
+    """A stalled direction holds what is sent until it is healed; the other one flows, new ones connect."""
+
+    async def main() -> None:
+        async with proxied(EchoServer(reads=False)) as (proxy, server):
+            proxy.stall(True, direction=direction)
+            async with connected(proxy) as client:
+                there = await accepted(server)
+                up, down = (client, there), (there, client)
+                stalled, flowing = (up, down) if direction is Direction.UP else (down, up)
+                stalled[0][1].write(b"held")
+                flowing[0][1].write(b"flows")
+                async with asyncio.timeout(SOON):
+                    assert await flowing[1][0].readexactly(5) == b"flows"
+                assert await is_quiet(stalled[1])
+                proxy.stall(False)
+                async with asyncio.timeout(SOON):
+                    assert await stalled[1][0].readexactly(4) == b"held"
+
+    run_async(main())
+
+
+def test_fault_proxy_stall_holds_the_writer_back(run_async: Run) -> None:
+    """The writer of a stalled direction is held back after a while, and goes on when it is healed."""
+
+    async def main() -> None:
+        async with proxied() as (proxy, _), connected(proxy) as connection:
+            proxy.stall(True, direction=Direction.UP)
+            connection[1].write(b"x" * 20_000_000)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(connection[1].drain(), 0.1)
+            proxy.stall(False, direction=Direction.UP)
+            async with asyncio.timeout(SOON):
+                assert len(await connection[0].readexactly(20_000_000)) == 20_000_000
 
     run_async(main())

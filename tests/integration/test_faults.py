@@ -6,9 +6,10 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import pytest
 from scene import SOON, scene
 
-from realtime_fsm import ConnectionStatus, HeartbeatTimeoutError, ServerDisconnectError
+from realtime_fsm import ConnectionStatus, Delivery, HeartbeatTimeoutError, ServerDisconnectError
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
@@ -98,6 +99,78 @@ def test_fault_stopped_server_with_a_stalled_writer_is_noticed(run_async: Run, t
                 stage.backend.send(signal.SIGCONT)
             await stage.until(S.CONNECTED)
             await stage.until_flowing()
+
+    run_async(main())
+
+
+def test_fault_stopped_server_takes_exactly_once_messages_once(run_async: Run, tmp_path: Path) -> None:
+    """Over a server that hangs, messages take effect once and in order; events have no gap and no repeat."""
+
+    async def main() -> None:
+        async with scene(tmp_path, max_reconnect_attempts=100) as stage:
+            receipts = await stage.emit(20, Delivery.EXACTLY_ONCE)
+            stage.backend.send(signal.SIGSTOP)
+            try:
+                # The kernel takes these for the server, which reads them when it goes on, with the repeats.
+                receipts += await stage.emit(20, Delivery.EXACTLY_ONCE)
+                await stage.until(S.RECONNECTING)
+                assert isinstance(stage.changes[-1].error, HeartbeatTimeoutError)
+                receipts += await stage.emit(20, Delivery.EXACTLY_ONCE)
+            finally:
+                stage.backend.send(signal.SIGCONT)
+            await stage.until(S.CONNECTED)
+            assert await asyncio.wait_for(asyncio.gather(*receipts), SOON) == list(range(1, 61))
+            await stage.until_flowing()
+            await stage.hush()
+            assert stage.received() == list(range(1, 61))
+            assert without_gap(stage.events)
+
+    run_async(main())
+
+
+def test_fault_stopped_for_less_than_the_heartbeat_is_no_loss(run_async: Run, tmp_path: Path) -> None:
+    """A server that hangs for less than the heartbeat allows is waited for: no loss, and all arrives."""
+
+    async def main() -> None:
+        async with scene(tmp_path, heartbeat_interval=10.0, heartbeat_timeout=10.0) as stage:
+            stage.backend.send(signal.SIGSTOP)
+            try:
+                receipts = await stage.emit(20, Delivery.EXACTLY_ONCE)
+            finally:
+                stage.backend.send(signal.SIGCONT)
+            assert await asyncio.wait_for(asyncio.gather(*receipts), SOON) == list(range(1, 21))
+            await stage.hush()
+            assert stage.received() == list(range(1, 21))
+            assert without_gap(stage.events)
+            assert stage.client.metrics.losses == 0
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("kills", [1, 3])
+def test_fault_killed_server_takes_exactly_once_messages_once(
+    run_async: Run, tmp_path: Path, kills: int
+) -> None:
+    """However often the server is killed, messages take effect once and in order; no event is repeated."""
+
+    async def main() -> None:
+        async with scene(tmp_path, max_reconnect_attempts=100) as stage:
+            receipts = []
+            for _ in range(kills):
+                receipts += await stage.emit(20, Delivery.EXACTLY_ONCE)
+                await stage.backend.end(signal.SIGKILL)  # some have been handled, and not acknowledged
+                await stage.until(S.RECONNECTING)
+                receipts += await stage.emit(20, Delivery.EXACTLY_ONCE)
+                await stage.backend.start()
+                stage.proxy.set_target("127.0.0.1", stage.backend.port)
+                await stage.until(S.CONNECTED)
+            count = 40 * kills
+            assert await asyncio.wait_for(asyncio.gather(*receipts), SOON) == list(range(1, count + 1))
+            await stage.until_flowing()
+            await stage.hush()
+            assert stage.received() == list(range(1, count + 1))
+            assert stage.events == sorted(set(stage.events))
+            assert set(stage.events) <= set(stage.published())
 
     run_async(main())
 
