@@ -560,3 +560,36 @@ def test_publishing_that_is_refused_for_good_is_failed(run_virtual: Run) -> None
             assert await receipt == 1
 
     run_virtual(main())
+
+
+def test_numbers_go_on_when_the_client_connects_again(run_virtual: Run) -> None:
+    """A client that disconnects and connects again does not use a number twice: nothing looks repeated."""
+
+    async def main() -> None:
+        world, backend = reference_world()
+        async with world:
+            for n in range(3):
+                await world.client.connect()
+                assert await (await world.client.emit("n", n)) == n
+                await world.client.disconnect()
+            assert applied(backend) == [0, 1, 2]
+            assert backend.repeats == 0
+
+    run_virtual(main())
+
+
+def test_message_emitted_after_the_disconnect_waits_for_the_next_connection(run_virtual: Run) -> None:
+    """A client that is disconnected accepts messages again, for when it is connected."""
+
+    async def main() -> None:
+        async with World() as world:
+            await world.client.connect()
+            await world.client.disconnect()
+            receipt = await world.client.emit("n", 1)
+            assert not receipt.is_settled
+            await world.client.connect()
+            await receipt
+            await asyncio.sleep(1)
+            assert world.server.received_of("n") == [1]
+
+    run_virtual(main())

@@ -1,3 +1,5 @@
+import inspect
+import re
 from typing import Any
 
 import attrs
@@ -7,6 +9,7 @@ from realtime_fsm.machine.config import Endpoint, RealtimeConfig
 from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.environment import OLD_NAMES, OTHER_NAMES, PREFIX
 from realtime_fsm.machine.errors import ConfigurationError
+from realtime_fsm.server import BackendConfig
 
 GIVEN: dict[str, tuple[str, object]] = {
     "server_url": ("https://example.org", "https://example.org"),
@@ -218,3 +221,10 @@ def test_environment_reports_all_problems_at_once() -> None:
 def test_environment_reads_flags_in_the_usual_words(text: str, value: bool) -> None:
     """The usual words for yes and no are read, in any case."""
     assert RealtimeConfig.from_env({"REALTIME_BACKOFF_JITTER": text}).backoff_jitter is value
+
+
+def test_environment_of_the_backend_does_not_disturb_the_client() -> None:
+    """Every name that the backend reads may be set where a client runs too."""
+    names = re.findall(r'"(REALTIME_\w+)"', inspect.getsource(BackendConfig.from_env))
+    assert names
+    RealtimeConfig.from_env(dict.fromkeys(names, "x"))
