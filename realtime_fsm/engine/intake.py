@@ -207,6 +207,7 @@ class Intake:
         except asyncio.CancelledError:
             if blocked in self._blocked:  # otherwise it is accepted already, and goes on without its caller
                 self._blocked.remove(blocked)
+                self._grant()  # there may be room enough for those behind it
             raise
         if stored is not None:
             await asyncio.shield(stored)

@@ -150,4 +150,4 @@ class SimulatedOutbox:
 
 def _restored(message: Message) -> Message:
     receipt = Receipt(message.event, message.receipt.message_id)
-    return evolve(message, receipt=receipt, sent_at=None, is_stored=True)
+    return evolve(message, receipt=receipt, client_id="", sent_at=None, is_stored=True)

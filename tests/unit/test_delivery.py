@@ -593,3 +593,33 @@ def test_message_emitted_after_the_disconnect_waits_for_the_next_connection(run_
             assert world.server.received_of("n") == [1]
 
     run_virtual(main())
+
+
+def test_blocked_emit_that_is_cancelled_holds_nobody_up(run_virtual: Run) -> None:
+    """A message that is too large for now, and whose emit was cancelled, keeps nobody waiting."""
+
+    async def main() -> None:
+        config = {"outbox_overflow": "block", "outbox_max_bytes": 1000, "max_message_bytes": 1000}
+        async with World(**config) as world:
+            await world.client.emit("n", "x" * 300)
+            large, small = (asyncio.create_task(world.client.emit("n", "y" * n)) for n in (900, 500))
+            await asyncio.sleep(1)
+            assert not small.done()
+            large.cancel()
+            async with asyncio.timeout(1.0):
+                await small
+
+    run_virtual(main())
+
+
+def test_disconnect_leaves_no_timer(run_virtual: Run) -> None:
+    """The times to live of what was given up are watched no longer."""
+
+    async def main() -> None:
+        async with World() as world:
+            await world.client.emit("n", 1, ttl=1000.0)
+            await world.client.disconnect()
+            loop: Any = asyncio.get_running_loop()
+            assert not [handle for handle in loop._scheduled if not handle.cancelled()]
+
+    run_virtual(main())

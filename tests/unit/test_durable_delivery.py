@@ -19,6 +19,7 @@ from realtime_fsm import (
 )
 from realtime_fsm.testing.simulated_backend import SimulatedBackend
 from realtime_fsm.testing.simulated_outbox import SimulatedDisk, SimulatedOutbox
+from realtime_fsm.testing.virtual_loop import wall_clock
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
@@ -60,6 +61,7 @@ def test_emit_returns_when_the_message_is_kept(run_virtual: Run) -> None:
             assert world.now - began == pytest.approx(2.0)
             assert [message.sequence for message in disk.waiting.values()] == [1, 2]
             assert disk.waiting[2].receipt.message_id == receipt.message_id
+            assert disk.waiting[2].accepted_at == pytest.approx(wall_clock()() - 2.0)
 
     run_virtual(main())
 
@@ -421,5 +423,51 @@ def test_message_that_expires_while_it_is_being_kept_does_not_stay(run_virtual: 
             receipt = await world.client.emit("n", 1, ttl=1.0)
             assert receipt.outcome is Outcome.EXPIRED
             assert [message.args for message in disk.waiting.values()] == [[0]]
+
+    run_virtual(main())
+
+
+def test_time_to_live_goes_on_after_a_restart(run_virtual: Run) -> None:
+    """A message that waits on the disk expires at its time, in whichever process that is."""
+
+    async def main() -> None:
+        disk = SimulatedDisk()
+        first, _ = durable_world(disk)
+        async with first:
+            await first.client.emit("n", 1, ttl=100.0)
+            await first.client.emit("n", 2)
+        await asyncio.sleep(50)
+        second, _ = durable_world(disk)
+        async with second:
+            second.server.refusal = DOWN
+            await second.client.connect()
+            await asyncio.sleep(45)
+            assert second.client.metrics.messages_waiting == 2
+            await asyncio.sleep(10)
+            assert second.client.metrics.messages_by_outcome == {"expired": 1}
+        assert [message.args for message in disk.waiting.values()] == [[2]]
+
+    run_virtual(main())
+
+
+def test_blocked_emit_returns_when_its_message_is_kept(run_virtual: Run) -> None:
+    """One that had to wait for room waits for the disk too; one that the disk refuses makes room."""
+
+    async def main() -> None:
+        disk = SimulatedDisk()
+        world, outbox = durable_world(disk, delay=1.0, outbox_max_messages=1, outbox_overflow="block")
+        async with world:
+            await world.client.emit("n", 0)
+            blocked = [asyncio.create_task(world.client.emit("n", n)) for n in (1, 2)]
+            await asyncio.sleep(1)
+            outbox.is_full = True
+            world.client.outbox.clear()
+            await asyncio.sleep(0.5)
+            assert not blocked[0].done()
+            await asyncio.sleep(0.7)
+            assert isinstance(blocked[0].exception(), OutboxStorageError)
+            outbox.is_full = False  # in time for the second one, which had its room then
+            await blocked[1]
+            assert [message.args for message in disk.waiting.values()] == [[2]]
 
     run_virtual(main())

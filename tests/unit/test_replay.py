@@ -536,3 +536,35 @@ def test_answer_that_was_cut_off_before_it_was_taken_is_fetched_again(run_virtua
             await reader.has_heard_all()
 
     run_virtual(main())
+
+
+def test_plain_server_is_loaded_anew_each_time(run_virtual: Run) -> None:
+    """Every reconnect is a gap: also one after a resync has ended, and one after a resync was cut off."""
+
+    async def main() -> None:
+        async with World() as world:
+            calls: list[Missed] = []
+            pause = 0.0
+
+            @world.client.on_resync
+            async def load(missed: Missed) -> None:
+                calls.append(missed)
+                await asyncio.sleep(pause)
+
+            await world.client.connect()
+            for _ in range(2):
+                world.server.reset()
+                await world.until(S.CONNECTED)
+                await asyncio.sleep(1)
+            assert len(calls) == world.client.metrics.resyncs == 2
+            world.client.on("slow", lambda: asyncio.sleep(1000))
+            world.server.emit("slow")
+            await asyncio.sleep(1)
+            world.server.reset()
+            await world.until(S.CONNECTED)  # the hook waits for the handler
+            await world.client.disconnect()
+            await world.client.connect()
+            await asyncio.sleep(1)
+            assert len(calls) == 3
+
+    run_virtual(main())
