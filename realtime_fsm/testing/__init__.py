@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from realtime_fsm.testing.exploration import Exploration, Move, explore
     from realtime_fsm.testing.fault_proxy import FaultProxy, ProxyCounters
     from realtime_fsm.testing.frame_rules import (
         Delay,
@@ -50,6 +51,7 @@ _HOME: Final = {
     "Delay": "frame_rules",
     "Direction": "lane_faults",
     "Duplicate": "frame_rules",
+    "Exploration": "exploration",
     "FaultProxy": "fault_proxy",
     "FrameLog": "frame_rules",
     "Hang": "simulated_server",
@@ -73,19 +75,22 @@ _HOME: Final = {
     "SimulatedTransport": "simulated_transport",
     "Swallow": "frame_rules",
     "VirtualLoop": "virtual_loop",
+    "Move": "exploration",
     "echo": "simulated_server",
+    "explore": "exploration",
     "echo_only": "simulated_server",
     "run": "virtual_loop",
     "silence": "simulated_server",
     "wall_clock": "virtual_loop",
 }
 
-__all__ = [  # a test compares it with the table above
+__all__ = [
     "Accept",
     "Deadlock",
     "Delay",
     "Direction",
     "Duplicate",
+    "Exploration",
     "FaultProxy",
     "FrameLog",
     "Hang",
@@ -93,6 +98,7 @@ __all__ = [  # a test compares it with the table above
     "LeakError",
     "LimitError",
     "Match",
+    "Move",
     "Pass",
     "Passage",
     "ProxyCounters",
@@ -111,6 +117,7 @@ __all__ = [  # a test compares it with the table above
     "VirtualLoop",
     "echo",
     "echo_only",
+    "explore",  # a test compares it with the table above
     "run",
     "silence",
     "wall_clock",

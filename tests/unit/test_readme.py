@@ -49,6 +49,19 @@ def test_readme_exactly_once_example_runs_and_prints_what_it_says() -> None:
     assert (run.stdout, run.stderr, run.returncode) == ("booked\n", "", 0)
 
 
+def test_readme_exploration_runs_and_prints_what_it_says() -> None:
+    """The exploration of a table of one's own prints what the README shows below it."""
+    shown = re.findall(r"^```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    run = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", PYTHON[3]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.stdout, run.stderr, run.returncode) == (shown[0], "", 0)
+
+
 def test_readme_second_snippet_is_valid_and_uses_what_exists() -> None:
     """The tour of the surface compiles, and every method that it calls exists."""
     compile(PYTHON[1], "README", "exec")
