@@ -124,10 +124,12 @@ class Assembly:
         """Make what belongs to one stay on the running loop, and start the dispatcher."""
         config = self._config
         beat = config.dialect.heartbeat_event
+        http = self._http or _aiohttp(config)
+        http.open()
         parts = Components(
             config=config,
             transport_factory=self._transport_factory or _socketio(config),
-            http=self._http or _aiohttp(config),
+            http=http,
             random=self._random,
             wall=self._wall,
             statistics=self.statistics,

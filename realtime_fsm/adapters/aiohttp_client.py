@@ -49,6 +49,10 @@ class AiohttpClient:
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
+    def open(self) -> None:
+        """Be ready for requests; the session is opened by the first one."""
+        self._closed = False
+
     async def get(self, url: str, *, token: str | None, etag: str | None) -> HttpAnswer:
         """Fetch JSON; see ``HttpClient.get``."""
         headers = {} if etag is None else {"If-None-Match": etag}

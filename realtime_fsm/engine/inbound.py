@@ -35,7 +35,8 @@ class Inbound:
     def begin(self) -> None:
         """Prepare for a link that becomes live, before anything that comes over it is passed on."""
         parts = self._parts
-        is_first = parts.statistics.connections == 1
+        statistics = parts.statistics
+        is_first = statistics.connections == 1 and statistics.polls == statistics.failed_polls
         is_whole = parts.session.began()
         if not (is_first or is_whole or parts.config.dialect.positions):
             parts.statistics.unrecovered += 1

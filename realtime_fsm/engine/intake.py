@@ -35,6 +35,19 @@ class _Blocked:
     turn: "asyncio.Future[_Stored | None]"
 
 
+@define(eq=False)
+class _Early:
+    """A message that came before the outbox was open.
+
+    Attributes:
+        message: The message.
+        turn: Resolved when it was its turn, with what is still to be waited for.
+    """
+
+    message: Message
+    turn: "asyncio.Future[Awaitable[None] | None]"
+
+
 class Intake:
     """Where messages come in. They leave it in the queue, in the order of the calls.
 
@@ -70,6 +83,7 @@ class Intake:
         self._wall = wall
         self._expiry = Expiry(wall, self._expired)
         self._blocked: deque[_Blocked] = deque()
+        self._early: deque[_Early] = deque()
         self._opening: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._is_open = False
@@ -177,13 +191,30 @@ class Intake:
             message.client_id = contents.client_id
             self._queue.put(message)  # whatever the bounds: it was accepted once
             self._expiry.watch(message)
+            self._statistics.restored += 1
         self._is_open = True
+        self._submit_early()
         self.on_ready()
 
     async def _open_and_submit(self, message: Message) -> None:
-        await self.open()
-        if (waiting := self.submit(message)) is not None:
+        early = _Early(message, asyncio.get_running_loop().create_future())
+        self._early.append(early)
+        try:
+            await self.open()
+        finally:
+            if early in self._early:  # it could not be opened, or the caller does not want it any more
+                self._early.remove(early)
+        if (waiting := early.turn.result()) is not None:
             await waiting
+
+    def _submit_early(self) -> None:
+        """Accept those that came before the outbox was open, in their order, before any other."""
+        while self._early:
+            early = self._early.popleft()
+            try:
+                early.turn.set_result(self.submit(early.message))
+            except (OutboxFullError, ClosedError) as error:
+                early.turn.set_exception(error)
 
     def _make_room(self, message: Message, lack: str) -> bool:
         """Apply the policy; return whether there is room now, and not only later."""

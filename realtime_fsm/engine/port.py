@@ -169,7 +169,13 @@ class HttpAnswer:
 
 
 class HttpClient(Protocol):
-    """The HTTP side of FALLBACK: bounded in time and size, follows no redirect."""
+    """The HTTP side of FALLBACK: bounded in time and size, follows no redirect.
+
+    Opened whenever its client begins to connect, and closed when the client disconnects.
+    """
+
+    def open(self) -> None:
+        """Be ready for requests, also after a ``close``. Opens nothing by itself."""
 
     async def get(self, url: str, *, token: str | None, etag: str | None) -> HttpAnswer:
         """Fetch JSON.
@@ -193,4 +199,4 @@ class HttpClient(Protocol):
         """
 
     async def close(self) -> None:
-        """Release everything. Never raises; safe to call twice."""
+        """Release everything; requests from now on are refused. Never raises; safe to call twice."""

@@ -51,6 +51,7 @@ class Statistics:
         latency: Round trips of heartbeats.
         heartbeats: Probes sent.
         accepted: Messages taken by ``emit`` and ``call``.
+        restored: Messages that a durable outbox had kept, and gave back when it was opened.
         sent: Messages handed to the network, repeats included.
         resent: Of them, the repeats after a loss.
         published: Messages published over HTTP.
@@ -87,6 +88,7 @@ class Statistics:
     latency: Latency = field(factory=Latency)
     heartbeats: int = 0
     accepted: int = 0
+    restored: int = 0
     sent: int = 0
     resent: int = 0
     published: int = 0

@@ -28,6 +28,7 @@ class ConnectionMetrics:
         last_failure_at: When an attempt last failed or the connection was last lost.
         last_failure_reason: Why.
         messages_accepted: Taken by ``emit`` and ``call``.
+        messages_restored: That a durable outbox had kept, and gave back at a connect.
         messages_delivered: Sent without, or with, the acknowledgement that was asked for.
         messages_waiting: In the outbox, the ones in flight included.
         messages_in_flight: Sent and not acknowledged yet.
@@ -68,6 +69,7 @@ class ConnectionMetrics:
     last_failure_at: float | None
     last_failure_reason: str | None
     messages_accepted: int
+    messages_restored: int
     messages_delivered: int
     messages_waiting: int
     messages_in_flight: int
@@ -128,6 +130,7 @@ def measure(
         last_failure_at=statistics.last_failure_at,
         last_failure_reason=statistics.last_failure_reason,
         messages_accepted=statistics.accepted,
+        messages_restored=statistics.restored,
         messages_delivered=sum(settled.get(o.value, 0) for o in Outcome if o.is_delivered),
         messages_waiting=len(sender.queue),
         messages_in_flight=sender.in_flight_count,

@@ -13,6 +13,7 @@ from realtime_fsm.engine.port import HttpAnswer
 from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.errors import (
     AuthenticationError,
+    ConnectionLostError,
     InternalError,
     ProtocolError,
     RealtimeError,
@@ -66,6 +67,7 @@ class SimulatedHttp:
         resources: What each path gives.
         backend: Serves what is not in ``resources``, as the reference backend does.
         refusal: Raised by every request, or ``None``.
+        is_cut: Requests take effect, and the connection breaks before their answers arrive.
         is_silent: Answers nothing.
         accept_tokens: Tokens that are let in, or ``None`` for everybody.
         requests: Every request, in order.
@@ -77,11 +79,16 @@ class SimulatedHttp:
     resources: dict[str, Resource] = field(factory=dict)
     backend: SimulatedBackend | None = None
     refusal: RealtimeError | None = None
+    is_cut: bool = False
     is_silent: bool = False
     accept_tokens: set[str] | None = None
     requests: list[Request] = field(factory=list)
     is_closed: bool = False
     _given: dict[str, tuple[list[Any], int]] = field(factory=dict, init=False)
+
+    def open(self) -> None:
+        """Note that it is used again."""
+        self.is_closed = False
 
     async def get(self, url: str, *, token: str | None, etag: str | None) -> HttpAnswer:
         """Answer a GET; 304 where the ETag is the resource's."""
@@ -120,6 +127,8 @@ class SimulatedHttp:
         if self.accept_tokens is not None and request.token not in self.accept_tokens:
             raise AuthenticationError("The server refuses the token.")
         answer = self._look_up(request)
+        if self.is_cut:
+            raise ConnectionLostError("The connection broke before the answer came.")
         if isinstance(answer, RealtimeError):
             raise answer.with_traceback(None)
         return answer if isinstance(answer, HttpAnswer) else _encoded(answer)

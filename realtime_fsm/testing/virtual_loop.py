@@ -118,6 +118,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         tasks = sorted(asyncio.all_tasks(self), key=lambda task: task.get_name())
         return "\n".join(["", *(f"  {described(task)}" for task in tasks)]) if tasks else "nobody."
 
+    def timers(self) -> list[str]:
+        """Return what is scheduled for later, and was not cancelled."""
+        scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
+        return [repr(timer) for timer in scheduled if not timer.cancelled()]
+
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:

@@ -52,6 +52,22 @@ def test_fallback_delivers_changed_data_as_the_endpoints_event(run_virtual: Run)
     run_virtual(main())
 
 
+def test_fallback_polls_after_the_client_was_disconnected_and_connected_again(run_virtual: Run) -> None:
+    """The HTTP side that a user gives serves every life of a client, not only the first."""
+
+    async def main() -> None:
+        async with World(max_reconnect_attempts=0, fallback_endpoints=["news=/news"]) as world:
+            world.http.resources["/news"] = lambda _: 1
+            await world.client.connect()
+            await world.client.disconnect()
+            await fall_back(world)
+            await asyncio.sleep(10)
+            assert world.client.metrics.polls > 0
+            assert world.client.metrics.failed_polls == 0
+
+    run_virtual(main())
+
+
 def test_fallback_remembers_what_it_delivered_in_the_last_one(run_virtual: Run) -> None:
     """Data that has not changed since the last fallback is not delivered again in the next."""
 
