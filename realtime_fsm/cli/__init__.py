@@ -1,4 +1,4 @@
-"""The command line: ``realtime-fsm demo | listen | serve | diagram | outbox``.
+"""The command line: ``realtime-fsm demo | listen | serve | diagram | outbox | fuzz``.
 
 Each command imports what it needs only when it runs: ``--help`` and ``diagram`` never load the network
 libraries.
@@ -23,6 +23,7 @@ examples:
   realtime-fsm diagram --format mermaid              draw the state machine
   realtime-fsm serve --port 3001                     start the reference backend
   realtime-fsm outbox list app.outbox                show what waits, and what was given up
+  realtime-fsm fuzz --seeds 2000                     look for a schedule of faults that breaks a promise
 
 exit codes:
   0 all is well   1 the command failed   2 wrong usage   3 unreachable   4 refused
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_diagram(commands)
     _add_serve(commands)
     _add_outbox(commands)
+    _add_fuzz(commands)
     return parser
 
 
@@ -197,6 +199,30 @@ def _add_outbox(commands: "_Commands[argparse.ArgumentParser]") -> None:
         action.set_defaults(run=_outbox_change, action=name)
 
 
+def _add_fuzz(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = _add(
+        commands,
+        "fuzz",
+        "play schedules of faults on the whole engine, until one breaks a promise",
+        "  realtime-fsm fuzz\n"
+        "  realtime-fsm fuzz --seeds 200000 --json\n"
+        "  realtime-fsm fuzz --full-stack --seeds 2000\n"
+        "  realtime-fsm fuzz --replay reference:7/emit,reset@0.5,black-hole@3/heal\n",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=2000, metavar="N", help="schedules to be played (default: 2000)"
+    )
+    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first seed (default: 0)")
+    parser.add_argument(
+        "--full-stack",
+        action="store_true",
+        help="play them on the real python-socketio and aiohttp, over a network in memory",
+    )
+    parser.add_argument("--replay", metavar="SCHEDULE", help="play this one, and tell what happens")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    parser.set_defaults(run=_fuzz)
+
+
 def _demo(parsed: argparse.Namespace) -> int:
     from realtime_fsm.cli.demo import run_demo  # noqa: PLC0415
 
@@ -244,6 +270,18 @@ def _serve(parsed: argparse.Namespace) -> int:
     given = {} if parsed.ledger is None else {"ledger_path": parsed.ledger}
     serve(BackendConfig.from_env(host=parsed.host, port=parsed.port, **given))
     return EXIT_OK
+
+
+def _fuzz(parsed: argparse.Namespace) -> int:
+    from realtime_fsm.cli.fuzz import run_fuzz  # noqa: PLC0415
+
+    return run_fuzz(
+        seeds=parsed.seeds,
+        first=parsed.first,
+        replay=parsed.replay,
+        full_stack=parsed.full_stack,
+        as_json=parsed.json,
+    )
 
 
 def _outbox_list(parsed: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from realtime_fsm.machine.delivery import Delivery, Outcome
 from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.errors import (
     CallTimeoutError,
+    DeliveryError,
     RealtimeError,
     TokenSourceError,
 )
@@ -190,7 +191,12 @@ class Application:
         message = self._next(NUMBER, self.config.default_delivery if delivery is None else delivery)
 
         async def send() -> None:
-            message.receipt = await self.client.emit(NUMBER, message.number, delivery=message.delivery)
+            receipt = await self.client.emit(NUMBER, message.number, delivery=message.delivery)
+            message.receipt = receipt
+            answer = await receipt
+            self._tell(f"number {message.number} is {receipt.outcome.value}")
+            if receipt.outcome is Outcome.ACKNOWLEDGED and answer != message.number:
+                self.violations.append(f"message {message.number} got the answer {answer!r}")
 
         self._do(message, send)
 
@@ -273,6 +279,11 @@ class Application:
             self.outbox.is_full = full
 
     @property
+    def tasks(self) -> frozenset[asyncio.Task[None]]:
+        """What runs of the application itself."""
+        return frozenset(self._tasks)
+
+    @property
     def is_busy(self) -> bool:
         """Whether anything of it still runs."""
         return bool(self._tasks)
@@ -329,8 +340,10 @@ class Application:
             try:
                 await send()
             except RealtimeError as error:
-                message.is_refused = True
-                self._tell(f"{message.event} {message.number}: {type(error).__name__}")
+                message.is_refused = message.receipt is None
+                # Not its words: the ids in them differ from run to run.
+                what = error.outcome if isinstance(error, DeliveryError) else type(error).__name__
+                self._tell(f"{message.event} {message.number}: {what}")
 
         self._start_task(guarded())
 

@@ -37,7 +37,9 @@ _TAKEN: Final = frozenset({NUMBER, ASK})
 _SLOW: Final = (1.0, 0.8)
 """Latency and jitter, seconds."""
 
-_SLOW_ACKS: Final = 4.0
+_SLOW_ACKS: Final = 22.0
+"""Longer than a call waits, and shorter than a live server is waited for."""
+
 _RETRY_AFTER: Final = 7.0
 _LOG_SIZE: Final = 6
 _GRACE: Final = 0.001
@@ -78,6 +80,10 @@ class Environment(Protocol):
     @property
     def complaints(self) -> Sequence[str]:
         """What the client did that it must not do, as the server sees it."""
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether it runs tasks of its own, which nobody can tell from the client's."""
 
     @property
     def is_dead(self) -> bool:
@@ -127,6 +133,11 @@ class SimulatedEnvironment:
         """See ``Environment``."""
         many = [f"{self.server.most_links} connections at the same time"] * (self.server.most_links > 1)
         return [*self._complaints, *many]
+
+    @property
+    def has_tasks(self) -> bool:
+        """See ``Environment``."""
+        return False
 
     @property
     def is_dead(self) -> bool:

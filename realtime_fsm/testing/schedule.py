@@ -112,7 +112,14 @@ LASTING: Final[Mapping[Action, frozenset[ConnectionStatus]]] = MappingProxyType(
 PAUSES: Final = (0.0, 0.004, 0.012, 0.5, 3.0, 12.0)
 """Seconds after a step. They straddle a commit, the latency, the polls, the backoff, and ``stable_after``."""
 
-_WEIGHTS: Final = {Action.EMIT: 5, Action.PUBLISH: 5, Action.HEAL: 4, Action.RESET_PEER: 2}
+_WEIGHTS: Final = {
+    Action.EMIT: 5,
+    Action.PUBLISH: 6,
+    Action.HEAL: 4,
+    Action.LOSE_EVENT: 3,
+    Action.RESET_PEER: 2,
+    Action.CRASH: 2,
+}
 _MOST_STEPS: Final = 14
 
 

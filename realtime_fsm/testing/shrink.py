@@ -35,7 +35,7 @@ def shrink(schedule: Schedule, fails: Callable[[Schedule], bool]) -> Schedule:
 def _simpler(schedule: Schedule) -> Iterator[Schedule]:
     """Yield simpler schedules, the ones that promise most first."""
     steps = schedule.steps
-    size = len(steps) // 2
+    size = len(steps)
     while size:
         for start in range(0, len(steps), size):
             yield evolve(schedule, steps=steps[:start] + steps[start + size :])

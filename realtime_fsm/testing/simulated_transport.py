@@ -132,6 +132,8 @@ class SimulatedTransport:
 
     def acknowledge(self, ack_id: int, args: list[Any], *, after: float = 0.0) -> None:
         """Let an acknowledgement reach the client; the server thinks for ``after`` seconds first."""
+        if not self._is_open:
+            return  # what a client said last is still heard, and its answer has nowhere to go
         given = copy.deepcopy(args)
         tell = partial(self.deliver, lambda: self.listener.on_ack(ack_id, given))
         if after > 0.0:

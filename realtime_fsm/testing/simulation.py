@@ -23,7 +23,7 @@ from realtime_fsm.testing.oracle import (
     violations_of_silence,
 )
 from realtime_fsm.testing.schedule import LASTING, Action, Schedule, Setting, Step
-from realtime_fsm.testing.virtual_loop import VirtualLoop, run
+from realtime_fsm.testing.virtual_loop import VirtualLoop, described, run
 
 HEALED_WITHIN: Final = 120.0
 """Virtual seconds in which everything is connected and delivered, once all is mended."""
@@ -180,6 +180,7 @@ class Simulation:
         """
         application = self.application
         await application.disconnect()
+        self._demand(self._left_behind())
         async with asyncio.timeout(CALL_TIMEOUT + 1.0):
             await application.settled()
         await asyncio.sleep(_LATE)
@@ -241,6 +242,12 @@ class Simulation:
         application = self.application
         behind = application.last is not None and application.last < application.published
         return not (application.client.metrics.messages_waiting or behind or application.is_busy)
+
+    def _left_behind(self) -> Iterable[str]:
+        mine = {asyncio.current_task(), *self.application.tasks}
+        left = () if self.environment.has_tasks else asyncio.all_tasks() - mine
+        # Without its name, in which asyncio counts all tasks of the process: a replay tells the same.
+        return [f"a task is left in {described(task).partition(' in ')[2]}" for task in left]
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

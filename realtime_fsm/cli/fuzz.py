@@ -1,0 +1,164 @@
+"""``realtime-fsm fuzz``: schedules of faults on the whole engine, until one breaks a promise."""
+
+import json
+import sys
+import time
+from typing import Any, Final
+
+from attrs import define, field
+
+from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.cli.paint import Painter
+from realtime_fsm.machine.errors import InvalidArgumentError
+from realtime_fsm.testing.environment import SimulatedEnvironment
+from realtime_fsm.testing.schedule import Schedule
+from realtime_fsm.testing.simulation import EnvironmentFactory, Story, play
+from realtime_fsm.testing.sweep import Failure, Sweep, failure_of, sweep
+
+_TERMINAL_PACE: Final = 0.2
+_PIPE_PACE: Final = 5.0
+"""Seconds between two words of progress."""
+
+_HOUR: Final = 3600.0
+
+
+def run_fuzz(*, seeds: int, first: int, replay: str | None, full_stack: bool, as_json: bool) -> int:
+    """Sweep over seeds, or replay one schedule; return 0 only if all held, and something was proved.
+
+    Args:
+        seeds: How many.
+        first: The first one.
+        replay: A schedule to be played instead.
+        full_stack: Whether the real client and server libraries play, over a network in memory.
+        as_json: Print one JSON object.
+
+    Raises:
+        InvalidArgumentError: If ``replay`` is no schedule.
+    """
+    if seeds < 1 or first < 0:
+        sys.stderr.write(f"realtime-fsm: --seeds {seeds} must be 1 or more, --first {first} 0 or more.\n")
+        return EXIT_USAGE
+    environment = _environment(full_stack=full_stack)
+    if replay is not None:
+        return _replay(Schedule.parse(replay), environment, as_json=as_json)
+    progress = _Progress(seeds)
+    try:
+        result = sweep(range(first, first + seeds), environment, progress)
+    except KeyboardInterrupt:
+        progress.end()
+        raise
+    progress.end()
+    if as_json:
+        _write_json(_sweep_as_json(result, progress.seconds))
+    else:
+        _print_sweep(Painter(), result, progress.seconds, full_stack=full_stack)
+    return EXIT_OK if result.ok else EXIT_FAILED
+
+
+def _environment(*, full_stack: bool) -> EnvironmentFactory:
+    if not full_stack:
+        return SimulatedEnvironment
+    raise InvalidArgumentError("--full-stack is not here yet.")
+
+
+def _replay(schedule: Schedule, environment: EnvironmentFactory, *, as_json: bool) -> int:
+    story = play(schedule, environment)
+    failure = failure_of(schedule, environment) if story.violations else None
+    if as_json:
+        told = {"ok": failure is None, **_story_as_json(story)}
+        _write_json(told | ({} if failure is None else {"shrunk": str(failure.shrunk)}))
+    else:
+        painter = Painter()
+        _print_story(painter, story)
+        if failure is None:
+            painter.line(painter.paint("All held.", "green"))
+        else:
+            _print_failure(painter, failure)
+    return EXIT_OK if failure is None else EXIT_FAILED
+
+
+@define
+class _Progress:
+    """Says on stderr how far it is: on a terminal always anew on one line, otherwise now and then."""
+
+    total: int
+    begun: float = field(factory=time.monotonic)
+    shown_at: float = field(factory=time.monotonic)
+    is_terminal: bool = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.is_terminal = sys.stderr.isatty()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.begun
+
+    def __call__(self, result: Sweep) -> None:
+        now = time.monotonic()
+        if now - self.shown_at < (_TERMINAL_PACE if self.is_terminal else _PIPE_PACE):
+            return
+        self.shown_at = now
+        text = f"{result.played:,} of {self.total:,} schedules, {result.played / self.seconds:.0f} a second"
+        sys.stderr.write(f"\r{text}\033[K" if self.is_terminal else f"{text}\n")
+        sys.stderr.flush()
+
+    def end(self) -> None:
+        """Leave a clean line."""
+        if self.is_terminal:
+            sys.stderr.write("\r\033[K")
+
+
+def _print_sweep(painter: Painter, result: Sweep, seconds: float, *, full_stack: bool) -> None:
+    painter.line(
+        f"{result.played:,} schedules in {seconds:.1f} s ({result.played / seconds:.0f} a second), "
+        f"{result.virtual_seconds / _HOUR:.1f} hours of connection"
+    )
+    if result.failure is not None:
+        _print_story(painter, result.failure.story)
+        _print_failure(painter, result.failure, flags=" --full-stack" if full_stack else "")
+    elif result.is_vacuous:
+        painter.line(painter.paint("It proves too little. What never happened:", "red"))
+        for name in result.missing:
+            painter.line(f"  {name}")
+    else:
+        painter.line(painter.paint("All promises held.", "green"))
+        if result.missing:
+            painter.line(f"Too few to see everything; not seen: {', '.join(result.missing)}")
+
+
+def _print_story(painter: Painter, story: Story) -> None:
+    for line in story.lines:
+        painter.line(f"  {line}")
+
+
+def _print_failure(painter: Painter, failure: Failure, flags: str = "") -> None:
+    for violation in failure.story.violations:
+        painter.line(painter.paint(f"BROKEN: {violation}", "red"))
+    painter.line(f"found as  {failure.found}")
+    painter.line(f"shrunk to {failure.shrunk}")
+    painter.line(f"replay    realtime-fsm fuzz{flags} --replay {failure.shrunk}")
+
+
+def _sweep_as_json(result: Sweep, seconds: float) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "ok": result.ok,
+        "played": result.played,
+        "seconds": round(seconds, 3),
+        "virtual_seconds": round(result.virtual_seconds, 3),
+        "missing": list(result.missing),
+    }
+    if result.failure is not None:
+        told["failure"] = {
+            "found": str(result.failure.found),
+            "shrunk": str(result.failure.shrunk),
+            **_story_as_json(result.failure.story),
+        }
+    return told
+
+
+def _story_as_json(story: Story) -> dict[str, Any]:
+    return {"schedule": str(story.schedule), "violations": story.violations, "story": story.lines}
+
+
+def _write_json(told: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(told, indent=2) + "\n")
