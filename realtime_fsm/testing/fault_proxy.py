@@ -8,7 +8,7 @@ from typing import Final, Self
 from attrs import define
 
 from realtime_fsm.testing.frame_rules import Action, FrameLog, FrameRules, Match, Rule
-from realtime_fsm.testing.lane_faults import DataLimit, Direction, LaneFaults, Slicer, directions
+from realtime_fsm.testing.network_faults import NetworkFaults
 from realtime_fsm.testing.proxied_connection import ProxiedConnection
 
 _HOST: Final = "127.0.0.1"
@@ -35,7 +35,7 @@ class ProxyCounters:
     bytes_down: int = 0
 
 
-class FaultProxy:
+class FaultProxy(NetworkFaults):
     """Forwards TCP connections to a server, and makes trouble when it is told to.
 
     ::
@@ -45,8 +45,8 @@ class FaultProxy:
             proxy.reset_peer()
 
     Faults can be switched at any time, and apply to the connections there are and to new ones. Without one,
-    what either side does reaches the other: data, an orderly end, a reset. The names are Toxiproxy's. Those
-    with a ``direction`` apply to both where it is ``None``.
+    what either side does reaches the other: data, an orderly end, a reset. The others are those of
+    ``NetworkFaults``.
 
     Args:
         host: Of the server.
@@ -57,33 +57,21 @@ class FaultProxy:
 
     Attributes:
         port: Where it listens; it stays the same as long as the proxy lives.
-        latency: Seconds by which everything is late, each way.
-        jitter: Up to so many seconds more, at random; the order is kept.
-        bandwidth: Bytes per second, each way of each connection; ``None`` for no limit.
         blocked_path: See ``block``.
         target: Host and port of the server.
         frames: The rules for frames, where frames are read.
-        faults: What is wrong with either direction, by ``slicer``, ``limit_data``, ``timeout``,
-            ``slow_close`` and ``stall``.
-        flowing: Set unless there is a black hole.
         counters: What passed through.
     """
 
     def __init__(self, host: str, port: int, *, random: Random | None = None, frames: bool = False) -> None:
-        self.random = Random(0) if random is None else random  # noqa: S311 - jitter is no secret
+        super().__init__(Random(0) if random is None else random)  # noqa: S311 - jitter is no secret
         self._socket: socket.socket | None = None
         self._is_listening = False
         self._connections: dict[asyncio.Task[None], ProxiedConnection] = {}
         self.target = (host, port)
         self.port = 0
-        self.latency = 0.0
-        self.jitter = 0.0
-        self.bandwidth: float | None = None
         self.blocked_path: str | None = None
         self.frames = FrameRules() if frames else None
-        self.faults = {direction: LaneFaults() for direction in Direction}
-        self.flowing = asyncio.Event()
-        self.flowing.set()
         self.counters = ProxyCounters()
 
     @property
@@ -139,74 +127,6 @@ class FaultProxy:
         for connection in self._connections.values():
             connection.cut()
 
-    def black_hole(self, enabled: bool) -> None:
-        """Close nothing and forward nothing; connections are still accepted. Healed, what was held flows.
-
-        Only so much is held; then no more is read, and the senders' own buffers fill up.
-        """
-        if enabled:
-            self.flowing.clear()
-        else:
-            self.flowing.set()
-
-    def slicer(
-        self,
-        average_size: int | None,
-        *,
-        size_variation: int = 0,
-        delay: float = 0.0,
-        direction: Direction | None = None,
-    ) -> None:
-        """Cut data into small segments, varied by some bytes, with a delay after each; ``None`` ends it.
-
-        Raises:
-            ValueError: If a segment could be empty, or the delay is negative.
-        """
-        slicer = None if average_size is None else Slicer(average_size, size_variation, delay)
-        for each in directions(direction):
-            self.faults[each].slicer = slicer
-
-    def limit_data(self, size: int | None, *, direction: Direction | None = None) -> None:
-        """End each connection in an orderly way once so many more bytes have passed; ``None`` ends it.
-
-        What has passed arrives; the rest is lost. Nothing passes with 0: the next byte ends the connection.
-
-        Raises:
-            ValueError: If the size is negative.
-        """
-        if size is not None and size < 0:
-            raise ValueError("the limit is negative")
-        for each in directions(direction):
-            self.faults[each].limit = None if size is None else DataLimit(size)
-
-    def timeout(self, seconds: float | None, *, direction: Direction | None = None) -> None:
-        """Forward nothing, and end each connection, in an orderly way, after a time; ``None`` ends it.
-
-        New connections are accepted, and have the same time. Where it is ended before, what was held flows.
-        """
-        for each in directions(direction):
-            self.faults[each].timeout = seconds
-            self.faults[each].settle()
-        for connection in self._connections.values():
-            connection.set_deadline()
-
-    def slow_close(self, seconds: float, *, direction: Direction | None = None) -> None:
-        """Let an end, orderly or not, reach the other side late by so many seconds; 0 ends it.
-
-        It applies to ends from now on. Those that the proxy makes itself are not late.
-        """
-        for each in directions(direction):
-            self.faults[each].slow_close = seconds
-
-    def stall(self, enabled: bool, *, direction: Direction | None = None) -> None:
-        """Forward nothing in a direction: its sender stalls once the buffers are full. Healed, it flows.
-
-        Unlike in a black hole, new connections reach the server, and the other direction may flow.
-        """
-        for each in directions(direction):
-            self.faults[each].is_stalled = enabled
-            self.faults[each].settle()
-
     def rule(self, match: Match, action: Action, *, times: int | None = 1, skip: int = 0) -> Rule:
         """Do something with single frames: swallow an acknowledgement, refuse the second dial, ...
 
@@ -225,6 +145,11 @@ class FaultProxy:
         rule = Rule(match, action, times, skip)
         self._rules().rules.append(rule)
         return rule
+
+    def faults_changed(self) -> None:
+        """Let every connection look at its deadline again."""
+        for connection in self._connections.values():
+            connection.set_deadline()
 
     def _rules(self) -> FrameRules:
         if self.frames is None:
@@ -249,10 +174,6 @@ class FaultProxy:
             self._reserve()
         elif not enabled and not self._is_listening:
             self._listen()
-
-    def delay(self) -> float:
-        """Return by how much the next piece of data is late. For the connections."""
-        return self.latency + (self.random.uniform(0.0, self.jitter) if self.jitter else 0.0)
 
     def _reserve(self) -> None:
         """Take the port without listening: connects are refused, and nobody else can have it."""
