@@ -7,6 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from realtime_fsm.testing.contracts.contract import Contract, run_in_real_time
+    from realtime_fsm.testing.contracts.outbox_contract import OutboxContract
+    from realtime_fsm.testing.contracts.poller_contract import PollerContract
+    from realtime_fsm.testing.contracts.poller_server import PollerServer
+    from realtime_fsm.testing.contracts.token_source_contract import TokenSourceContract
+    from realtime_fsm.testing.contracts.transport_contract import TransportContract
     from realtime_fsm.testing.exploration import Exploration, Move, explore
     from realtime_fsm.testing.fault_proxy import FaultProxy, ProxyCounters
     from realtime_fsm.testing.frame_rules import (
@@ -46,6 +52,13 @@ if TYPE_CHECKING:
     )
 
 _HOME: Final = {
+    "PollerServer": "contracts.poller_server",
+    "run_in_real_time": "contracts.contract",
+    "TransportContract": "contracts.transport_contract",
+    "TokenSourceContract": "contracts.token_source_contract",
+    "PollerContract": "contracts.poller_contract",
+    "OutboxContract": "contracts.outbox_contract",
+    "Contract": "contracts.contract",
     "Accept": "simulated_server",
     "Deadlock": "virtual_loop",
     "Delay": "frame_rules",
@@ -86,6 +99,7 @@ _HOME: Final = {
 
 __all__ = [
     "Accept",
+    "Contract",
     "Deadlock",
     "Delay",
     "Direction",
@@ -99,8 +113,11 @@ __all__ = [
     "LimitError",
     "Match",
     "Move",
+    "OutboxContract",
     "Pass",
     "Passage",
+    "PollerContract",
+    "PollerServer",
     "ProxyCounters",
     "Refuse",
     "Request",
@@ -114,11 +131,14 @@ __all__ = [
     "SimulatedSessions",
     "SimulatedTransport",
     "Swallow",
+    "TokenSourceContract",
+    "TransportContract",
     "VirtualLoop",
     "echo",
     "echo_only",
     "explore",  # a test compares it with the table above
     "run",
+    "run_in_real_time",
     "silence",
     "wall_clock",
 ]
