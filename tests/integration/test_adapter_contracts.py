@@ -6,7 +6,6 @@ import socket as sockets
 from collections.abc import Coroutine
 from typing import Any
 
-import pytest
 import socketio
 from aiohttp import web
 from hostile_server import Server, application, tcp

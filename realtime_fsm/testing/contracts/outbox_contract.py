@@ -80,11 +80,11 @@ class OutboxContract(Contract):
 
         async def main() -> None:
             outbox = self.make(tmp_path)
-            await outbox.close()
+            await self.within_bound(outbox.close(), "the outbox that was not open is closed")
             for _ in range(2):
                 await outbox.open()
                 await self.within_bound(_closed_twice_at_once(outbox), "the outbox is closed")
-                await outbox.close()
+                await self.within_bound(outbox.close(), "the outbox is closed again")
 
         self.run(main())
 
@@ -289,7 +289,12 @@ class OutboxContract(Contract):
         async def main() -> None:
             await outbox.open()
             await outbox.close()
-            for asked in (outbox.append(message(1)), outbox.claim([message(1)]), outbox.take_dead()):
+            for ask in (
+                lambda: outbox.append(message(1)),
+                lambda: outbox.claim([message(1)]),
+                outbox.take_dead,
+            ):
+                asked = ask()
                 assert asked is not None
                 assert isinstance(await _error_of(asked), OutboxStorageError)
 
