@@ -67,13 +67,15 @@ class LoopThread:
 
         Raises:
             TimeoutError: If it takes too long; it is cancelled then.
-            RuntimeError: If it is called from the thread itself, which would wait for itself.
+            RuntimeError: If the thread does not run, or would wait for itself.
         """
-        if not self._thread.is_alive() or threading.current_thread() is self._thread:
+        name = self._thread.name
+        if threading.current_thread() is self._thread:
             work.close()
-            raise RuntimeError(
-                f"the thread {self._thread.name!r} cannot be waited for: it is not running, or is you"
-            )
+            raise RuntimeError(f"the thread {name!r} would wait for itself")
+        if not self._thread.is_alive():
+            work.close()
+            raise RuntimeError(f"the thread {name!r} is not running")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(_BOUND)
