@@ -7,82 +7,163 @@
     async with RealtimeService(RealtimeConfig.from_env(), token=fetch_token) as realtime:
         realtime.on("booking_updated", print)
         await realtime.subscribe(["bookings"])
+
+Every name can be imported from here; its module is imported when it is asked for, and not before.
 """
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from realtime_fsm.engine.dispatcher import Event
-from realtime_fsm.engine.manager import ConnectionManager
-from realtime_fsm.engine.message import DeadLetter, Receipt
-from realtime_fsm.engine.outbox import Outbox
-from realtime_fsm.engine.outbox_control import OutboxControl
-from realtime_fsm.engine.polling import FallbackPollingService
-from realtime_fsm.engine.port import Token, TokenSource
-from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
-from realtime_fsm.engine.resync import Missed
-from realtime_fsm.engine.status import ConnectionStatusManager
-from realtime_fsm.engine.stream import Stream
-from realtime_fsm.engine.subscription import Position, Subscription, SubscriptionState
-from realtime_fsm.machine.backoff import ExponentialBackoff, Jitter
-from realtime_fsm.machine.config import Endpoint, RealtimeConfig
-from realtime_fsm.machine.connection_machine import ConnectionMachine
-from realtime_fsm.machine.delivery import Delivery, Durability, Outcome, Overflow
-from realtime_fsm.machine.dialect import Dialect
-from realtime_fsm.machine.errors import (
-    ApplicationError,
-    AuthenticationError,
-    CallTimeoutError,
-    ClosedError,
-    ConfigurationError,
-    ConnectionLostError,
-    ConnectTimeoutError,
-    DeliveryError,
-    ErrorCategory,
-    EventsMissedError,
-    HeartbeatTimeoutError,
-    IllegalTransitionError,
-    InternalError,
-    InvalidArgumentError,
-    LaggedError,
-    MalformedFrameError,
-    MissingExtraError,
-    NamespaceRefusedError,
-    NotSocketIOError,
-    OutboxFullError,
-    OutboxStorageError,
-    PayloadTooLargeError,
-    ProtocolError,
-    RealtimeError,
-    RedirectRefusedError,
-    ServerDisconnectError,
-    ServerUnavailableError,
-    ServerUnreachableError,
-    SubscriptionRefusedError,
-    TokenSourceError,
-    TransportError,
-    UnsupportedDeliveryError,
-)
-from realtime_fsm.machine.record import AttemptRecord, StatusChange
-from realtime_fsm.machine.recovery import ConnectionIssue, Recovery
-from realtime_fsm.machine.table import (
-    ACTIVITIES,
-    IGNORED,
-    TRAITS,
-    TRANSITIONS,
-    Activity,
-    ConnectionStatus,
-    Severity,
-    Trigger,
-)
-from realtime_fsm.monitoring.health import Health
-from realtime_fsm.monitoring.metrics import ConnectionMetrics
-from realtime_fsm.service import RealtimeService
+if TYPE_CHECKING:
+    from realtime_fsm.engine.dispatcher import Event
+    from realtime_fsm.engine.manager import ConnectionManager
+    from realtime_fsm.engine.message import DeadLetter, Receipt
+    from realtime_fsm.engine.outbox import Outbox
+    from realtime_fsm.engine.outbox_control import OutboxControl
+    from realtime_fsm.engine.polling import FallbackPollingService
+    from realtime_fsm.engine.port import Token, TokenSource
+    from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
+    from realtime_fsm.engine.resync import Missed
+    from realtime_fsm.engine.status import ConnectionStatusManager
+    from realtime_fsm.engine.stream import Stream
+    from realtime_fsm.engine.subscription import Position, Subscription, SubscriptionState
+    from realtime_fsm.machine.backoff import ExponentialBackoff, Jitter
+    from realtime_fsm.machine.config import Endpoint, RealtimeConfig
+    from realtime_fsm.machine.connection_machine import ConnectionMachine
+    from realtime_fsm.machine.delivery import Delivery, Durability, Outcome, Overflow
+    from realtime_fsm.machine.dialect import Dialect
+    from realtime_fsm.machine.errors import (
+        ApplicationError,
+        AuthenticationError,
+        CallTimeoutError,
+        ClosedError,
+        ConfigurationError,
+        ConnectionLostError,
+        ConnectTimeoutError,
+        DeliveryError,
+        ErrorCategory,
+        EventsMissedError,
+        HeartbeatTimeoutError,
+        IllegalTransitionError,
+        InternalError,
+        InvalidArgumentError,
+        LaggedError,
+        MalformedFrameError,
+        MissingExtraError,
+        NamespaceRefusedError,
+        NotSocketIOError,
+        OutboxFullError,
+        OutboxStorageError,
+        PayloadTooLargeError,
+        ProtocolError,
+        RealtimeError,
+        RedirectRefusedError,
+        ServerDisconnectError,
+        ServerUnavailableError,
+        ServerUnreachableError,
+        SubscriptionRefusedError,
+        TokenSourceError,
+        TransportError,
+        UnsupportedDeliveryError,
+    )
+    from realtime_fsm.machine.record import AttemptRecord, StatusChange
+    from realtime_fsm.machine.recovery import ConnectionIssue, Recovery
+    from realtime_fsm.machine.table import (
+        ACTIVITIES,
+        IGNORED,
+        TRAITS,
+        TRANSITIONS,
+        Activity,
+        ConnectionStatus,
+        Severity,
+        Trigger,
+    )
+    from realtime_fsm.monitoring.health import Health
+    from realtime_fsm.monitoring.metrics import ConnectionMetrics
+    from realtime_fsm.service import RealtimeService
 
 __version__ = "0.1.0"
 
 logging.getLogger("realtime_fsm").addHandler(
     logging.NullHandler()
 )  # what is logged where is the user's choice
+
+_HOME: Final = {
+    "ACTIVITIES": "machine.table",
+    "Activity": "machine.table",
+    "ApplicationError": "machine.errors",
+    "AttemptRecord": "machine.record",
+    "AuthenticationError": "machine.errors",
+    "CallTimeoutError": "machine.errors",
+    "ClosedError": "machine.errors",
+    "ConfigurationError": "machine.errors",
+    "ConnectTimeoutError": "machine.errors",
+    "ConnectionIssue": "machine.recovery",
+    "ConnectionLostError": "machine.errors",
+    "ConnectionMachine": "machine.connection_machine",
+    "ConnectionManager": "engine.manager",
+    "ConnectionMetrics": "monitoring.metrics",
+    "ConnectionStatus": "machine.table",
+    "ConnectionStatusManager": "engine.status",
+    "DeadLetter": "engine.message",
+    "Delivery": "machine.delivery",
+    "DeliveryError": "machine.errors",
+    "Dialect": "machine.dialect",
+    "Durability": "machine.delivery",
+    "Endpoint": "machine.config",
+    "ErrorCategory": "machine.errors",
+    "ErrorRecoveryStrategy": "engine.recovery",
+    "Event": "engine.dispatcher",
+    "EventsMissedError": "machine.errors",
+    "ExponentialBackoff": "machine.backoff",
+    "FallbackPollingService": "engine.polling",
+    "Health": "monitoring.health",
+    "HeartbeatTimeoutError": "machine.errors",
+    "IGNORED": "machine.table",
+    "IllegalTransitionError": "machine.errors",
+    "InternalError": "machine.errors",
+    "InvalidArgumentError": "machine.errors",
+    "Jitter": "machine.backoff",
+    "LaggedError": "machine.errors",
+    "MalformedFrameError": "machine.errors",
+    "Missed": "engine.resync",
+    "MissingExtraError": "machine.errors",
+    "NamespaceRefusedError": "machine.errors",
+    "NotSocketIOError": "machine.errors",
+    "Outbox": "engine.outbox",
+    "OutboxControl": "engine.outbox_control",
+    "OutboxFullError": "machine.errors",
+    "OutboxStorageError": "machine.errors",
+    "Outcome": "machine.delivery",
+    "Overflow": "machine.delivery",
+    "PayloadTooLargeError": "machine.errors",
+    "Position": "engine.subscription",
+    "ProtocolError": "machine.errors",
+    "RealtimeConfig": "machine.config",
+    "RealtimeError": "machine.errors",
+    "RealtimeService": "service",
+    "Receipt": "engine.message",
+    "Recovery": "machine.recovery",
+    "RedirectRefusedError": "machine.errors",
+    "ServerDisconnectError": "machine.errors",
+    "ServerUnavailableError": "machine.errors",
+    "ServerUnreachableError": "machine.errors",
+    "Severity": "machine.table",
+    "StatusChange": "machine.record",
+    "Stream": "engine.stream",
+    "Subscription": "engine.subscription",
+    "SubscriptionRefusedError": "machine.errors",
+    "SubscriptionState": "engine.subscription",
+    "TRAITS": "machine.table",
+    "TRANSITIONS": "machine.table",
+    "Token": "engine.port",
+    "TokenSource": "engine.port",
+    "TokenSourceError": "machine.errors",
+    "TransportError": "machine.errors",
+    "Trigger": "machine.table",
+    "UnsupportedDeliveryError": "machine.errors",
+}
 
 __all__ = [
     "ACTIVITIES",
@@ -159,3 +240,17 @@ __all__ = [
     "Trigger",
     "UnsupportedDeliveryError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module, and keep it."""
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    """Return the public names as well, whether they were asked for or not."""
+    return sorted({*globals(), *__all__})

@@ -7,6 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from realtime_fsm.testing.backend_thread import RealtimeBackend, ThreadedProxy
+    from realtime_fsm.testing.contracts.contract import Contract, run_in_real_time
+    from realtime_fsm.testing.contracts.outbox_contract import OutboxContract
+    from realtime_fsm.testing.contracts.poller_contract import PollerContract
+    from realtime_fsm.testing.contracts.poller_server import PollerServer
+    from realtime_fsm.testing.contracts.token_source_contract import TokenSourceContract
+    from realtime_fsm.testing.contracts.transport_contract import TransportContract
     from realtime_fsm.testing.exploration import Exploration, Move, explore
     from realtime_fsm.testing.fault_proxy import FaultProxy, ProxyCounters
     from realtime_fsm.testing.frame_rules import (
@@ -41,12 +48,14 @@ if TYPE_CHECKING:
         LeakError,
         LimitError,
         VirtualLoop,
+        VirtualRunner,
         run,
         wall_clock,
     )
 
 _HOME: Final = {
     "Accept": "simulated_server",
+    "Contract": "contracts.contract",
     "Deadlock": "virtual_loop",
     "Delay": "frame_rules",
     "Direction": "lane_faults",
@@ -59,9 +68,14 @@ _HOME: Final = {
     "LeakError": "virtual_loop",
     "LimitError": "virtual_loop",
     "Match": "frame_rules",
+    "Move": "exploration",
+    "OutboxContract": "contracts.outbox_contract",
     "Pass": "frame_rules",
     "Passage": "frame_rules",
+    "PollerContract": "contracts.poller_contract",
+    "PollerServer": "contracts.poller_server",
     "ProxyCounters": "fault_proxy",
+    "RealtimeBackend": "backend_thread",
     "Refuse": "simulated_server",
     "Request": "simulated_http",
     "Reset": "frame_rules",
@@ -74,18 +88,23 @@ _HOME: Final = {
     "SimulatedSessions": "simulated_sessions",
     "SimulatedTransport": "simulated_transport",
     "Swallow": "frame_rules",
+    "ThreadedProxy": "backend_thread",
+    "TokenSourceContract": "contracts.token_source_contract",
+    "TransportContract": "contracts.transport_contract",
     "VirtualLoop": "virtual_loop",
-    "Move": "exploration",
+    "VirtualRunner": "virtual_loop",
     "echo": "simulated_server",
-    "explore": "exploration",
     "echo_only": "simulated_server",
+    "explore": "exploration",
     "run": "virtual_loop",
+    "run_in_real_time": "contracts.contract",
     "silence": "simulated_server",
     "wall_clock": "virtual_loop",
 }
 
 __all__ = [
     "Accept",
+    "Contract",
     "Deadlock",
     "Delay",
     "Direction",
@@ -99,9 +118,13 @@ __all__ = [
     "LimitError",
     "Match",
     "Move",
+    "OutboxContract",
     "Pass",
     "Passage",
+    "PollerContract",
+    "PollerServer",
     "ProxyCounters",
+    "RealtimeBackend",
     "Refuse",
     "Request",
     "Reset",
@@ -114,11 +137,16 @@ __all__ = [
     "SimulatedSessions",
     "SimulatedTransport",
     "Swallow",
+    "ThreadedProxy",
+    "TokenSourceContract",
+    "TransportContract",
     "VirtualLoop",
+    "VirtualRunner",
     "echo",
     "echo_only",
     "explore",  # a test compares it with the table above
     "run",
+    "run_in_real_time",
     "silence",
     "wall_clock",
 ]

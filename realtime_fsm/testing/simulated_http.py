@@ -41,7 +41,7 @@ class Request:
     at: float
     method: str
     url: str
-    token: str | None
+    token: str | None = field(repr=False)
     body: Any = None
     etag: str | None = None
     idempotency_key: str | None = None
@@ -81,7 +81,7 @@ class SimulatedHttp:
     refusal: RealtimeError | None = None
     is_cut: bool = False
     is_silent: bool = False
-    accept_tokens: set[str] | None = None
+    accept_tokens: set[str] | None = field(default=None, repr=False)
     requests: list[Request] = field(factory=list)
     is_closed: bool = False
     _given: dict[str, tuple[list[Any], int]] = field(factory=dict, init=False)

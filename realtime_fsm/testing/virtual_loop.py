@@ -21,6 +21,8 @@ START: Final = 1_000_000.0
 _DISCARD_TIMEOUT: Final = 60.0
 """Virtual seconds that cancelled tasks get to end."""
 
+_WEEK: Final = 7 * 24 * 3600.0
+
 
 class Deadlock(RuntimeError):  # noqa: N818 - it is what happened
     """Nothing is ready and no timer is set: a wake-up was lost."""
@@ -139,7 +141,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """There is nobody to be woken: it never waits."""
 
 
-def run(main: Coroutine[Any, Any, T], *, limit: float = 7 * 24 * 3600.0) -> T:
+def run(main: Coroutine[Any, Any, T], *, limit: float = _WEEK) -> T:
     """Run a coroutine on a fresh loop in virtual time.
 
     Args:
@@ -165,6 +167,14 @@ def run(main: Coroutine[Any, Any, T], *, limit: float = 7 * 24 * 3600.0) -> T:
         return result
     finally:
         _discard(loop)
+
+
+class VirtualRunner:
+    """What runs coroutines in virtual time, as an object: the fixture ``virtual_loop``."""
+
+    def run(self, main: Coroutine[Any, Any, T], *, limit: float = _WEEK) -> T:
+        """Run a coroutine on a fresh loop in virtual time; see ``run`` of this module."""
+        return run(main, limit=limit)
 
 
 def wall_clock(

@@ -6,11 +6,11 @@ from tempfile import TemporaryDirectory
 from conftest import run_bounded
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kept_messages import letter, message, sequences
 
 from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
 from realtime_fsm.engine.message import Message
 from realtime_fsm.machine.errors import RealtimeError
+from realtime_fsm.testing.contracts.kept_messages import letter, message, sequences
 
 
 def refuse(error: RealtimeError) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kept_messages import append_all, fields_of, letter, message, sequences
 
 from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
 from realtime_fsm.cli import main
@@ -19,6 +18,7 @@ from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.engine.message import DeadLetter
 from realtime_fsm.engine.outbox import OutboxContents
 from realtime_fsm.engine.payload import Payload
+from realtime_fsm.testing.contracts.kept_messages import append_all, fields_of, letter, message, sequences
 
 Capture = pytest.CaptureFixture[str]
 

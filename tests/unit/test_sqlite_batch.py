@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from kept_messages import letter, message
 
 from realtime_fsm.adapters import sqlite_schema as schema
 from realtime_fsm.adapters.sqlite_backlog import MAX_BATCH, Backlog
 from realtime_fsm.adapters.sqlite_batch import Kind, Operation, write
+from realtime_fsm.testing.contracts.kept_messages import letter, message
 
 
 @pytest.fixture

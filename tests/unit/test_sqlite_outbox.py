@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from attrs import define, field
-from kept_messages import append_all, letter, message, sequences
 
 from realtime_fsm.adapters import sqlite_backlog, sqlite_file
 from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
 from realtime_fsm.machine.errors import ConfigurationError, OutboxStorageError, RealtimeError
+from realtime_fsm.testing.contracts.kept_messages import append_all, letter, message, sequences
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 

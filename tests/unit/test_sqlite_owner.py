@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kept_messages import append_all, fields_of, message, sequences
 
 from realtime_fsm.adapters import sqlite_file, sqlite_schema
 from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
 from realtime_fsm.machine.errors import OutboxStorageError, RealtimeError
+from realtime_fsm.testing.contracts.kept_messages import append_all, fields_of, message, sequences
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kept_messages import append_all, message, sequences
 
 from realtime_fsm.adapters import sqlite_backlog
 from realtime_fsm.adapters.sqlite_file import OutboxFile
 from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
 from realtime_fsm.machine.errors import InternalError, OutboxStorageError, RealtimeError
+from realtime_fsm.testing.contracts.kept_messages import append_all, message, sequences
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 COUNT = "SELECT count(*) FROM message"
 PRODUCERS = """
 import asyncio, sys
-from kept_messages import message
+from realtime_fsm.testing.contracts.kept_messages import message
 from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
 
 async def main():
