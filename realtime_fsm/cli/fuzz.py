@@ -9,7 +9,6 @@ from attrs import define, field
 
 from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.cli.paint import Painter
-from realtime_fsm.machine.errors import InvalidArgumentError
 from realtime_fsm.testing.environment import SimulatedEnvironment
 from realtime_fsm.testing.schedule import Schedule
 from realtime_fsm.testing.simulation import EnvironmentFactory, Story, play
@@ -39,8 +38,9 @@ def run_fuzz(*, seeds: int, first: int, replay: str | None, full_stack: bool, as
         sys.stderr.write(f"realtime-fsm: --seeds {seeds} must be 1 or more, --first {first} 0 or more.\n")
         return EXIT_USAGE
     environment = _environment(full_stack=full_stack)
+    flags = " --full-stack" if full_stack else ""
     if replay is not None:
-        return _replay(Schedule.parse(replay), environment, as_json=as_json)
+        return _replay(Schedule.parse(replay), environment, flags=flags, as_json=as_json)
     progress = _Progress(seeds)
     try:
         result = sweep(range(first, first + seeds), environment, progress)
@@ -51,17 +51,19 @@ def run_fuzz(*, seeds: int, first: int, replay: str | None, full_stack: bool, as
     if as_json:
         _write_json(_sweep_as_json(result, progress.seconds))
     else:
-        _print_sweep(Painter(), result, progress.seconds, full_stack=full_stack)
+        _print_sweep(Painter(), result, progress.seconds, flags)
     return EXIT_OK if result.ok else EXIT_FAILED
 
 
 def _environment(*, full_stack: bool) -> EnvironmentFactory:
     if not full_stack:
         return SimulatedEnvironment
-    raise InvalidArgumentError("--full-stack is not here yet.")
+    from realtime_fsm.testing.full_stack import FullStackEnvironment  # noqa: PLC0415 - it loads the network
+
+    return FullStackEnvironment
 
 
-def _replay(schedule: Schedule, environment: EnvironmentFactory, *, as_json: bool) -> int:
+def _replay(schedule: Schedule, environment: EnvironmentFactory, *, flags: str, as_json: bool) -> int:
     story = play(schedule, environment)
     failure = failure_of(schedule, environment) if story.violations else None
     if as_json:
@@ -73,7 +75,7 @@ def _replay(schedule: Schedule, environment: EnvironmentFactory, *, as_json: boo
         if failure is None:
             painter.line(painter.paint("All held.", "green"))
         else:
-            _print_failure(painter, failure)
+            _print_failure(painter, failure, flags)
     return EXIT_OK if failure is None else EXIT_FAILED
 
 
@@ -108,14 +110,14 @@ class _Progress:
             sys.stderr.write("\r\033[K")
 
 
-def _print_sweep(painter: Painter, result: Sweep, seconds: float, *, full_stack: bool) -> None:
+def _print_sweep(painter: Painter, result: Sweep, seconds: float, flags: str) -> None:
     painter.line(
         f"{result.played:,} schedules in {seconds:.1f} s ({result.played / seconds:.0f} a second), "
         f"{result.virtual_seconds / _HOUR:.1f} hours of connection"
     )
     if result.failure is not None:
         _print_story(painter, result.failure.story)
-        _print_failure(painter, result.failure, flags=" --full-stack" if full_stack else "")
+        _print_failure(painter, result.failure, flags)
     elif result.is_vacuous:
         painter.line(painter.paint("It proves too little. What never happened:", "red"))
         for name in result.missing:
@@ -131,7 +133,7 @@ def _print_story(painter: Painter, story: Story) -> None:
         painter.line(f"  {line}")
 
 
-def _print_failure(painter: Painter, failure: Failure, flags: str = "") -> None:
+def _print_failure(painter: Painter, failure: Failure, flags: str) -> None:
     for violation in failure.story.violations:
         painter.line(painter.paint(f"BROKEN: {violation}", "red"))
     painter.line(f"found as  {failure.found}")

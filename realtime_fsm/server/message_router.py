@@ -91,7 +91,7 @@ class MessageRouter:
         self._handlers: dict[str, Handler] = {}
         self._lines: dict[str, _Line] = {}
         self._is_closed = False
-        self._working = 0
+        self._working: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
         self._duplicates = 0
 
@@ -127,11 +127,14 @@ class MessageRouter:
             async with line.lock:
                 if self._is_closed:
                     raise ServerUnavailableError("The server stops.", retry_after=1.0)
-                self._working += 1
+                task = asyncio.current_task()
+                if task is None:  # pragma: no cover - a context manager of a coroutine has one
+                    raise AssertionError("a turn outside of a task")
+                self._working.add(task)
                 try:
                     yield
                 finally:
-                    self._working -= 1
+                    self._working.discard(task)
                     if not self._working:
                         self._idle.set()
         finally:
@@ -184,9 +187,10 @@ class MessageRouter:
         return {"ok": True, "answer": answer}
 
     async def close(self, patience: float) -> None:
-        """Begin no more messages, and wait for those that have begun.
+        """Begin no more messages, and wait for those that have begun; cut off those that take too long.
 
-        What waits in line is never acknowledged, so that its sender sends it again to the next server.
+        One whose client has gone meanwhile would otherwise go on, and take effect after the end. What waits
+        in line is never acknowledged, so that its sender sends it again to the next server.
         """
         self._is_closed = True
         self._idle.clear()
@@ -196,8 +200,10 @@ class MessageRouter:
                     await self._idle.wait()
             except TimeoutError:
                 _logger.warning(
-                    "%d handlers are cut off: they took more than %.1f s", self._working, patience
+                    "%d handlers are cut off: they took more than %.1f s", len(self._working), patience
                 )
+                for task in self._working:
+                    task.cancel()
 
 
 async def call(function: Callable[..., Any], *args: Any) -> Any:

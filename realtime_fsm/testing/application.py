@@ -63,18 +63,19 @@ class Identity:
     """A source of tokens that live for half a minute.
 
     Attributes:
+        issue: Makes a new token, good from now on.
         on_end: Told how each fetch ended: whether it failed.
         valid: The tokens that are good; the server's set, too.
         is_down: Whether it fails.
         most: The most fetches that ran at the same time.
     """
 
+    issue: Callable[[], str]
     on_end: Callable[[bool], None]
     valid: set[str] = field(factory=set)
     is_down: bool = False
     most: int = 0
     _running: int = 0
-    _given: int = 0
 
     async def __call__(self) -> Token:
         """Return a new token."""
@@ -87,10 +88,7 @@ class Identity:
         self.on_end(self.is_down)
         if self.is_down:
             raise TokenSourceError("The source of tokens is down.")
-        self._given += 1
-        token = f"token-{self._given}"
-        self.valid.add(token)
-        return Token(value=token, expires_at=wall_clock()() + _TOKEN_LIFE)
+        return Token(value=self.issue(), expires_at=wall_clock()() + _TOKEN_LIFE)
 
 
 @define(eq=False)
@@ -120,7 +118,6 @@ class Application:
     """One process of it after another, on the same disk.
 
     Args:
-        setting: What kind of server it talks to.
         environment: The server.
         seed: Of the client's jitter.
         tell: Told everything that happens, as text.
@@ -139,10 +136,8 @@ class Application:
         last: The last tick that is known; ``None`` before the first.
     """
 
-    def __init__(
-        self, setting: Setting, environment: Environment, seed: int, tell: Callable[[str], None]
-    ) -> None:
-        self._setting = setting
+    def __init__(self, environment: Environment, seed: int, tell: Callable[[str], None]) -> None:
+        self._setting = environment.setting
         self._environment = environment
         self._seed = seed
         self._tell = tell
@@ -150,8 +145,8 @@ class Application:
         self._known = 0  # ticks up to here came with a snapshot, and may come again
         self._tasks: set[asyncio.Task[None]] = set()
         self.disk = SimulatedDisk()
-        self.identity = Identity(on_end=self._fetched)
-        self.config = simulated_config(setting)
+        self.identity = Identity(environment.token, on_end=self._fetched)
+        self.config = simulated_config(self._setting)
         self.seen: set[str] = set()
         self.violations: list[str] = []
         self.emitted: list[Emitted] = []

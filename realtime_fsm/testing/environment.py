@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 from types import MappingProxyType
 from typing import Any, Final, Protocol
@@ -34,10 +34,10 @@ NEWS: Final = "news"
 NEWS_PATH: Final = "/news"
 _TAKEN: Final = frozenset({NUMBER, ASK})
 
-_SLOW: Final = (1.0, 0.8)
+SLOW: Final = (1.0, 0.8)
 """Latency and jitter, seconds."""
 
-_SLOW_ACKS: Final = 22.0
+SLOW_ACKS: Final = 22.0
 """Longer than a call waits, and shorter than a live server is waited for."""
 
 _RETRY_AFTER: Final = 7.0
@@ -50,15 +50,28 @@ class Environment(Protocol):
     """A server and a network. What a simulation does not do itself is done here."""
 
     @property
+    def setting(self) -> Setting:
+        """What kind of server it is."""
+
+    @property
     def supports(self) -> frozenset[Action]:
         """The faults that can be had."""
+
+    async def open(self) -> None:
+        """Begin."""
+
+    async def close(self) -> None:
+        """End, and leave nothing."""
+
+    def token(self) -> str:
+        """Return a new token, good from now on."""
 
     def client(
         self, config: RealtimeConfig, *, token: TokenSource, outbox: Outbox | None, random: Random
     ) -> RealtimeService:
         """Make a client of it."""
 
-    def do(self, action: Action) -> None:
+    def do(self, action: Action) -> Awaitable[None] | None:
         """Let a fault happen, or begin."""
 
     def heal(self) -> None:
@@ -99,6 +112,7 @@ class SimulatedEnvironment:
     """
 
     def __init__(self, setting: Setting, random: Random) -> None:
+        self.setting = setting
         self.server = SimulatedServer(random=random)
         self.http = SimulatedHttp()
         self._applied: list[tuple[str, int]] = []
@@ -106,6 +120,7 @@ class SimulatedEnvironment:
         self._backend: SimulatedBackend | None = None
         self._tokens: set[str] | None = None
         self._number = 0
+        self._given = 0
         if setting is Setting.REFERENCE:
             handlers: dict[str, Callable[..., Any]] = {event: self._handler(event) for event in (NUMBER, ASK)}
             self._backend = SimulatedBackend(handlers=handlers, log_size=_LOG_SIZE)
@@ -144,6 +159,20 @@ class SimulatedEnvironment:
         """See ``Environment``."""
         return self.server.is_black_hole
 
+    async def open(self) -> None:
+        """See ``Environment``."""
+
+    async def close(self) -> None:
+        """See ``Environment``."""
+
+    def token(self) -> str:
+        """See ``Environment``."""
+        self._given += 1
+        token = f"token-{self._given}"
+        if self._tokens is not None:
+            self._tokens.add(token)
+        return token
+
     def client(
         self, config: RealtimeConfig, *, token: TokenSource, outbox: Outbox | None, random: Random
     ) -> RealtimeService:
@@ -161,9 +190,10 @@ class SimulatedEnvironment:
         watched.status = lambda: client.status
         return client
 
-    def do(self, action: Action) -> None:
+    def do(self, action: Action) -> Awaitable[None] | None:
         """See ``Environment``."""
         _DEEDS[action](self)
+        return None
 
     def heal(self) -> None:
         """See ``Environment``."""
@@ -287,13 +317,13 @@ _DEEDS: Final[Mapping[Action, Callable[[SimulatedEnvironment], object]]] = Mappi
     Action.OVERLOAD:   lambda e: e.set_server(refusal=_OVERLOADED),
     Action.REFUSE:     lambda e: e.set_server(refusal=_REFUSED),
     Action.SILENCE:    lambda e: e.set_server(is_silent=True),
-    Action.SLOW_ACKS:  lambda e: e.set_server(ack_delay=_SLOW_ACKS),
+    Action.SLOW_ACKS:  lambda e: e.set_server(ack_delay=SLOW_ACKS),
     Action.LOSE_ACK:   _lose_ack,
     Action.LOSE_EVENT: lambda e: e.lose_event(),
     Action.RESET_PEER: lambda e: e.server.reset(),
     Action.BLACK_HOLE: lambda e: e.set_server(is_black_hole=True),
     Action.STALL:      lambda e: e.set_server(is_stalled=True),
-    Action.SLOW:       lambda e: e.set_server(latency=_SLOW[0], jitter=_SLOW[1]),
+    Action.SLOW:       lambda e: e.set_server(latency=SLOW[0], jitter=SLOW[1]),
     Action.HTTP_DOWN:  _http_down,
     Action.HTTP_CUT:   _http_cut,
 })

@@ -1,6 +1,7 @@
 """The whole stack in virtual time: the real client and the real backend, on a network in memory."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from random import Random
@@ -22,7 +23,8 @@ from realtime_fsm.testing.memory_network import MemoryNetwork
 from realtime_fsm.testing.schedule import Action, Setting
 from realtime_fsm.testing.virtual_loop import wall_clock
 
-HOST: Final = "backend"
+_ADDRESS: Final = ("localhost", 3001)
+"""Where a client looks by default."""
 _SECRET: Final = "a secret for simulations, and for nothing else"  # noqa: S105 - as it says
 _DAY: Final = 86_400.0
 _MAX_LINE: Final = 65_536
@@ -36,7 +38,7 @@ class FullStackEnvironment:
     The socket and HTTP have a network each, so that one can fail without the other.
 
     Args:
-        setting: ``Setting.REFERENCE``; others are played on it too.
+        setting: Ignored: it is always ``Setting.REFERENCE``.
         random: Of the networks' jitter.
 
     Attributes:
@@ -56,8 +58,13 @@ class FullStackEnvironment:
         self._service: WebSocketService
 
     @property
+    def setting(self) -> Setting:
+        """The one that the backend speaks."""
+        return Setting.REFERENCE
+
+    @property
     def supports(self) -> frozenset[Action]:
-        """What happens on networks and in the backend; what its clients may do is not switched at run time."""
+        """What happens on networks and in the backend; whom it lets in is not switched at run time."""
         return frozenset(Action) - _NOT_HERE
 
     @property
@@ -95,10 +102,14 @@ class FullStackEnvironment:
         )
         for event in (NUMBER, ASK):
             self._service.on(event, partial(self._take, event))
-        for network in (self.socket_network, self.http_network):
-            await network.serve(
-                self._service.application, HOST, max_line_size=_MAX_LINE, shutdown_timeout=_GOODBYE
-            )
+        accept = await self.socket_network.serve(
+            self._service.application,
+            *_ADDRESS,
+            max_line_size=_MAX_LINE,
+            shutdown_timeout=_GOODBYE,
+            logger=_quiet(),
+        )
+        self.http_network.listen(*_ADDRESS, accept)
 
     async def close(self) -> None:
         """Stop the backend."""
@@ -135,6 +146,7 @@ class FullStackEnvironment:
         self.http_network.heal()
         self._is_slow = False
         self._hurry.set()
+        self._refuse_sessions(enabled=False)
 
     def publish(self, number: int) -> None:
         """See ``Environment``."""
@@ -157,7 +169,8 @@ class FullStackEnvironment:
 
     async def kick(self) -> None:
         """Disconnect every client on purpose."""
-        await self._service.disconnect_all()
+        for session in list(self._service._sessions):  # noqa: SLF001 - the operator's hand in the server
+            await self._service._server.disconnect(session.sid)  # noqa: SLF001
 
     def slow_acks(self) -> None:
         """Think long before each answer, until it is healed."""
@@ -165,18 +178,49 @@ class FullStackEnvironment:
         self._hurry.clear()
 
     def overload(self) -> None:
-        """Answer new clients that there is no room."""
+        """Answer new clients that there is no room, until it is healed."""
+        self._refuse_sessions(enabled=True)
 
     def slow(self) -> None:
         """Let everything on the socket's network be late."""
         self.socket_network.latency, self.socket_network.jitter = SLOW
 
     async def _take(self, event: str, _: object, number: int) -> int:
-        self._applied.append((event, number))
         if self._is_slow:
             try:
                 async with asyncio.timeout(SLOW_ACKS):
                     await self._hurry.wait()
             except TimeoutError:
                 pass  # it has thought for long enough
+        self._applied.append((event, number))  # in one step with its answer: nothing can end it in between
         return number
+
+    def _refuse_sessions(self, *, enabled: bool) -> None:
+        self._service._server.eio.is_closing = enabled  # noqa: SLF001 - it answers 503 then
+
+
+def _quiet() -> logging.Logger:
+    """Return a logger that nobody hears: aiohttp reports connections that were cut under its hands."""
+    logger = logging.Logger("realtime_fsm.testing.backend")  # noqa: LOG001 - one that is registered is heard
+    logger.addHandler(logging.NullHandler())
+    return logger
+
+
+_NOT_HERE: Final = frozenset({Action.DENY, Action.REVOKE, Action.BANISH, Action.LOSE_ACK, Action.LOSE_EVENT})
+
+# fmt: off
+_DEEDS: Final[Mapping[Action, Callable[[FullStackEnvironment], Awaitable[None] | None]]] = MappingProxyType({
+    Action.KICK:       lambda e: e.kick(),
+    Action.RESTART:    lambda e: e.restart(),
+    Action.OVERLOAD:   lambda e: e.overload(),
+    Action.REFUSE:     lambda e: e.socket_network.refuse(enabled=True),
+    Action.SILENCE:    lambda e: e.socket_network.stall(enabled=True, direction=Direction.DOWN),
+    Action.SLOW_ACKS:  lambda e: e.slow_acks(),
+    Action.RESET_PEER: lambda e: e.socket_network.reset_peer(),
+    Action.BLACK_HOLE: lambda e: e.socket_network.black_hole(enabled=True),
+    Action.STALL:      lambda e: e.socket_network.stall(enabled=True, direction=Direction.UP),
+    Action.SLOW:       lambda e: e.slow(),
+    Action.HTTP_DOWN:  lambda e: e.http_network.refuse(enabled=True),
+    Action.HTTP_CUT:   lambda e: e.http_network.limit_data(0, direction=Direction.DOWN),
+})
+# fmt: on

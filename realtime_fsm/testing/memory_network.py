@@ -38,7 +38,6 @@ class MemoryNetwork(NetworkFaults):
 
     Attributes:
         dials: Connections that were asked for.
-        connections: The ends that are open, the client's and the server's.
     """
 
     least_latency: Final = 0.001
@@ -48,14 +47,21 @@ class MemoryNetwork(NetworkFaults):
         self._listeners: dict[tuple[str, int], ProtocolFactory] = {}
         self._runners: list[web.AppRunner] = []
         self._refuses: Callable[[int], bool] = lambda _: False
-        self.connections: dict[MemoryTransport, None] = {}  # in order: a run must be repeatable
+        self._ends: dict[MemoryTransport, None] = {}  # in order: a run must be repeatable
         self.dials = 0
+
+    @property
+    def connections(self) -> list[MemoryTransport]:
+        """The ends that are open, the clients' and the servers'."""
+        return [end for end in self._ends if not end.has_ended]
 
     def listen(self, host: str, port: int, factory: ProtocolFactory) -> None:
         """Let a program accept connections at an address."""
         self._listeners[host, port] = factory
 
-    async def serve(self, application: web.Application, host: str, port: int = 80, **options: Any) -> None:
+    async def serve(
+        self, application: web.Application, host: str, port: int = 80, **options: Any
+    ) -> ProtocolFactory:
         """Serve an aiohttp application at an address.
 
         Args:
@@ -63,6 +69,9 @@ class MemoryNetwork(NetworkFaults):
             host: Any name.
             port: Any number.
             options: As for ``web.AppRunner``.
+
+        Returns:
+            What accepts its connections, for another network through which it can be reached too.
         """
         runner = web.AppRunner(application, access_log=None, handle_signals=False, **options)
         await runner.setup()
@@ -70,6 +79,7 @@ class MemoryNetwork(NetworkFaults):
             raise AssertionError("the runner has no server")
         self._runners.append(runner)
         self.listen(host, port, runner.server)
+        return runner.server
 
     async def close(self) -> None:
         """Stop serving, and end all connections."""
@@ -109,12 +119,12 @@ class MemoryNetwork(NetworkFaults):
 
     def reset_peer(self) -> None:
         """Reset every connection: both sides see RST."""
-        for transport in list(self.connections):
+        for transport in self.connections:
             transport.end(ConnectionResetError("Connection reset by peer"))
 
     def cut(self) -> None:
         """Close every connection in an orderly way: both sides see FIN."""
-        for transport in list(self.connections):
+        for transport in self.connections:
             transport.hear_end()
 
     def refuse(self, enabled: bool) -> None:
@@ -128,7 +138,7 @@ class MemoryNetwork(NetworkFaults):
 
     def faults_changed(self) -> None:
         """Let every connection look again at what is wrong."""
-        for transport in list(self.connections):
+        for transport in list(self._ends):
             transport.look()
 
     # Inside.
@@ -140,19 +150,20 @@ class MemoryNetwork(NetworkFaults):
         server: tuple[str, int],
         client: tuple[str, int],
     ) -> tuple[MemoryTransport, asyncio.BaseProtocol]:
-        here = MemoryTransport(self, Direction.UP, (client, server), self._ended)
-        there = MemoryTransport(self, Direction.DOWN, (server, client), self._ended)
+        here = MemoryTransport(self, Direction.UP, (client, server), self._over)
+        there = MemoryTransport(self, Direction.DOWN, (server, client), self._over)
         here.join(there, dialling)
         there.join(here, accepting)
-        self.connections |= {here: None, there: None}
+        self._ends |= {here: None, there: None}
         accepting.connection_made(there)
         dialling.connection_made(here)
         here.look()
         there.look()
         return here, dialling
 
-    def _ended(self, transport: MemoryTransport) -> None:
-        self.connections.pop(transport, None)
+    def _over(self, *transports: MemoryTransport) -> None:
+        for transport in transports:
+            self._ends.pop(transport, None)
 
 
 class _MemoryConnector(aiohttp.BaseConnector):
@@ -163,7 +174,10 @@ class _MemoryConnector(aiohttp.BaseConnector):
         self._network = network
 
     async def _create_connection(
-        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
     ) -> ResponseHandler:
         del traces, timeout  # the caller bounds it, and there is nothing to trace
         host, port = req.url.host or "", req.url.port or 80

@@ -22,7 +22,7 @@ class MemoryTransport(asyncio.Transport):
         network: Whose faults apply.
         direction: Which way what it writes goes.
         address: Of this end, and of the other one.
-        on_end: Told once that it has ended.
+        on_end: Told with both ends when both have ended.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class MemoryTransport(asyncio.Transport):
         network: NetworkFaults,
         direction: Direction,
         address: tuple[tuple[str, int], tuple[str, int]],
-        on_end: Callable[["MemoryTransport"], None],
+        on_end: Callable[..., None],
     ) -> None:
         super().__init__({"sockname": address[0], "peername": address[1]})
         self._network = network
@@ -108,7 +108,7 @@ class MemoryTransport(asyncio.Transport):
             self._has_sent_end = True
             self._put(b"", self._peer.hear_end, late=self._network.faults[self._direction].slow_close)
 
-    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+    def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
         """Send data."""
         if self._is_closing or self._has_sent_end or not data:
             return
@@ -152,8 +152,15 @@ class MemoryTransport(asyncio.Transport):
             self._wire.cut()  # a reset throws away what is on its way
         if self._deadline is not None:
             self._deadline.cancel()
-        self._on_end(self)
+        if self._peer.has_ended:  # nobody is left to whom anything could come
+            self._wire.cut()
+            self._peer.forget()
+            self._on_end(self, self._peer)
         self._loop.call_soon(self._protocol.connection_lost, error)
+
+    def forget(self) -> None:
+        """Throw away what is on its way."""
+        self._wire.cut()
 
     def hear_end(self) -> None:
         """Tell the program that nothing more comes."""
@@ -205,11 +212,7 @@ class MemoryTransport(asyncio.Transport):
         """Give data to the other program, as far as it may pass."""
         self._under_way -= len(data)
         allowed = self._allowed(len(data))
-        if (
-            allowed
-            and not self._peer.is_closing()
-            and isinstance(self._peer.get_protocol(), asyncio.Protocol)
-        ):
+        if allowed:
             self._peer.receive(data[:allowed])
         if self._limit is not None and self._left == 0:
             self.end(None)
@@ -220,8 +223,8 @@ class MemoryTransport(asyncio.Transport):
             self._end_when_flushed()
 
     def receive(self, data: bytes) -> None:
-        """Give data to the program."""
-        if isinstance(self._protocol, asyncio.Protocol):
+        """Give data to the program, if it still wants any."""
+        if not self._is_closing and isinstance(self._protocol, asyncio.Protocol):
             self._protocol.data_received(data)
 
     def _allowed(self, size: int) -> int:

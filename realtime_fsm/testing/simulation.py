@@ -72,7 +72,7 @@ class Simulation:
         self._dead_since: float | None = None
         self.story = Story(schedule)
         self.environment = environment(schedule.setting, Random(f"network:{schedule.seed}"))  # noqa: S311
-        self.application = Application(schedule.setting, self.environment, schedule.seed, self.tell)
+        self.application = Application(self.environment, schedule.seed, self.tell)
 
     async def play(self) -> Story:
         """Play the schedule to its end.
@@ -81,10 +81,11 @@ class Simulation:
             Violation: If a promise was broken.
         """
         schedule = self.story.schedule
+        await self.environment.open()
         await self.do(Step(Action.CONNECT))
         for step in schedule.steps:
             await self.do(step)
-        if schedule.ending is Action.HEAL:
+        if schedule.ending is Action.HEAL or schedule.ending not in self.environment.supports:
             await self.heal()
         else:
             await self.leave(schedule.ending)
@@ -114,7 +115,7 @@ class Simulation:
             elif action is Action.HEAL:
                 self._mend()
             else:
-                self._break(action)
+                await self._break(action)
         await asyncio.sleep(step.pause)
         self.check()
 
@@ -152,7 +153,7 @@ class Simulation:
             Violation: If it does not.
         """
         await self._recover()
-        self._break(fault)
+        await self._break(fault)
         self.tell(f"{fault} is left for ever")
         self.story.seen.add(of_fault(fault))
         wanted = LASTING[fault]
@@ -164,7 +165,7 @@ class Simulation:
                 self._demand([f"{fault} has not led to {' or '.join(wanted)} but to {status}"])
             if fault in _SHOWS_AT_A_DIAL and self._loop.time() >= dials_at:
                 dials_at += _DIALS_EVERY
-                self._break(Action.RESET_PEER)
+                await self._break(Action.RESET_PEER)
             await asyncio.sleep(_STEP)
             self.check()
         self.application.emit()
@@ -190,6 +191,7 @@ class Simulation:
         for changes in application.stories:
             self._demand(violations_of_changes(changes))
         self._demand(violations_of_books(application, self.environment))
+        await self.environment.close()
         if isinstance(self._loop, VirtualLoop):
             self._demand(f"a timer is left: {timer}" for timer in self._loop.timers())
         self._note()
@@ -214,7 +216,7 @@ class Simulation:
     def _note(self) -> None:
         self.story.virtual_seconds = self._loop.time() - self._begun
 
-    def _break(self, fault: Action) -> None:
+    async def _break(self, fault: Action) -> None:
         if fault is Action.DISK_FULL:
             self.application.set_disk_full(full=True)
         elif fault is Action.TOKEN_DOWN:
@@ -222,7 +224,9 @@ class Simulation:
         elif fault is Action.REVOKE:
             self.application.identity.valid.clear()
         else:
-            self.environment.do(fault)
+            doing = self.environment.do(fault)
+            if doing is not None:
+                await doing
         if self._dead_since is None and self.environment.is_dead:
             self._dead_since = self._loop.time()
 

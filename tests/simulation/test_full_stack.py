@@ -1,0 +1,93 @@
+"""The real client and the real backend, whole, in virtual time."""
+
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any
+
+from realtime_fsm import ConnectionStatus
+from realtime_fsm.testing.environment import SimulatedEnvironment
+from realtime_fsm.testing.full_stack import FullStackEnvironment
+from realtime_fsm.testing.schedule import LASTING, Action, Schedule, Setting, Step, random_schedule
+from realtime_fsm.testing.simulation import EnvironmentFactory, Simulation, play
+from realtime_fsm.testing.sweep import sweep
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+SEEDS = range(150)
+
+
+def test_full_stack_keeps_every_promise() -> None:
+    """No schedule breaks a promise on the real python-socketio and aiohttp either."""
+    result = sweep(SEEDS, FullStackEnvironment)
+    assert result.failure is None, (str(result.failure.shrunk), result.failure.story.violations)
+
+
+def test_full_stack_replays_to_the_byte() -> None:
+    """The same schedule tells the same story on the whole stack, every time."""
+    for schedule in map(random_schedule, range(20)):
+        first, second = (play(schedule, FullStackEnvironment) for _ in range(2))
+        assert "\n".join(first.lines).encode() == "\n".join(second.lines).encode(), str(schedule)
+
+
+def test_full_stack_is_connected_for_an_hour(run_virtual: Run) -> None:
+    """An hour of connection, with its heartbeats and refreshed tokens, is one connection."""
+
+    async def main() -> None:
+        simulation = Simulation(Schedule(), FullStackEnvironment)
+        await simulation.environment.open()
+        await simulation.do(Step(Action.CONNECT, 3600.0))
+        assert simulation.application.client.status is ConnectionStatus.CONNECTED
+        assert simulation.application.client.metrics.attempts == 1
+        await simulation.close()
+
+    run_virtual(main())
+
+
+def test_full_stack_leaves_each_fault_for_ever() -> None:
+    """Every fault that can be had leads where it must on the whole stack too, and breaks no promise."""
+    for fault in LASTING:
+        story = play(Schedule((), 1, Setting.REFERENCE, fault), FullStackEnvironment)
+        assert not story.violations, (fault, story.violations)
+
+
+def test_full_stack_cuts_off_the_handler_of_a_client_that_has_gone() -> None:
+    """A backend that stops leaves no handler behind, though its client has gone."""
+    story = play(Schedule.parse("reference:0/slow,slow-acks,emit@12,restart@3/heal"), FullStackEnvironment)
+    assert not story.violations
+
+
+BOTH = [
+    Action.EMIT,
+    Action.PUBLISH,
+    Action.RESET_PEER,
+    Action.BLACK_HOLE,
+    Action.REFUSE,
+    Action.KICK,
+    Action.FORCE_FALLBACK,
+    Action.RELEASE_FALLBACK,
+    Action.RETRY_NOW,
+    Action.DISCONNECT,
+    Action.CONNECT,
+    Action.TOKEN_DOWN,
+    Action.HTTP_DOWN,
+    Action.HEAL,
+]
+"""Steps that mean the same in both tiers. (Not a stall: only the real server goes on to ping.)"""
+
+
+def moves(schedule: Schedule, environment: EnvironmentFactory) -> list[str]:
+    """Return the changes of a schedule, without their times and reasons."""
+    story = play(schedule, environment)
+    assert not story.violations, (str(schedule), story.violations)
+    return [line[11:].partition(":")[0] for line in story.lines if " -> " in line]
+
+
+def test_tiers_agree_on_every_change() -> None:
+    """The same schedule takes the same rows on the simulated transport and on the whole real stack.
+
+    The pauses let all settle: the tiers differ by milliseconds, and race nothing against them.
+    """
+    random = Random(5)  # noqa: S311 - it picks schedules
+    for seed in range(60):
+        steps = [Step(random.choice(BOTH), random.choice((60.0, 100.0))) for _ in range(random.randint(1, 8))]
+        schedule = Schedule(steps, seed)
+        assert moves(schedule, SimulatedEnvironment) == moves(schedule, FullStackEnvironment), str(schedule)
