@@ -11,8 +11,8 @@ from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.cli.paint import Painter
 from realtime_fsm.testing.environment import SimulatedEnvironment
 from realtime_fsm.testing.schedule import Schedule
+from realtime_fsm.testing.seed_sweep import Failure, Sweep, failure_of, sweep
 from realtime_fsm.testing.simulation import EnvironmentFactory, Story, play
-from realtime_fsm.testing.sweep import Failure, Sweep, failure_of, sweep
 
 _TERMINAL_PACE: Final = 0.2
 _PIPE_PACE: Final = 5.0

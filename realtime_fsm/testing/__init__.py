@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from realtime_fsm.testing.backend_thread import RealtimeBackend, ThreadedProxy
+    from realtime_fsm.testing.connection_rules import ConnectionRules
     from realtime_fsm.testing.contracts.contract import Contract, run_in_real_time
     from realtime_fsm.testing.contracts.outbox_contract import OutboxContract
     from realtime_fsm.testing.contracts.poller_contract import PollerContract
     from realtime_fsm.testing.contracts.poller_server import PollerServer
     from realtime_fsm.testing.contracts.token_source_contract import TokenSourceContract
     from realtime_fsm.testing.contracts.transport_contract import TransportContract
+    from realtime_fsm.testing.environment import Environment, SimulatedEnvironment
     from realtime_fsm.testing.exploration import Exploration, Move, explore
     from realtime_fsm.testing.fault_proxy import FaultProxy, ProxyCounters
     from realtime_fsm.testing.frame_rules import (
@@ -28,7 +30,14 @@ if TYPE_CHECKING:
         Rule,
         Swallow,
     )
+    from realtime_fsm.testing.full_stack import FullStackEnvironment
     from realtime_fsm.testing.lane_faults import Direction
+    from realtime_fsm.testing.memory_network import MemoryNetwork
+    from realtime_fsm.testing.network_faults import NetworkFaults
+    from realtime_fsm.testing.oracle import Violation
+    from realtime_fsm.testing.schedule import Schedule, Setting, Step, random_schedule
+    from realtime_fsm.testing.seed_sweep import Failure, Sweep, sweep
+    from realtime_fsm.testing.shrinking import shrink
     from realtime_fsm.testing.simulated_backend import SimulatedBackend
     from realtime_fsm.testing.simulated_http import Request, SimulatedHttp
     from realtime_fsm.testing.simulated_outbox import SimulatedDisk, SimulatedOutbox
@@ -43,32 +52,41 @@ if TYPE_CHECKING:
     )
     from realtime_fsm.testing.simulated_sessions import SimulatedSessions
     from realtime_fsm.testing.simulated_transport import SimulatedTransport
+    from realtime_fsm.testing.simulation import Simulation, Story, play
+    from realtime_fsm.testing.strategies import fault_schedules
     from realtime_fsm.testing.virtual_loop import (
         Deadlock,
         LeakError,
         LimitError,
         VirtualLoop,
         VirtualRunner,
+        VirtualSession,
         run,
         wall_clock,
     )
 
 _HOME: Final = {
     "Accept": "simulated_server",
+    "ConnectionRules": "connection_rules",
     "Contract": "contracts.contract",
     "Deadlock": "virtual_loop",
     "Delay": "frame_rules",
     "Direction": "lane_faults",
     "Duplicate": "frame_rules",
+    "Environment": "environment",
     "Exploration": "exploration",
+    "Failure": "seed_sweep",
     "FaultProxy": "fault_proxy",
     "FrameLog": "frame_rules",
+    "FullStackEnvironment": "full_stack",
     "Hang": "simulated_server",
     "Inject": "frame_rules",
     "LeakError": "virtual_loop",
     "LimitError": "virtual_loop",
     "Match": "frame_rules",
+    "MemoryNetwork": "memory_network",
     "Move": "exploration",
+    "NetworkFaults": "network_faults",
     "OutboxContract": "contracts.outbox_contract",
     "Pass": "frame_rules",
     "Passage": "frame_rules",
@@ -80,44 +98,64 @@ _HOME: Final = {
     "Request": "simulated_http",
     "Reset": "frame_rules",
     "Rule": "frame_rules",
+    "Schedule": "schedule",
+    "Setting": "schedule",
     "SimulatedBackend": "simulated_backend",
     "SimulatedDisk": "simulated_outbox",
+    "SimulatedEnvironment": "environment",
     "SimulatedHttp": "simulated_http",
     "SimulatedOutbox": "simulated_outbox",
     "SimulatedServer": "simulated_server",
     "SimulatedSessions": "simulated_sessions",
     "SimulatedTransport": "simulated_transport",
+    "Simulation": "simulation",
+    "Step": "schedule",
+    "Story": "simulation",
     "Swallow": "frame_rules",
+    "Sweep": "seed_sweep",
     "ThreadedProxy": "backend_thread",
     "TokenSourceContract": "contracts.token_source_contract",
     "TransportContract": "contracts.transport_contract",
+    "Violation": "oracle",
     "VirtualLoop": "virtual_loop",
     "VirtualRunner": "virtual_loop",
+    "VirtualSession": "virtual_loop",
     "echo": "simulated_server",
     "echo_only": "simulated_server",
     "explore": "exploration",
+    "fault_schedules": "strategies",
+    "play": "simulation",
+    "random_schedule": "schedule",
     "run": "virtual_loop",
     "run_in_real_time": "contracts.contract",
+    "shrink": "shrinking",
     "silence": "simulated_server",
+    "sweep": "seed_sweep",
     "wall_clock": "virtual_loop",
 }
 
-__all__ = [
+__all__ = [  # a test compares it with the table above
     "Accept",
+    "ConnectionRules",
     "Contract",
     "Deadlock",
     "Delay",
     "Direction",
     "Duplicate",
+    "Environment",
     "Exploration",
+    "Failure",
     "FaultProxy",
     "FrameLog",
+    "FullStackEnvironment",
     "Hang",
     "Inject",
     "LeakError",
     "LimitError",
     "Match",
+    "MemoryNetwork",
     "Move",
+    "NetworkFaults",
     "OutboxContract",
     "Pass",
     "Passage",
@@ -129,25 +167,39 @@ __all__ = [
     "Request",
     "Reset",
     "Rule",
+    "Schedule",
+    "Setting",
     "SimulatedBackend",
     "SimulatedDisk",
+    "SimulatedEnvironment",
     "SimulatedHttp",
     "SimulatedOutbox",
     "SimulatedServer",
     "SimulatedSessions",
     "SimulatedTransport",
+    "Simulation",
+    "Step",
+    "Story",
     "Swallow",
+    "Sweep",
     "ThreadedProxy",
     "TokenSourceContract",
     "TransportContract",
+    "Violation",
     "VirtualLoop",
     "VirtualRunner",
+    "VirtualSession",
     "echo",
     "echo_only",
-    "explore",  # a test compares it with the table above
+    "explore",
+    "fault_schedules",
+    "play",
+    "random_schedule",
     "run",
     "run_in_real_time",
+    "shrink",
     "silence",
+    "sweep",
     "wall_clock",
 ]
 

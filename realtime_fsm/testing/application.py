@@ -121,6 +121,7 @@ class Application:
         environment: The server.
         seed: Of the client's jitter.
         tell: Told everything that happens, as text.
+        config: Of the clients; by default ``simulated_config``.
 
     Attributes:
         client: The client of the present process.
@@ -136,7 +137,14 @@ class Application:
         last: The last tick that is known; ``None`` before the first.
     """
 
-    def __init__(self, environment: Environment, seed: int, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        seed: int,
+        tell: Callable[[str], None],
+        *,
+        config: RealtimeConfig | None = None,
+    ) -> None:
         self._setting = environment.setting
         self._environment = environment
         self._seed = seed
@@ -146,7 +154,7 @@ class Application:
         self._tasks: set[asyncio.Task[None]] = set()
         self.disk = SimulatedDisk()
         self.identity = Identity(environment.token, on_end=self._fetched)
-        self.config = simulated_config(self._setting)
+        self.config = simulated_config(self._setting) if config is None else config
         self.seen: set[str] = set()
         self.violations: list[str] = []
         self.emitted: list[Emitted] = []

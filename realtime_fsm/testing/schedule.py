@@ -150,7 +150,7 @@ class Schedule:
         steps: In this order.
         seed: Of all jitter.
         setting: What kind of server it is.
-        ending: ``heal`` (all is mended, and all must be delivered), or the one fault that is left for ever.
+        ending: One of ``ENDINGS``.
     """
 
     steps: tuple[Step, ...] = field(default=(), converter=_steps)
@@ -185,7 +185,8 @@ class Schedule:
         return cls(steps, int(seed), Setting(setting), Action(rest[1]))
 
 
-ENDINGS: Final = (Action.HEAL, *LASTING)
+ENDINGS: Final = (Action.HEAL, Action.DISCONNECT, *LASTING)
+"""How a schedule may end: all is mended, the client is disconnected in the middle of it, or one fault stays."""
 
 
 def random_schedule(seed: int) -> Schedule:
@@ -200,7 +201,7 @@ def random_schedule(seed: int) -> Schedule:
     steps = [Step(action, random.choice(PAUSES)) for action in random.choices(actions, weights, k=length)]
     settings = tuple(Setting)
     healed = random.random() < 0.5  # noqa: PLR2004 - one half
-    ending = Action.HEAL if healed else random.choice(tuple(LASTING))
+    ending = Action.HEAL if healed else random.choice(ENDINGS[1:])
     return Schedule(steps, seed, settings[seed % len(settings)], ending)
 
 

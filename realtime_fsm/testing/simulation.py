@@ -9,6 +9,7 @@ from typing import Final
 
 from attrs import define, field
 
+from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.delivery import Delivery
 from realtime_fsm.machine.table import TRAITS
 from realtime_fsm.testing.application import CALL_TIMEOUT, Application
@@ -64,15 +65,22 @@ class Simulation:
     Args:
         schedule: What happens.
         environment: Makes the server and its network; by default simulated ones.
+        config: Of the client; by default one with short times.
     """
 
-    def __init__(self, schedule: Schedule, environment: EnvironmentFactory = SimulatedEnvironment) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        environment: EnvironmentFactory = SimulatedEnvironment,
+        *,
+        config: RealtimeConfig | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._begun = self._loop.time()
         self._dead_since: float | None = None
         self.story = Story(schedule)
         self.environment = environment(schedule.setting, Random(f"network:{schedule.seed}"))  # noqa: S311
-        self.application = Application(self.environment, schedule.seed, self.tell)
+        self.application = Application(self.environment, schedule.seed, self.tell, config=config)
 
     async def play(self) -> Story:
         """Play the schedule to its end.
@@ -85,10 +93,11 @@ class Simulation:
         await self.do(Step(Action.CONNECT))
         for step in schedule.steps:
             await self.do(step)
-        if schedule.ending is Action.HEAL or schedule.ending not in self.environment.supports:
+        ending = schedule.ending
+        if ending.lasts and ending in self.environment.supports:
+            await self.leave(ending)
+        elif ending is not Action.DISCONNECT:
             await self.heal()
-        else:
-            await self.leave(schedule.ending)
         await self.close()
         return self.story
 
@@ -298,7 +307,7 @@ def play(schedule: Schedule, environment: EnvironmentFactory = SimulatedEnvironm
         await simulation.play()
 
     try:
-        run(main())
+        run(main(), seed=schedule.seed)
     except Exception as error:  # noqa: BLE001 - whatever it is, the schedule has found it
         notes = getattr(error, "__notes__", ())
         told = story.violations or [f"{type(error).__name__}: {error}"]

@@ -5,12 +5,14 @@ whatever the program waits for can never happen: that is a ``Deadlock``, which n
 """
 
 import asyncio
+import contextvars
 import selectors
 import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, Final, TypeVar, TypeVarTuple
+from random import Random
+from typing import Any, Final, Self, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -60,6 +62,10 @@ class _ClockSelector(selectors.BaseSelector):
 class VirtualLoop(asyncio.BaseEventLoop):
     """The loop. Ready callbacks run in the order in which they were scheduled, as on any asyncio loop.
 
+    Args:
+        seed: Timers that are due at the same instant run in an order that follows from it: asyncio promises
+            none. ``None`` leaves it to asyncio's heap.
+
     It leans on private names of asyncio (``_selector``, ``_scheduled``, ``_clock_resolution`` of the loop,
     ``_log_traceback`` of a task), the same from Python 3.11 to 3.13, and pinned by the tests.
 
@@ -68,8 +74,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         limit: When the program must have ended, on this clock; ``None`` where that does not matter.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int | None = None) -> None:
         super().__init__()
+        self._random = None if seed is None else Random(seed)  # noqa: S311 - a run must be repeatable
         self._now = START
         self._clock_resolution = 1e-6  # must be more than the spacing of floats that large
         self._selector = _ClockSelector(self)
@@ -97,6 +104,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if self.limit is not None and due > self.limit:
                 raise LimitError(f"It is not over after {self.limit - START} s: {self.waiting()}")
             self._now = due
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Call at a time; where it is the same for several, in an order that follows from the seed."""
+        if self._random is not None:
+            when += self._random.random() * self._clock_resolution / 2
+        return super().call_at(when, callback, *args, context=context)
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         """Create a task, and remember it for ``collect_unretrieved``."""
@@ -141,32 +160,66 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """There is nobody to be woken: it never waits."""
 
 
-def run(main: Coroutine[Any, Any, T], *, limit: float = _WEEK) -> T:
+class VirtualSession:
+    """A fresh loop in virtual time, that runs one coroutine after another; what they leave lives on.
+
+    Use it as a context manager. Its end fails when a task, or an error that nobody handled, was left.
+
+    Args:
+        limit: Virtual seconds that all of it may take.
+        seed: As for ``VirtualLoop``.
+    """
+
+    def __init__(self, *, limit: float = _WEEK, seed: int | None = None) -> None:
+        self.loop = VirtualLoop(seed)
+        self.loop.limit = START + limit
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Close the loop.
+
+        Raises:
+            LeakError: If something was left behind, and nothing else is wrong.
+        """
+        try:
+            if error is None:
+                self.loop.run_until_complete(asyncio.sleep(0))  # callbacks of the last turn
+                _check(self.loop)
+        finally:
+            _discard(self.loop)
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end.
+
+        Raises:
+            Deadlock: If it waits for something that can never happen.
+            LimitError: If it takes too long; a ``TimeoutError``.
+        """
+        try:
+            return self.loop.run_until_complete(main)
+        except BaseException as error:
+            for context in self.loop.unhandled:  # they are likely to be the reason
+                error.add_note(f"Unhandled before: {_explained(context)}")
+            raise
+
+
+def run(main: Coroutine[Any, Any, T], *, limit: float = _WEEK, seed: int | None = None) -> T:
     """Run a coroutine on a fresh loop in virtual time.
 
     Args:
         main: What to run.
         limit: Virtual seconds that it may take.
+        seed: As for ``VirtualLoop``.
 
     Raises:
         Deadlock: If it waits for something that can never happen.
         LeakError: If it left a task behind, or an error that nobody handled.
         LimitError: If it took longer than ``limit``; a ``TimeoutError``.
     """
-    loop = VirtualLoop()
-    loop.limit = START + limit
-    try:
-        try:
-            result = loop.run_until_complete(main)
-        except BaseException as error:
-            for context in loop.unhandled:  # they are likely to be the reason
-                error.add_note(f"Unhandled before: {_explained(context)}")
-            raise
-        loop.run_until_complete(asyncio.sleep(0))  # callbacks of the last turn
-        _check(loop)
-        return result
-    finally:
-        _discard(loop)
+    with VirtualSession(limit=limit, seed=seed) as session:
+        return session.run(main)
 
 
 class VirtualRunner:

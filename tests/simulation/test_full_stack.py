@@ -8,8 +8,8 @@ from realtime_fsm import ConnectionStatus
 from realtime_fsm.testing.environment import SimulatedEnvironment
 from realtime_fsm.testing.full_stack import FullStackEnvironment
 from realtime_fsm.testing.schedule import LASTING, Action, Schedule, Setting, Step, random_schedule
+from realtime_fsm.testing.seed_sweep import sweep
 from realtime_fsm.testing.simulation import EnvironmentFactory, Simulation, play
-from realtime_fsm.testing.sweep import sweep
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 SEEDS = range(150)

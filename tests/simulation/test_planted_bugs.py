@@ -16,7 +16,7 @@ from realtime_fsm.engine.message import Message
 from realtime_fsm.engine.polling import FallbackPollingService
 from realtime_fsm.engine.sender import Sender
 from realtime_fsm.engine.token import TokenProvider
-from realtime_fsm.testing.sweep import sweep
+from realtime_fsm.testing.seed_sweep import sweep
 
 SEEDS = 3000
 MOST_STEPS = 4

@@ -7,9 +7,9 @@ from attrs import evolve
 from realtime_fsm.testing.coverage import FULL_SWEEP, everything
 from realtime_fsm.testing.environment import SimulatedEnvironment
 from realtime_fsm.testing.schedule import LASTING, Action, Schedule, Setting, random_schedule
-from realtime_fsm.testing.shrink import shrink
+from realtime_fsm.testing.seed_sweep import Sweep, sweep
+from realtime_fsm.testing.shrinking import shrink
 from realtime_fsm.testing.simulation import play
-from realtime_fsm.testing.sweep import Sweep, sweep
 
 
 def test_sweep_finds_no_broken_promise_and_sees_everything() -> None:

@@ -7,7 +7,7 @@ from attrs import define, field, frozen
 from realtime_fsm.testing.coverage import FULL_SWEEP, everything
 from realtime_fsm.testing.environment import SimulatedEnvironment
 from realtime_fsm.testing.schedule import Schedule, random_schedule
-from realtime_fsm.testing.shrink import shrink
+from realtime_fsm.testing.shrinking import shrink
 from realtime_fsm.testing.simulation import EnvironmentFactory, Story, play
 
 
