@@ -186,7 +186,7 @@ class Schedule:
 
 
 ENDINGS: Final = (Action.HEAL, Action.DISCONNECT, *LASTING)
-"""How a schedule may end: all is mended, the client is disconnected in the middle of it, or one fault stays."""
+"""How a schedule may end: all is mended, the client is disconnected in its middle, or one fault stays."""
 
 
 def random_schedule(seed: int) -> Schedule:

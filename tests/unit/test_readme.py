@@ -49,17 +49,45 @@ def test_readme_exactly_once_example_runs_and_prints_what_it_says() -> None:
     assert (run.stdout, run.stderr, run.returncode) == ("booked\n", "", 0)
 
 
-def test_readme_exploration_runs_and_prints_what_it_says() -> None:
-    """The exploration of a table of one's own prints what the README shows below it."""
-    shown = re.findall(r"^```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def snippet(marker: str) -> str:
+    """Return the snippet of the README that holds something."""
+    (found,) = [text for text in PYTHON if marker in text]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("marker", "printed"),
+    [
+        ("print(explore(", re.findall(r"^```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[0]),
+        ("server.is_black_hole", "noticed after 35 s of virtual time\n"),
+        ("FullStackEnvironment", ""),
+    ],
+)
+def test_readme_testing_snippets_run_and_print_what_they_say(marker: str, printed: str) -> None:
+    """The snippets on testing run as they stand, in a fresh interpreter, and leave nothing on stderr."""
     run = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", PYTHON[3]],
+        [sys.executable, "-X", "dev", "-W", "error", "-c", snippet(marker)],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert (run.stdout, run.stderr, run.returncode) == (shown[0], "", 0)
+    assert (run.stdout, run.stderr, run.returncode) == (printed, "", 0)
+
+
+def test_readme_rules_run_under_pytest(tmp_path: Path) -> None:
+    """The state machine of the README is a test that passes."""
+    path = tmp_path / "test_ticker.py"
+    path.write_text(snippet("class TickerRules"), encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert "1 passed" in run.stdout, run.stdout + run.stderr
 
 
 def test_readme_second_snippet_is_valid_and_uses_what_exists() -> None:

@@ -1,0 +1,316 @@
+"""The guarantees of the library, numbered, and the tests that hold each: the README's table is made of it."""
+
+from typing import Final, NamedTuple
+
+
+class Guarantee(NamedTuple):
+    """A promise to the users.
+
+    Attributes:
+        subject: What it is about.
+        promise: In one sentence.
+        tests: The tests that hold it, ``path::function`` below ``tests/``.
+    """
+
+    subject: str
+    promise: str
+    tests: tuple[str, ...]
+
+
+_ENGINE: Final = "properties/test_engine_properties.py::test_engine_"
+_SWEEP: Final = "simulation/test_sweep.py::test_sweep_finds_no_broken_promise_and_sees_everything"
+_FULL: Final = "simulation/test_full_stack.py::test_full_stack_keeps_every_promise"
+_MODEL: Final = "simulation/test_model.py::test_model_"
+_MANAGER: Final = "unit/test_connection_manager.py::test_connection_"
+_MESSAGES: Final = "unit/test_service_messages.py::test_"
+_DURABLE: Final = "unit/test_durable_delivery.py::test_"
+_DELIVERY: Final = "unit/test_delivery.py::test_"
+_REPLAY: Final = "unit/test_replay.py::test_"
+_TOKEN: Final = "unit/test_token.py::test_token_"
+_AUTH: Final = "unit/test_authentication.py::test_token_"
+_FAULT: Final = "integration/test_faults.py::test_fault_"
+
+GUARANTEES: Final = (
+    Guarantee(
+        "State",
+        "One value at any time, which moves only by a row of the table.",
+        ("properties/test_machine_properties.py::test_machine_never_leaves_the_table", _SWEEP),
+    ),
+    Guarantee(
+        "State",
+        "Every change reaches every observer, in order, with none skipped.",
+        (
+            "properties/test_machine_properties.py::test_machine_chain_of_changes_never_breaks",
+            _MANAGER + "changes_are_streamed_from_the_call_to_the_disconnect",
+        ),
+    ),
+    Guarantee(
+        "State",
+        "User code runs after the transition, and can never break it.",
+        (
+            _MESSAGES + "handlers_cannot_break_the_engine",
+            "unit/test_status.py::test_observer_that_raises_disturbs_nobody",
+        ),
+    ),
+    Guarantee(
+        "State",
+        "`connected` and `lost` come strictly in pairs.",
+        ("unit/test_record.py::test_status_change_pairs_connected_with_lost_along_every_path", _SWEEP),
+    ),
+    Guarantee(
+        "Liveness",
+        "In every state but DISCONNECTED and a resting FAILED something runs that will end it.",
+        (
+            _MODEL + "always_has_something_running_that_will_end_the_state",
+            _MODEL + "comes_to_a_happy_end_from_everywhere",
+            _ENGINE + "never_rests_without_something_running",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Liveness",
+        "A dead link is noticed within `heartbeat_interval + heartbeat_timeout`.",
+        (
+            "unit/test_heartbeat.py::test_heartbeat_notices_a_black_hole_in_time",
+            "unit/test_heartbeat.py::test_heartbeat_notices_a_black_hole_behind_a_stalled_writer",
+            _FAULT + "black_hole_is_noticed_in_time_and_overcome",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Liveness",
+        "Mended, everything leads to CONNECTED with an empty outbox.",
+        (
+            _ENGINE + "loses_nothing_and_repeats_nothing_when_everything_is_healed",
+            _MODEL + "comes_to_a_happy_end_from_everywhere",
+            _FULL,
+        ),
+    ),
+    Guarantee(
+        "Liveness",
+        "A fault that nobody mends leads to FALLBACK or FAILED, and the client stays responsive.",
+        (
+            _ENGINE + "keeps_its_promises_when_a_fault_is_never_mended",
+            "simulation/test_full_stack.py::test_full_stack_leaves_each_fault_for_ever",
+        ),
+    ),
+    Guarantee(
+        "Delivery",
+        "VOLATILE: dropped offline, and the receipt says so; never twice.",
+        (_MESSAGES + "messages_volatile_are_dropped_offline", _SWEEP),
+    ),
+    Guarantee(
+        "Delivery",
+        "AT_MOST_ONCE: queued offline, never twice; what may be lost is reported.",
+        (
+            _MESSAGES + "messages_at_most_once_are_never_sent_twice",
+            _DURABLE + "message_at_most_once_is_forgotten_before_it_is_sent",
+            _DELIVERY + "message_that_may_be_published_already_is_not_published_twice_at_most_once",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Delivery",
+        "AT_LEAST_ONCE: queued offline, sent again with the same id until it is acknowledged.",
+        (_MESSAGES + "messages_in_flight_at_a_loss_are_sent_again_in_order", _SWEEP),
+    ),
+    Guarantee(
+        "Delivery",
+        "EXACTLY_ONCE: takes effect once, over the socket and over HTTP, also through crashes.",
+        (
+            _DELIVERY + "exactly_once_over_the_fallback_and_back",
+            "integration/test_crashes.py::test_accepted_messages_survive_every_kill",
+            _SWEEP,
+            _FULL,
+        ),
+    ),
+    Guarantee(
+        "Delivery",
+        "EXACTLY_ONCE is refused where the server does not drop repeats.",
+        (_DELIVERY + "exactly_once_needs_a_server_that_deduplicates",),
+    ),
+    Guarantee(
+        "Delivery",
+        "With `outbox_path`, what `emit` accepted survives `kill -9`.",
+        (
+            _DURABLE + "messages_accepted_before_a_crash_are_delivered_by_the_next_start",
+            "integration/test_crashes.py::test_accepted_messages_survive_every_kill",
+        ),
+    ),
+    Guarantee(
+        "Delivery",
+        "The outbox is bounded in messages and bytes, with a declared policy at its bounds.",
+        (
+            _DELIVERY + "full_outbox_rejects_and_keeps_what_it_holds",
+            _DELIVERY + "full_outbox_drops_the_oldest_and_says_so",
+            _DELIVERY + "full_outbox_blocks_until_there_is_room_in_order",
+        ),
+    ),
+    Guarantee(
+        "Delivery",
+        "A message has a time to live; a poison message goes to the dead letters and blocks nobody.",
+        (
+            _DELIVERY + "message_expires_in_its_time_wherever_it_waits",
+            _DELIVERY + "poison_message_dies_alone_and_the_others_pass",
+        ),
+    ),
+    Guarantee(
+        "Delivery",
+        "Accepted messages are delivered, stored, or reported: the books always balance.",
+        (_MESSAGES + "messages_of_all_kinds_are_accounted_for", _SWEEP),
+    ),
+    Guarantee(
+        "Delivery",
+        "In FALLBACK messages are published over HTTP, in order, with the same ids.",
+        ("unit/test_fallback.py::test_fallback_publishes_the_outbox_in_order_with_the_same_ids",),
+    ),
+    Guarantee(
+        "Order",
+        "Messages leave in the order of `emit`.",
+        (_MESSAGES + "messages_emitted_offline_are_delivered_in_order", _SWEEP),
+    ),
+    Guarantee(
+        "Order",
+        "Handlers see events in wire order, one at a time.",
+        (_MESSAGES + "handlers_see_events_in_wire_order_one_at_a_time",),
+    ),
+    Guarantee(
+        "Order",
+        "An error of a handler is caught, logged, counted, and stops nothing.",
+        (_MESSAGES + "handlers_cannot_break_the_engine",),
+    ),
+    Guarantee(
+        "Catch-up",
+        "After a reconnect: first the subscriptions, then what was missed, then the outbox.",
+        (
+            "unit/test_service_subscriptions.py::test_subscriptions_are_repeated_on_every_connection",
+            _REPLAY + "missed_events_come_over_every_way_once_and_in_order",
+        ),
+    ),
+    Guarantee(
+        "Catch-up",
+        "Where the server recovers sessions, what was missed comes from there.",
+        (
+            "unit/test_session_recovery.py::test_client_hears_what_it_missed_and_loads_nothing",
+            "integration/test_node_recovery.py::*",
+        ),
+    ),
+    Guarantee(
+        "Catch-up",
+        "What cannot be replayed is loaded anew by the resync hook, in its turn among the events.",
+        (
+            _REPLAY + "lost_log_is_loaded_anew_once",
+            _REPLAY + "plain_server_is_loaded_anew_after_every_reconnect",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Catch-up",
+        "The change between socket and fallback loses nothing and delivers nothing twice.",
+        (
+            "unit/test_fallback.py::test_fallback_of_the_reference_dialect_misses_and_repeats_nothing",
+            _FAULT + "blocked_socket_leads_to_fallback_and_back_without_loss",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Auth",
+        "Tokens are fetched before the connection opens, and refreshed before they expire.",
+        (
+            _AUTH + "is_renewed_before_it_expires_on_the_live_connection",
+            _AUTH + "travels_in_the_connect_packet",
+        ),
+    ),
+    Guarantee(
+        "Auth",
+        "One fetch at a time, however many wait for it.",
+        (
+            _TOKEN + "fetch_is_shared_by_all_who_wait",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Auth",
+        "A refused token is renewed and tried once more, at once; refused again, it is FAILED.",
+        (
+            _AUTH + "that_is_refused_is_renewed_and_retried_once_at_once",
+            _AUTH + "refused_twice_is_failed_until_a_new_one_is_tried_by_hand",
+            _ENGINE + "never_storms_a_server_that_refuses_for_good",
+        ),
+    ),
+    Guarantee(
+        "Auth",
+        "A refresh that fails keeps the live connection.",
+        (_AUTH + "renewal_that_fails_keeps_the_connection",),
+    ),
+    Guarantee(
+        "Retry",
+        "Exponential backoff with jitter, within its bounds.",
+        (
+            "properties/test_backoff_properties.py::test_exponential_stays_in_its_bounds",
+            _MANAGER + "backs_off_as_specified_and_says_so",
+        ),
+    ),
+    Guarantee(
+        "Retry",
+        "`Retry-After` is obeyed.",
+        (
+            _MANAGER + "obeys_retry_after_and_spreads_it",
+            "unit/test_fallback.py::test_fallback_obeys_retry_after",
+        ),
+    ),
+    Guarantee(
+        "Retry",
+        "Attempts are counted anew only after a stable connection.",
+        (_MANAGER + "that_flaps_is_dialled_ever_more_slowly",),
+    ),
+    Guarantee(
+        "Retry",
+        "`retry_now()` ends any wait.",
+        (
+            _MANAGER + "retry_now_ends_the_backoff",
+            _MANAGER + "retry_now_hurries_the_probe",
+            _MANAGER + "retry_now_revives_it_from_failed_with_fresh_attempts",
+        ),
+    ),
+    Guarantee(
+        "Resources",
+        "After `disconnect()`, which is bounded, nothing is left: no task, socket, thread or file.",
+        (
+            _ENGINE + "closes_in_the_middle_of_anything",
+            _MANAGER + "disconnect_ends_everything_in_every_state",
+            _FAULT + "black_hole_does_not_hold_a_disconnect",
+            "integration/test_interrupt.py::test_interrupt_ends_everything_in_every_state",
+        ),
+    ),
+    Guarantee(
+        "Resources",
+        "Nothing grows over thousands of reconnects.",
+        (
+            "performance/test_soak.py::*",
+            "integration/test_leaks.py::test_reconnecting_a_thousand_times_leaves_nothing_behind",
+        ),
+    ),
+    Guarantee(
+        "Resources",
+        "All buffers are bounded; what is dropped is counted, and says why.",
+        (
+            "integration/test_hostile_limits.py::*",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Secrets",
+        "No token or credential in logs, `repr`, errors or metrics.",
+        (
+            "integration/test_canary.py::test_canary_is_found_nowhere",
+            _AUTH + "never_shows_in_what_people_see",
+            "properties/test_config_properties.py::test_config_never_shows_a_password",
+        ),
+    ),
+    Guarantee(
+        "Secrets",
+        "A token goes only to the server's own origin.",
+        ("unit/test_fallback.py::test_fallback_sends_the_token_only_to_its_own_origin",),
+    ),
+)
