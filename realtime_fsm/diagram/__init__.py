@@ -7,10 +7,12 @@ from typing import Final
 from realtime_fsm.diagram.dot import render_dot
 from realtime_fsm.diagram.graph import Graph, build_graph
 from realtime_fsm.diagram.mermaid import render_mermaid
+from realtime_fsm.diagram.shipped import shipped_svg
+from realtime_fsm.diagram.style import stylesheet
 from realtime_fsm.diagram.table import render_table
 from realtime_fsm.machine.errors import InvalidArgumentError
 
-__all__ = ["FORMATS", "readme_block", "render"]
+__all__ = ["FORMATS", "readme_block", "render", "shipped_svg", "stylesheet"]
 
 FORMATS: Final[Mapping[str, Callable[[Graph], str]]] = MappingProxyType(
     {"mermaid": render_mermaid, "dot": render_dot, "table": render_table}

@@ -65,7 +65,8 @@ def test_diagram_in_the_readme_is_fresh() -> None:
 def test_diagram_every_format_has_its_file() -> None:
     """No format is forgotten among the committed files."""
     assert set(FORMATS) == set(FILES)
-    assert {path.name for path in (ROOT / "diagrams").iterdir()} == set(FILES.values())
+    drawn = {path.name for path in (ROOT / "diagrams").iterdir() if path.suffix != ".svg"}
+    assert drawn == set(FILES.values())
 
 
 @pytest.mark.parametrize("name", FORMATS)
