@@ -134,11 +134,28 @@ def _add_diagram(commands: "_Commands[argparse.ArgumentParser]") -> None:
         "diagram",
         "draw the state machine, from the machine itself",
         "  realtime-fsm diagram\n"
-        "  realtime-fsm diagram --format dot --output machine.dot\n"
+        "  realtime-fsm diagram --format svg --direction TB --highlight fallback --output machine.svg\n"
+        "  realtime-fsm listen http://localhost:3001 --json > changes.jsonl\n"
+        "  realtime-fsm diagram --format svg --history changes.jsonl --output outage.svg\n"
+        "  realtime-fsm diagram --format png --theme dark --output machine.png\n"
         "  realtime-fsm diagram --format table --output transitions.md --check\n",
     )
+    formats = ["svg", "png", "mermaid", "dot", "table"]
     parser.add_argument(
-        "--format", default="mermaid", choices=["mermaid", "dot", "table"], help="default: mermaid"
+        "--format", default="mermaid", choices=formats, help="default: mermaid; png needs the extra [render]"
+    )
+    parser.add_argument("--highlight", metavar="STATE", help="mark a state as the current one")
+    parser.add_argument(
+        "--history",
+        type=Path,
+        metavar="FILE",
+        help="mark what happened; FILE is what `listen --json` printed",
+    )
+    parser.add_argument(
+        "--direction", choices=["LR", "TB"], help="from left to right, or from top to bottom, as for a phone"
+    )
+    parser.add_argument(
+        "--theme", choices=["light", "dark"], help="colours of svg and png; by default an svg has both"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
     parser.add_argument(
@@ -243,25 +260,17 @@ def _listen(parsed: argparse.Namespace) -> int:
 
 
 def _diagram(parsed: argparse.Namespace) -> int:
-    from realtime_fsm.diagram import render  # noqa: PLC0415
+    from realtime_fsm.cli.diagram import Request, run_diagram  # noqa: PLC0415
 
-    text = render(parsed.format)
-    if parsed.check:
-        if parsed.output is None:
-            sys.stderr.write("realtime-fsm: --check needs --output FILE, the file to be checked.\n")
-            return EXIT_USAGE
-        fresh = parsed.output.is_file() and parsed.output.read_text(encoding="utf-8") == text
-        if not fresh:
-            sys.stderr.write(
-                f"realtime-fsm: {parsed.output} is stale; "
-                f"renew it: realtime-fsm diagram --format {parsed.format} --output {parsed.output}\n"
-            )
-        return EXIT_OK if fresh else EXIT_FAILED
-    if parsed.output is None:
-        sys.stdout.write(text)
-    else:
-        parsed.output.write_text(text, encoding="utf-8")
-    return EXIT_OK
+    request = Request(
+        format=parsed.format,
+        direction=parsed.direction,
+        highlight=parsed.highlight,
+        history=parsed.history,
+        theme=parsed.theme,
+        output=parsed.output,
+    )
+    return run_diagram(request, check=parsed.check)
 
 
 def _serve(parsed: argparse.Namespace) -> int:

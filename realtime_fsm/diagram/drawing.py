@@ -82,9 +82,10 @@ class Line:
     """A line through points.
 
     Attributes:
-        points: Where it bends, or the ends and handles of its curves.
+        points: Where it bends; of a curved one a start, then three points for each cubic curve, and
+            at last the tip, to which it is straight.
         arrow: Whether an arrow stands at its end.
-        curved: Whether the points are cubic curves: a start, then three points a curve.
+        curved: Whether it consists of curves.
     """
 
     points: tuple[Point, ...]
@@ -160,7 +161,7 @@ class Drawing:
         choices: Where branches part.
         frame: Around all states but the initial one, where a trigger leads back from each of them.
         frame_texts: What stands at the frame.
-        start: The mark of the initial state: the middle of its dot.
+        start: The mark of the initial state, where there is one: the middle of its dot.
         start_line: From the dot to the initial state.
     """
 
@@ -172,5 +173,5 @@ class Drawing:
     choices: tuple[PlacedChoice, ...] = ()
     frame: Box | None = None
     frame_texts: tuple[Text, ...] = ()
-    start: Point
-    start_line: Line
+    start: Point | None = None
+    start_line: Line | None = None

@@ -5,7 +5,8 @@ from xml.sax.saxutils import escape
 from attrs import frozen
 
 from realtime_fsm.diagram.drawing import CHARACTER, SMALL, Drawing
-from realtime_fsm.diagram.shapes import TIMES, diamond, glyph, number, pill, pill_box
+from realtime_fsm.diagram.graph import TIMES
+from realtime_fsm.diagram.shapes import diamond, glyph, number, pill, pill_box
 
 _MARGIN = 18.0
 _GAP = 22.0

@@ -27,7 +27,8 @@ class Theme:
         line: Of arrows.
         accent: Of the current state and of what a history has taken.
         accent_text: Of texts on ``accent``.
-        states: Of the states, by severity.
+        plain: Of a state that has no severity.
+        states: Of the states that have one.
     """
 
     ground: str
@@ -37,6 +38,7 @@ class Theme:
     line: str
     accent: str
     accent_text: str
+    plain: Colours
     states: Mapping[str, Colours]
 
 
@@ -52,6 +54,9 @@ PALETTE: Final[Mapping[str, Colours]] = MappingProxyType(
     }
 )
 
+PLAIN: Final = Colours("#eef2f6", "#59636e")
+"""Of a state that has no severity."""
+
 LIGHT: Final = Theme(
     ground="#ffffff",
     frame=FRAME,
@@ -60,6 +65,7 @@ LIGHT: Final = Theme(
     line=LINE,
     accent="#0550ae",
     accent_text="#ffffff",
+    plain=PLAIN,
     states=PALETTE,
 )
 DARK: Final = Theme(
@@ -70,6 +76,7 @@ DARK: Final = Theme(
     line="#8b949e",
     accent="#79c0ff",
     accent_text="#0d1117",
+    plain=Colours("#1c2530", "#8b949e"),
     states=MappingProxyType(
         {
             "info": Colours("#12301f", "#3fb950"),

@@ -13,7 +13,6 @@ _PILL_SIZE: Final = 10.0
 _PILL_HEIGHT: Final = 15.0
 _SHOWN_BEFORE_HEAD: Final = 5.0
 HALF_DIAMOND: Final = 9.0
-TIMES: Final = "\N{MULTIPLICATION SIGN}"
 
 
 def number(value: float) -> str:
@@ -25,8 +24,7 @@ def path(line: Line) -> str:
     """Return the data of a path; the corners of a line that is not curved are rounded."""
     points = line.points
     if line.curved:
-        rest = " ".join(_at(point) for point in points[1:])
-        return f"M{_at(points[0])} C{rest}"
+        return f"M{_at(points[0])} C{' '.join(_at(point) for point in points[1:-1])}"
     parts = [f"M{_at(points[0])}"]
     for before, corner, after in zip(points, points[1:], points[2:], strict=False):
         near = min(_BEND, math.dist(before, corner) / 2, math.dist(corner, after) / 2)
@@ -86,7 +84,7 @@ def pill(at: Point, text: str, classes: str) -> str:
 
 
 def glyph(severity: str, at: Point) -> str:
-    """Return the sign of a severity: its shape says what its colour says."""
+    """Return the sign of a severity: its shape says what its colour says; nothing for none."""
     x, y = at
     if severity == "error":
         shape = f'<rect class="glyph" x="{number(x - 6)}" y="{number(y - 6)}" width="12" height="12" rx="2"/>'
@@ -95,9 +93,11 @@ def glyph(severity: str, at: Point) -> str:
         corners = [(x, y - 7), (x + 7, y + 6), (x - 7, y + 6)]
         shape = f'<polygon class="glyph" points="{" ".join(_at(corner) for corner in corners)}"/>'
         mark = f"M{_at((x, y - 2.5))} l0 4 m0 1.6 l0 1.4"
-    else:
+    elif severity == "info":
         shape = f'<circle class="glyph" cx="{number(x)}" cy="{number(y)}" r="6.5"/>'
         mark = f"M{_at((x, y - 3.6))} l0 1.6 m0 1.2 l0 4.4"
+    else:
+        return ""
     return f'{shape}<path class="glyph-mark" fill="none" stroke-width="1.6" d="{mark}"/>'
 
 

@@ -1,11 +1,12 @@
 """The style sheet of the SVG pictures, out of the palette."""
 
 from realtime_fsm.diagram.palette import DARK, LIGHT, THEMES, Theme
+from realtime_fsm.machine.errors import InvalidArgumentError
 
-_FONT = 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace'
+FONT = 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace'
 
 _SHAPES = f"""\
-.fsm text {{ font-family: {_FONT}; font-size: 12px; }}
+.fsm text {{ font-family: {FONT}; font-size: 12px; }}
 .fsm .title {{ font-size: 13px; font-weight: bold; }}
 .fsm .badge text, .fsm .now text {{ font-size: 10px; font-weight: bold; }}
 .fsm .label {{ paint-order: stroke; stroke-width: 3px; stroke-linejoin: round; }}
@@ -18,6 +19,17 @@ _SHAPES = f"""\
 .fsm .current .box {{ stroke-width: 3.5px; }}
 .fsm .untaken, .fsm .unvisited {{ opacity: 0.45; }}
 """
+
+
+def checked_theme(theme: str | None) -> str | None:
+    """Return a theme that there is.
+
+    Raises:
+        InvalidArgumentError: If there is none such.
+    """
+    if theme is not None and theme not in THEMES:
+        raise InvalidArgumentError(f"theme={theme!r} is unknown.", remedy=f"Use {', '.join(THEMES)}.")
+    return theme
 
 
 def stylesheet(theme: str | None = None) -> str:
@@ -48,7 +60,7 @@ def _colours(theme: Theme) -> str:
         ".choice": f"fill: {theme.ground}; stroke: {theme.line}",
         **{
             selector: rule
-            for severity, colours in theme.states.items()
+            for severity, colours in {"plain": theme.plain, **theme.states}.items()
             for selector, rule in (
                 (f".{severity} .box", f"fill: {colours.fill}; stroke: {colours.stroke}"),
                 (f".{severity} .glyph", f"fill: {colours.stroke}"),

@@ -1,15 +1,15 @@
 """A drawing as SVG: ids and classes to style and to script, shapes that need no font, no reference."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from xml.sax.saxutils import escape, quoteattr
 
-from attrs import frozen
+from attrs import field, frozen
 
-from realtime_fsm.diagram.drawing import Box, Drawing, Line, PlacedChoice, PlacedEdge, PlacedNode, Text
-from realtime_fsm.diagram.graph import Edge
-from realtime_fsm.diagram.history import History, Step, duration
+from realtime_fsm.diagram.drawing import Box, Drawing, Line, PlacedChoice, PlacedEdge, PlacedNode, Point, Text
+from realtime_fsm.diagram.graph import TIMES, Edge
 from realtime_fsm.diagram.legend import legend
-from realtime_fsm.diagram.shapes import TIMES, diamond, glyph, head, joint, number, path, pill, rectangle
+from realtime_fsm.diagram.marks import Marks
+from realtime_fsm.diagram.shapes import diamond, glyph, head, joint, number, path, pill, rectangle
 from realtime_fsm.diagram.style import stylesheet
 
 _TITLE_DOWN = 20.0
@@ -22,25 +22,23 @@ class Look:
 
     Attributes:
         name: What the picture shows, for those who do not see it.
-        highlight: The state that is marked as the current one.
-        history: What is marked as taken, with counts and times.
+        marks: What stands out.
         theme: ``light`` or ``dark``; ``None`` follows the reader's preference.
         styled: Whether the style sheet is part of the SVG.
     """
 
     name: str
-    highlight: str | None = None
-    history: History | None = None
+    marks: Marks = field(factory=Marks)
     theme: str | None = None
     styled: bool = True
 
 
 def paint(drawing: Drawing, look: Look) -> str:
     """Return a drawing as an SVG document; deterministic, ends with a newline."""
-    key = legend(drawing, historic=look.history is not None)
+    key = legend(drawing, historic=look.marks.history is not None)
     height = number(drawing.height + key.height)
     width = number(drawing.width)
-    classes = "fsm" if look.history is None else "fsm history"
+    classes = "fsm" if look.marks.history is None else "fsm history"
     opening = (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="{classes}" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}" role="img" aria-label={quoteattr(look.name)}>'
@@ -78,9 +76,10 @@ def _frame(drawing: Drawing) -> Iterator[str]:
         yield rectangle(drawing.frame, "frame", radius=10)
     yield '<g class="start">'
     yield from (_text(text, "label bare muted") for text in drawing.frame_texts)
-    x, y = drawing.start
-    yield f'<circle class="head" cx="{number(x)}" cy="{number(y)}" r="6"/>'
-    yield from _line(drawing.start_line)
+    if drawing.start is not None and drawing.start_line is not None:
+        x, y = drawing.start
+        yield f'<circle class="head" cx="{number(x)}" cy="{number(y)}" r="6"/>'
+        yield from _line(drawing.start_line)
     yield "</g>"
 
 
@@ -92,9 +91,7 @@ def _edges(drawing: Drawing, look: Look) -> Iterator[str]:
     forks = {(fork.source, fork.trigger): fork for fork in drawing.choices}
     for (source, trigger), branches in pairs.items():
         fork = forks.get((source, trigger))
-        taken = _history_class(
-            look, any(_steps(look, placed.edge) for placed in branches), "taken", "untaken"
-        )
+        taken = _either(look, any(look.marks.steps(placed.edge) for placed in branches), "taken")
         yield f'<g class="pair" id="{edge_id(source, trigger)}">'
         if fork is not None:
             yield from _choice(fork, taken)
@@ -113,8 +110,8 @@ def _choice(fork: PlacedChoice, taken: str) -> Iterator[str]:
 
 def _edge(placed: PlacedEdge, look: Look, frame: Box | None) -> Iterator[str]:
     edge = placed.edge
-    steps = _steps(look, edge)
-    classes = "edge" + _history_class(look, bool(steps), "taken", "untaken")
+    steps = look.marks.steps(edge)
+    classes = "edge" + _either(look, bool(steps), "taken")
     yield (
         f'<g class="{classes}" id="{edge_id(edge.source, edge.trigger, edge.dest)}" '
         f"data-source={quoteattr(edge.source)} data-trigger={quoteattr(edge.trigger)} "
@@ -143,14 +140,21 @@ def _sentence(edge: Edge) -> str:
 
 def _node(placed: PlacedNode, look: Look) -> Iterator[str]:
     node, box = placed.node, placed.box
-    classes = f"state {node.severity}" + (" current" if node.name == look.highlight else "")
-    visited = look.history is not None and look.history.visits(node.name) is not None
-    classes += _history_class(look, visited, "visited", "unvisited")
+    classes = f"state {node.severity or 'plain'}" + (" current" if node.name == look.marks.current else "")
+    classes += _either(look, look.marks.visits(node) is not None, "visited")
     yield f'<g class="{classes}" id="{state_id(node.name)}" data-state={quoteattr(node.name)}>'
-    yield f"<title>{escape(f'{node.name} ({node.severity}): {node.meaning}')}</title>"
+    told = [
+        node.name,
+        f" ({node.severity})" if node.severity else "",
+        f": {node.meaning}" if node.meaning else "",
+    ]
+    yield f"<title>{escape(''.join(told))}</title>"
     yield rectangle(box, "box", radius=8)
     yield glyph(node.severity, (box.x + 16, box.y + _TITLE_DOWN - 4.5))
-    yield _text(Text(x=box.x + 29, y=box.y + _TITLE_DOWN, text=node.name.upper(), size=13), "title")
+    yield _text(
+        Text(x=box.x + (29 if node.severity else 12), y=box.y + _TITLE_DOWN, text=node.name.upper(), size=13),
+        "title",
+    )
     for index, activity in enumerate(node.activities):
         place = Text(x=box.x + 12, y=box.y + _FIRST_DOWN + 15 * index, text=activity)
         yield _text(place, "activity")
@@ -159,25 +163,24 @@ def _node(placed: PlacedNode, look: Look) -> Iterator[str]:
 
 
 def _badges(drawing: Drawing, look: Look) -> Iterator[str]:
-    if look.history is None:
-        return
+    """Yield the counts and times; moves that are drawn as one are counted as one."""
+    counts: dict[Point, int] = {}
     for placed in drawing.edges:
-        steps = _steps(look, placed.edge)
-        if steps:
-            yield pill(placed.badge, f"{TIMES}{len(steps)}", "badge")
+        taken = len(look.marks.steps(placed.edge))
+        if taken:
+            counts[placed.badge] = counts.get(placed.badge, 0) + taken
+    yield from (pill(at, f"{TIMES}{count}", "badge") for at, count in counts.items())
     for node in drawing.nodes:
-        visits = look.history.visits(node.node.name)
-        if visits is not None:
-            count = f"{TIMES}{visits.entries} " if visits.entries else ""
-            yield pill(node.badge, f"{count}{duration(visits.seconds)}", "badge")
+        time = look.marks.time(node.node)
+        if time:
+            yield pill(node.badge, time, "badge")
 
 
-def _steps(look: Look, edge: Edge) -> Sequence[Step]:
-    return () if look.history is None else look.history.taken(edge.source, edge.trigger, edge.dest)
-
-
-def _history_class(look: Look, holds: bool, yes: str, no: str) -> str:
-    return "" if look.history is None else f" {yes if holds else no}"
+def _either(look: Look, holds: bool, word: str) -> str:
+    """Return a class, or its opposite, where a history is shown."""
+    if look.marks.history is None:
+        return ""
+    return f" {word}" if holds else f" un{word}"
 
 
 def _line(line: Line) -> Iterable[str]:
