@@ -126,9 +126,9 @@ def render(
 
 def _svg(graph: Graph, marks: Marks, direction: str | None, theme: str | None, *, shipped: bool) -> str:
     way = direction or "LR"
-    drawing = placed(graph, PLANS[way]) if shipped else laid_out(graph, way)
+    drawing = placed(graph, PLANS[way]) if shipped else laid_out(graph, way, badges=marks.history is not None)
     name = NAME if shipped else f"The states {', '.join(node.name for node in graph.nodes)}"
-    return paint(drawing, Look(name=name, marks=marks, theme=theme))
+    return paint(drawing, Look(name=name, marks=marks, theme=theme, live=shipped))
 
 
 def readme_block() -> str:

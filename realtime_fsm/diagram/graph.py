@@ -6,6 +6,7 @@ from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.table import ACTIVITIES, IGNORED, TRAITS, ConnectionStatus, Row, Trigger, rows_of
 
 TIMES = "\N{MULTIPLICATION SIGN}"
+DOT = "\N{MIDDLE DOT}"
 OTHERWISE = "else"
 """UML's word for the branch that is taken when no guard before it holds."""
 
@@ -31,9 +32,14 @@ class Node:
     note: str = ""
 
     @property
+    def heading(self) -> str:
+        """How it is called: ours in capitals, those of other machines as they call them."""
+        return self.name.upper() if self.severity else self.name
+
+    @property
     def title(self) -> str:
-        """What stands at its head."""
-        return f"{self.name.upper()} (now)" if self.current else self.name.upper()
+        """What stands at its head, in words alone."""
+        return f"{self.heading} (now)" if self.current else self.heading
 
     @property
     def lines(self) -> tuple[str, ...]:

@@ -159,14 +159,13 @@ def _step(item: StatusChange | Step) -> Step:
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in few characters: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """Return a length of time in few characters: ``0.4s``, ``12s``, ``3m 20s``, ``2h 5m``."""
     if seconds < 9.95:  # noqa: PLR2004 - the last one that reads 9.9
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    minutes, rest = divmod(whole, 60)
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
     if minutes == 0:
-        return f"{whole} s"
+        return f"{rest}s"
     hours, minutes = divmod(minutes, 60)
     if hours == 0:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+        return f"{minutes}m {rest}s" if rest else f"{minutes}m"
+    return f"{hours}h {minutes}m" if minutes else f"{hours}h"

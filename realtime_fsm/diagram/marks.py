@@ -2,7 +2,7 @@
 
 from attrs import evolve, frozen
 
-from realtime_fsm.diagram.graph import TIMES, Edge, Graph, Node
+from realtime_fsm.diagram.graph import DOT, TIMES, Edge, Graph, Node
 from realtime_fsm.diagram.history import History, Step, Visits, duration
 from realtime_fsm.machine.errors import InvalidArgumentError
 
@@ -32,7 +32,7 @@ class Marks:
         visits = self.visits(node)
         if visits is None:
             return ""
-        count = f"{TIMES}{visits.entries} " if visits.entries else ""
+        count = f"{TIMES}{visits.entries} {DOT} " if visits.entries else ""
         return f"{count}{duration(visits.seconds)}"
 
     def on(self, graph: Graph) -> Graph:

@@ -11,7 +11,7 @@ _HEAD_LENGTH: Final = 8.0
 _HEAD_WIDTH: Final = 4.0
 _PILL_SIZE: Final = 10.0
 _PILL_HEIGHT: Final = 15.0
-_SHOWN_BEFORE_HEAD: Final = 5.0
+_SHORT_OF_TIP: Final = 5.0
 HALF_DIAMOND: Final = 9.0
 
 
@@ -24,16 +24,20 @@ def path(line: Line) -> str:
     """Return the data of a path; the corners of a line that is not curved are rounded."""
     points = line.points
     if line.curved:
-        return f"M{_at(points[0])} C{' '.join(_at(point) for point in points[1:-1])}"
+        curves = " ".join(_at(point) for point in points[1:-1])
+        return f"M{_at(points[0])} C{curves} L{_at(_end(line))}"
     parts = [f"M{_at(points[0])}"]
     for before, corner, after in zip(points, points[1:], points[2:], strict=False):
         near = min(_BEND, math.dist(before, corner) / 2, math.dist(corner, after) / 2)
         parts += [f"L{_at(_towards(corner, before, near))}"]
         parts += [f"Q{_at(corner)} {_at(_towards(corner, after, near))}"]
-    end = points[-1]
-    if line.arrow:  # the line must not look out at the tip
-        end = _towards(end, points[-2], _SHOWN_BEFORE_HEAD)
-    return " ".join([*parts, f"L{_at(end)}"])
+    return " ".join([*parts, f"L{_at(_end(line))}"])
+
+
+def _end(line: Line) -> Point:
+    """Return where a line ends: a little before the tip of its arrow, at which it must not look out."""
+    tip, before = line.points[-1], line.points[-2]
+    return _towards(tip, before, _SHORT_OF_TIP) if line.arrow else tip
 
 
 def head(line: Line) -> str:

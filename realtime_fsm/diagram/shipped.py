@@ -34,7 +34,7 @@ def shipped_drawing(direction: str) -> Drawing:
 
 def paint_shipped(direction: str) -> str:
     """Return the picture as it should lie beside this module."""
-    return paint(shipped_drawing(direction), Look(name=NAME))
+    return paint(shipped_drawing(direction), Look(name=NAME, live=True))
 
 
 def data_name(direction: str) -> str:
@@ -43,7 +43,7 @@ def data_name(direction: str) -> str:
 
 
 def shipped_svg(direction: str = "LR", *, highlight: str | None = None, styled: bool = True) -> str:
-    """Return the finished picture of the shipped machine. Needs no extra, and nothing of the machine.
+    """Return the finished picture of the shipped machine. Needs no extra.
 
     Every state is a group with the id ``state-NAME``, every pair of state and trigger one with the id
     ``edge-STATE-TRIGGER``, and in it every branch one with the id ``edge-STATE-TRIGGER-DESTINATION``. The

@@ -32,12 +32,12 @@ PLAN_LR: Final = Plan(
         "fallback": Box(815, 414, 176, 80),
     },
     badges={
-        "disconnected": (130, 116),
-        "connecting": (384, 132),
-        "connected": (712, 142),
-        "reconnecting": (520, 300),
-        "failed": (545, 488),
-        "fallback": (838, 494),
+        "disconnected": (130, 118),
+        "connecting": (384, 134),
+        "connected": (712, 144),
+        "reconnecting": (520, 302),
+        "failed": (545, 490),
+        "fallback": (838, 496),
     },
     forks={
         ("connecting", "attempt_failed"): Fork(points=((340, 132), (340, 275)), label=At(348, 200)),
@@ -51,7 +51,7 @@ PLAN_LR: Final = Plan(
             points=((400, 84), (690, 84)), badge=(620, 84), label=At(545, 78, "middle")
         ),
         ("connecting", "attempt_failed", "reconnecting"): Route(
-            points=((349, 275), (475, 275)), badge=(448, 275), label=At(355, 269)
+            points=((349, 275), (475, 275)), badge=(452, 275), label=At(355, 269)
         ),
         ("connecting", "attempt_failed", "failed"): Route(
             points=((340, 284), (340, 440), (475, 440)), badge=(410, 440), label=At(348, 360)
@@ -97,13 +97,13 @@ PLAN_LR: Final = Plan(
             points=((615, 450), (815, 450)), badge=(640, 450), label=At(808, 430, "end")
         ),
         ("failed", "force_fallback", "fallback"): Route(
-            points=((615, 450), (815, 450)), badge=(690, 450), label=At(808, 444, "end"), shared=True
+            points=((615, 450), (815, 450)), badge=(686, 450), label=At(808, 444, "end"), shared=True
         ),
         ("fallback", "established", "connected"): Route(
             points=((903, 414), (903, 118), (820, 118)), badge=(903, 260), label=At(911, 220)
         ),
         ("fallback", "polling_refused", "failed"): Route(
-            points=((815, 476), (615, 476)), badge=(735, 476), label=At(690, 491, "middle")
+            points=((815, 476), (615, 476)), badge=(780, 476), label=At(690, 491, "middle")
         ),
         ("fallback", "force_fallback", "fallback"): Route(
             points=((900, 494), (900, 524), (960, 524), (960, 494)),

@@ -28,12 +28,12 @@ PLAN_TB: Final = Plan(
         "fallback": Box(170, 612, 190, 80),
     },
     badges={
-        "disconnected": (126, 76),
-        "connecting": (112, 234),
-        "connected": (276, 250),
-        "reconnecting": (195, 384),
-        "failed": (160, 508),
-        "fallback": (265, 692),
+        "disconnected": (126, 78),
+        "connecting": (112, 236),
+        "connected": (276, 252),
+        "reconnecting": (195, 386),
+        "failed": (153, 510),
+        "fallback": (265, 694),
     },
     forks={
         ("connecting", "attempt_failed"): Fork(points=((62, 234), (62, 302)), label=At(68, 270)),
@@ -44,7 +44,7 @@ PLAN_TB: Final = Plan(
             points=((60, 76), (60, 170)), badge=(60, 112), label=At(68, 150)
         ),
         ("connecting", "established", "connected"): Route(
-            points=((140, 188), (238, 188)), badge=(189, 188), label=At(189, 182, "middle")
+            points=((140, 188), (238, 188)), badge=(189, 188), label=At(189, 177, "middle")
         ),
         ("connecting", "attempt_failed", "reconnecting"): Route(
             points=((71, 302), (172, 302), (172, 334)), badge=(172, 318), label=At(120, 296, "middle")
@@ -64,9 +64,9 @@ PLAN_TB: Final = Plan(
             points=((328, 311), (328, 462), (265, 462)), badge=(328, 390), label=At(322, 418, "end")
         ),
         ("connected", "force_fallback", "fallback"): Route(
-            points=((360, 210), (372, 210), (372, 640), (360, 640)),
-            stub=((360, 210), (372, 210)),
-            badge=(367, 226),
+            points=((360, 186), (372, 186), (372, 640), (360, 640)),
+            stub=((360, 186), (372, 186)),
+            badge=(361, 186),
             shared=True,
         ),
         ("reconnecting", "retry", "connecting"): Route(
@@ -88,26 +88,26 @@ PLAN_TB: Final = Plan(
             shared=True,
         ),
         ("failed", "fall_back", "fallback"): Route(
-            points=((205, 508), (205, 612)), badge=(205, 524), label=At(198, 552, "end")
+            points=((212, 508), (212, 612)), badge=(212, 524), label=At(205, 552, "end")
         ),
         ("failed", "force_fallback", "fallback"): Route(
-            points=((205, 508), (205, 612)), badge=(205, 584), label=At(198, 568, "end"), shared=True
+            points=((212, 508), (212, 612)), badge=(212, 588), label=At(205, 568, "end"), shared=True
         ),
         ("fallback", "established", "connected"): Route(
             points=((350, 612), (350, 250)), badge=(350, 520), label=At(344, 550, "end")
         ),
         ("fallback", "polling_refused", "failed"): Route(
-            points=((226, 612), (226, 508)), badge=(236, 536), label=At(232, 590)
+            points=((230, 612), (230, 508)), badge=(230, 556), label=At(235, 592)
         ),
         ("fallback", "force_fallback", "fallback"): Route(
-            points=((170, 640), (146, 640), (146, 674), (170, 674)),
-            badge=(146, 640),
-            label=At(138, 654, "end"),
+            points=((170, 632), (140, 632), (140, 682), (170, 682)),
+            badge=(148, 632),
+            label=At(132, 654, "end"),
         ),
         ("fallback", "release_fallback", "fallback"): Route(
-            points=((170, 640), (146, 640), (146, 674), (170, 674)),
-            badge=(146, 674),
-            label=At(138, 669, "end"),
+            points=((170, 632), (140, 632), (140, 682), (170, 682)),
+            badge=(148, 682),
+            label=At(132, 669, "end"),
             shared=True,
         ),
         ("connecting", "disconnect", "disconnected"): _disconnect(label=At(208, 87)),

@@ -17,7 +17,8 @@ _SHAPES = f"""\
 .fsm .taken .whole, .fsm .current .now {{ display: inline; }}
 .fsm .taken .line {{ stroke-width: 2.5px; }}
 .fsm .current .box {{ stroke-width: 3.5px; }}
-.fsm .untaken, .fsm .unvisited {{ opacity: 0.45; }}
+.fsm .unvisited, .fsm .untaken .line, .fsm .untaken .head, .fsm .untaken .label {{ opacity: 0.45; }}
+.fsm .untaken .kept {{ opacity: 1; }}
 """
 
 

@@ -25,17 +25,20 @@ class Look:
         marks: What stands out.
         theme: ``light`` or ``dark``; ``None`` follows the reader's preference.
         styled: Whether the style sheet is part of the SVG.
+        live: Whether the current state may be marked later, by a page that embeds it.
     """
 
     name: str
     marks: Marks = field(factory=Marks)
     theme: str | None = None
     styled: bool = True
+    live: bool = False
 
 
 def paint(drawing: Drawing, look: Look) -> str:
     """Return a drawing as an SVG document; deterministic, ends with a newline."""
-    key = legend(drawing, historic=look.marks.history is not None)
+    current = look.live or look.marks.current is not None
+    key = legend(drawing, current=current, historic=look.marks.history is not None)
     height = number(drawing.height + key.height)
     width = number(drawing.width)
     classes = "fsm" if look.marks.history is None else "fsm history"
@@ -89,6 +92,7 @@ def _edges(drawing: Drawing, look: Look) -> Iterator[str]:
     for placed in drawing.edges:
         pairs.setdefault((placed.edge.source, placed.edge.trigger), []).append(placed)
     forks = {(fork.source, fork.trigger): fork for fork in drawing.choices}
+    spoken = _spoken(drawing, look)
     for (source, trigger), branches in pairs.items():
         fork = forks.get((source, trigger))
         taken = _either(look, any(look.marks.steps(placed.edge) for placed in branches), "taken")
@@ -96,7 +100,7 @@ def _edges(drawing: Drawing, look: Look) -> Iterator[str]:
         if fork is not None:
             yield from _choice(fork, taken)
         for placed in branches:
-            yield from _edge(placed, look, drawing.frame)
+            yield from _edge(placed, look, drawing.frame, spoken)
         yield "</g>"
 
 
@@ -108,7 +112,17 @@ def _choice(fork: PlacedChoice, taken: str) -> Iterator[str]:
     yield "</g>"
 
 
-def _edge(placed: PlacedEdge, look: Look, frame: Box | None) -> Iterator[str]:
+def _spoken(drawing: Drawing, look: Look) -> set[Edge]:
+    """Return the edges whose label speaks for another one that was taken, and that ends at the same tip."""
+
+    def end(placed: PlacedEdge) -> tuple[str, Point]:
+        return placed.edge.trigger, placed.line.points[-1]
+
+    taken = {end(placed) for placed in drawing.edges if not placed.texts and look.marks.steps(placed.edge)}
+    return {placed.edge for placed in drawing.edges if end(placed) in taken}
+
+
+def _edge(placed: PlacedEdge, look: Look, frame: Box | None, spoken: set[Edge]) -> Iterator[str]:
     edge = placed.edge
     steps = look.marks.steps(edge)
     classes = "edge" + _either(look, bool(steps), "taken")
@@ -130,7 +144,7 @@ def _edge(placed: PlacedEdge, look: Look, frame: Box | None) -> Iterator[str]:
         yield from _line(placed.line)
     for text in placed.texts:
         outside = frame is None or not frame.overlaps(text.box)
-        yield _text(text, "label bare" if outside else "label")
+        yield _text(text, "label" + (" bare" if outside else "") + (" kept" if edge in spoken else ""))
     yield "</g>"
 
 
@@ -152,13 +166,13 @@ def _node(placed: PlacedNode, look: Look) -> Iterator[str]:
     yield rectangle(box, "box", radius=8)
     yield glyph(node.severity, (box.x + 16, box.y + _TITLE_DOWN - 4.5))
     yield _text(
-        Text(x=box.x + (29 if node.severity else 12), y=box.y + _TITLE_DOWN, text=node.name.upper(), size=13),
+        Text(x=box.x + (29 if node.severity else 12), y=box.y + _TITLE_DOWN, text=node.heading, size=13),
         "title",
     )
     for index, activity in enumerate(node.activities):
         place = Text(x=box.x + 12, y=box.y + _FIRST_DOWN + 15 * index, text=activity)
         yield _text(place, "activity")
-    yield pill((box.x + 22, box.y), "now", "now")
+    yield pill((box.x + 18, box.y - 1), "now", "now")
     yield "</g>"
 
 

@@ -30,7 +30,7 @@ def render_table(graph: Graph, history: History | None = None) -> str:
             *_markdown(["trigger", *(node.title for node in graph.nodes)], _matrix(graph)),
             *_ignored(graph),
             *_states(graph),
-            *(() if history is None else _history(history)),
+            *(() if history is None else _history(graph, history)),
             "",
         ]
     )
@@ -57,15 +57,16 @@ def _states(graph: Graph) -> Iterable[str]:
     yield from ["", "## What a state means", "", *_markdown(list(held), zip(*held.values(), strict=True))]
 
 
-def _history(history: History) -> Iterable[str]:
+def _history(graph: Graph, history: History) -> Iterable[str]:
     """Yield every step, and how long the state that it entered lasted."""
+    headings = {node.name: node.heading for node in graph.nodes}
     ends = [*(step.at for step in history.steps[1:]), None]
     rows = (
         [
             step.clock,
-            step.source.upper(),
+            headings[step.source],
             f"`{step.trigger}`",
-            step.dest.upper(),
+            headings[step.dest],
             "it is the present one" if end is None else duration(max(0.0, end - step.at)),
             step.reason,
         ]
@@ -79,10 +80,11 @@ def _matrix(graph: Graph) -> Iterable[Sequence[str]]:
     cells: dict[tuple[str, str], list[str]] = {
         (pair.state, pair.trigger): [f"*{IGNORED_CELL}*"] for pair in graph.ignored
     }
+    headings = {node.name: node.heading for node in graph.nodes}
     for edge in graph.edges:
         guard = "" if edge.guard is None else f" `[{edge.guard}]`"
         guard += f" {TIMES}{edge.count}" if edge.count else ""
-        cells.setdefault((edge.source, edge.trigger), []).append(edge.dest.upper() + guard)
+        cells.setdefault((edge.source, edge.trigger), []).append(headings[edge.dest] + guard)
     for trigger in graph.triggers:
         yield [f"`{trigger}`", *("<br>".join(cells.get((node.name, trigger), [])) for node in graph.nodes)]
 
