@@ -129,7 +129,7 @@ def _steps(path: Path, lines: Sequence[str], *, first: int = 1) -> Iterable[Step
             if isinstance(record, dict) and record.get("kind", "status") != "status":
                 continue
             yield _step_of(record)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
             raise InvalidArgumentError(
                 f"Line {number} of {path} is no change of status.",
                 remedy="Each line is a JSON object with previous, current, trigger, reason and at.",
@@ -137,13 +137,15 @@ def _steps(path: Path, lines: Sequence[str], *, first: int = 1) -> Iterable[Step
 
 
 def _step_of(record: Any) -> Step:
-    return Step(
+    step = Step(
         source=str(record["previous"]),
         trigger=str(record["trigger"]),
         dest=str(record["current"]),
         at=float(record["at"]),
         reason=str(record.get("reason") or ""),
     )
+    step.clock  # noqa: B018 - a time that is none is refused here, where its line is known
+    return step
 
 
 def _step(item: StatusChange | Step) -> Step:

@@ -208,7 +208,16 @@ def test_history_of_another_machine_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["not json", "[1]", "7", '{"kind": "status"}', '{"previous": "a", "at": "now"}']
+    "line",
+    [
+        "not json",
+        "[1]",
+        "7",
+        '{"kind": "status"}',
+        '{"previous": "a", "current": "b", "trigger": "t", "at": "now"}',
+        '{"previous": "a", "current": "b", "trigger": "t", "at": 1e99}',
+        '{"previous": "a", "current": "b", "trigger": "t", "at": NaN}',
+    ],
 )
 def test_history_with_a_strange_line_is_refused_by_its_number(recorded: Path, line: str) -> None:
     """A line that is no change is not passed over: its number is told."""
