@@ -40,11 +40,6 @@ class Box:
         """The y of its lower side."""
         return self.y + self.height
 
-    @property
-    def middle(self) -> Point:
-        """The point in its middle."""
-        return (self.x + self.width / 2, self.y + self.height / 2)
-
     def overlaps(self, other: "Box") -> bool:
         """Tell whether they share more than a border."""
         across = self.x < other.right and other.x < self.right

@@ -233,6 +233,9 @@ def test_history_whose_writer_was_killed_is_read_up_to_there(recorded: Path) -> 
     for cut in range(len(last) + 1):
         recorded.write_text("\n".join([*whole, last[:cut]]), encoding="utf-8")
         assert len(read_history(recorded).steps) == (3 if cut == len(last) else 2), cut
+    recorded.write_text("\n".join([*whole, '{"kind": "status"}']), encoding="utf-8")
+    with pytest.raises(InvalidArgumentError, match="Line 4"):
+        read_history(recorded)
 
 
 def test_history_that_is_not_there_is_named(tmp_path: Path) -> None:
