@@ -86,6 +86,7 @@ class RealtimeService(Lifecycle):
             random=random,
             wall=wall,
         )
+        self._wall = wall
         self._composer = Composer(self.config, wall)
         self._subscriptions = self._assembly.subscriptions
         self.debug_mode(self.config.debug_mode)
@@ -268,9 +269,11 @@ class RealtimeService(Lifecycle):
         return measure(
             self._assembly.statistics,
             status=self.status,
+            retry_in=None if self._manager is None else self._manager.retry_in,
             sender=self._sender,
             pending=len(self._dispatcher),
             time=loop_time,
+            wall=self._wall,
         )
 
     def health(self) -> Health:

@@ -169,6 +169,11 @@ KNOWN_FAULTS: Final = {
         (_MANAGER + "attempt_is_bounded_by_connection_timeout",),
         (_PINNED + "p20_wait_timeout_is_one_second",),
     ),
+    "P21": KnownFault(
+        "A poll whose answer was lost with its connection is repeated, and its events are gone.",
+        (_FULL + "loses_no_event_with_the_answer_to_a_poll",),
+        (_PINNED + "p21_poll_is_repeated_after_a_reset",),
+    ),
     "F1": KnownFault(
         "The websocket is accepted and silent.",
         (_TRANSPORT + "silent_server_is_left_to_the_callers_timeout",),

@@ -54,6 +54,7 @@ async def _dial_once(parts: Components, stay: Stay) -> Link:
     except RealtimeError as failure:
         error = failure
         parts.statistics.failed_attempts += 1
+        parts.statistics.causes[type(failure).__name__] += 1
         parts.statistics.last_failure_at = parts.wall()
         parts.statistics.last_failure_reason = str(failure)
         raise

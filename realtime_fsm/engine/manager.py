@@ -111,6 +111,11 @@ class ConnectionManager:
         return self._stay.change.error if resting and self._stay is not None else None
 
     @property
+    def retry_in(self) -> float | None:
+        """Seconds that the present wait was given when it began; ``None`` while nothing waits."""
+        return None if self._stay is None else self._stay.change.retry_in
+
+    @property
     def task_count(self) -> int:
         """Tasks that the manager has running, the ones that are ending included."""
         return len(self._running) + len(self._ending)
@@ -192,11 +197,13 @@ class ConnectionManager:
         """Keep the counters of a transition that is about to happen."""
         statistics, now = self._parts.statistics, self._loop.time()
         statistics.changes[self.status, trigger, dest] += 1
+        statistics.stays.enter(dest, now)
         if statistics.connected_at is not None:
             statistics.connected_seconds += now - statistics.connected_at
             statistics.connected_at = None
         if trigger is Trigger.CONNECTION_LOST:
             statistics.losses += 1
+            statistics.causes[type(error).__name__] += 1
             statistics.last_failure_at = self._parts.wall()
             statistics.last_failure_reason = str(error)
         if TRAITS[dest].sends:

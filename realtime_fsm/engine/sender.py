@@ -88,6 +88,12 @@ class Sender:
         """When the oldest unacknowledged message was sent, on the loop's clock."""
         return next((message.sent_at for message in self._in_flight), None)
 
+    @property
+    def oldest_accepted_at(self) -> float | None:
+        """When the oldest message that waits or is in flight was accepted, seconds since the Unix epoch."""
+        first = (next(iter(self._in_flight), None), next(iter(self.queue), None))
+        return min((message.accepted_at for message in first if message is not None), default=None)
+
     async def drained(self, can_go_on: Callable[[], bool]) -> None:
         """Wait until nothing is left, or nothing can be delivered any more. The caller bounds it."""
         while not self.is_idle and can_go_on():

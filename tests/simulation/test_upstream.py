@@ -419,6 +419,33 @@ def test_p20_wait_timeout_is_one_second() -> None:
     assert inspect.signature(method).parameters["wait_timeout"].default == 1
 
 
+def test_p21_poll_is_repeated_after_a_reset() -> None:
+    """P21: aiohttp repeats a GET whose kept connection was reset, though it has emptied the queue."""
+
+    async def main() -> int:
+        asked = 0
+        network = await fake_server(for_ever)
+
+        async def answer(_: web.Request) -> web.Response:
+            nonlocal asked
+            asked += 1
+            if asked == 2:
+                network.reset_peer()
+                await asyncio.sleep(1)
+            return web.Response(text="x")
+
+        application = web.Application()
+        application.router.add_get("/", answer)
+        await network.serve(application, "server")
+        session = http_session(network)
+        for _ in range(2):
+            async with session.get(URL) as response:
+                await response.read()
+        return asked
+
+    assert watched(main()) == 3
+
+
 def test_upstream_handshake_is_what_the_scripts_speak() -> None:
     """The scripted server is one that the raw client connects to: the pinned tests test what they say."""
 
