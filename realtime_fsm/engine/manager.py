@@ -11,6 +11,7 @@ from realtime_fsm.engine.catch_up import catch_up
 from realtime_fsm.engine.component import Components, Stay
 from realtime_fsm.engine.decision import decide
 from realtime_fsm.engine.establish import establish
+from realtime_fsm.engine.flight_recorder import Kind
 from realtime_fsm.engine.heartbeat import heartbeat
 from realtime_fsm.engine.inbound import Inbound
 from realtime_fsm.engine.link import Link
@@ -150,6 +151,7 @@ class ConnectionManager:
             at=self._parts.wall(),
             epoch=self._epoch + 1,
         )
+        self._parts.recorder.note(Kind.DECISION, f"{trigger} in {self.status} leads to {dest} ({facts})")
         self._leave(link)
         return self._machine.fire(trigger, facts)
 
@@ -266,6 +268,10 @@ class ConnectionManager:
             change.reason if change.error is None else f"{_REASONS[change.trigger]}: {change.error}",
             extra={"epoch": change.epoch, "attempt": change.attempt, "retry_in": change.retry_in},
         )
+        recorder = self._parts.recorder
+        recorder.epoch, recorder.attempt = change.epoch, change.attempt
+        wait = "" if change.retry_in is None else f", next attempt in {change.retry_in:.1f} s"
+        recorder.note(Kind.CHANGE, f"{change.previous} -> {status}: {change.reason}{wait}")
         known = self._parts.status.last
         self._parts.status.set(change)
         if change.error is not None and (known is None or known.error is not change.error):
@@ -282,6 +288,7 @@ class ConnectionManager:
         except Exception as failure:
             self._parts.statistics.crashes += 1
             _logger.exception("the activity %s crashed", activity)
+            self._parts.recorder.write_out(f"the activity {activity} crashed")
             error = InternalError(f"The activity {activity} raised {type(failure).__name__}.")
             error.__cause__ = failure
             trigger = TRAITS[stay.change.current].on_crash

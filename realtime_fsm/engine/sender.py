@@ -9,6 +9,7 @@ from typing import Any, Final
 from realtime_fsm.engine.answer import unwrap
 from realtime_fsm.engine.claim import Claims, needs_claim
 from realtime_fsm.engine.envelope import addressed
+from realtime_fsm.engine.flight_recorder import FlightRecorder, Kind
 from realtime_fsm.engine.intake import Intake
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.message import Message
@@ -42,6 +43,7 @@ class Sender:
         time: The loop's clock.
         report: Told of errors that nobody waits for.
         secrets: What the words of a server must not show, though it may repeat them.
+        recorder: Remembers the messages, in debug mode.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class Sender:
         time: Callable[[], float],
         report: Callable[[RealtimeError], object],
         secrets: Collection[str] = (),
+        recorder: FlightRecorder,
     ) -> None:
         self._config = config
         self._statistics = statistics
         self._settlement = settlement
         self._time = time
         self._secrets = secrets
+        self._recorder = recorder
         self._link: Link | None = None
         self._in_flight: dict[Message, int] = {}  # in the order in which they were sent, with their numbers
         self._unwritten: deque[tuple[int, Message]] = deque()
@@ -243,6 +247,8 @@ class Sender:
         self._statistics.sent += 1
         self._statistics.resent += message.sent_at is not None
         message.sent_at = self._time()
+        if self._recorder.is_tracing:
+            self._recorder.note(Kind.MESSAGE, f"{message.receipt!r}, {message.size_bytes} bytes")
         payload = addressed(message, self._config.dialect)
         if message.wants_ack:
             self._in_flight[message] = 0  # known before the transport can acknowledge it
@@ -275,6 +281,8 @@ class Sender:
             self._statistics.dropped["late acknowledgement"] += 1
             return
         self._end_flight(message)
+        if self._recorder.is_tracing:
+            self._recorder.note(Kind.ACK, f"of {message.receipt.message_id}")
         if self._config.dialect.wraps_answers:
             self._settle_by_answer(message, args[0] if args else None)
         else:

@@ -10,6 +10,7 @@ import pytest
 from world import World
 
 from realtime_fsm import ConnectionStatus, Dialect, Token, TokenSourceError
+from realtime_fsm.engine.flight_recorder import FlightRecorder
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.token import TokenProvider
 from realtime_fsm.testing.virtual_loop import wall_clock
@@ -37,13 +38,15 @@ class SlowSource:
 
 def provider(source: Any, *, seed: int = 0, timeout: float = 10.0) -> TokenProvider:
     """Return a provider in virtual time."""
+    secrets: deque[str] = deque()
     return TokenProvider(
         source,
         statistics=Statistics(),
+        recorder=FlightRecorder(wall_clock(), secrets),
         wall=wall_clock(),
         random=random.Random(seed),  # noqa: S311 - jitter, and the same in every run
         timeout=timeout,
-        secrets=deque(),
+        secrets=secrets,
     )
 
 
