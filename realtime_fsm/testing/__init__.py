@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from realtime_fsm.testing.exploration import Exploration, Move, explore
+    from realtime_fsm.testing.config_strategies import configs
+    from realtime_fsm.testing.exploration import Exploration, Move, explore, moves_of
     from realtime_fsm.testing.fault_proxy import FaultProxy, ProxyCounters
     from realtime_fsm.testing.frame_rules import (
         Delay,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         Swallow,
     )
     from realtime_fsm.testing.lane_faults import Direction
+    from realtime_fsm.testing.machine_rules import MachineRules
     from realtime_fsm.testing.simulated_backend import SimulatedBackend
     from realtime_fsm.testing.simulated_http import Request, SimulatedHttp
     from realtime_fsm.testing.simulated_outbox import SimulatedDisk, SimulatedOutbox
@@ -36,6 +38,16 @@ if TYPE_CHECKING:
     )
     from realtime_fsm.testing.simulated_sessions import SimulatedSessions
     from realtime_fsm.testing.simulated_transport import SimulatedTransport
+    from realtime_fsm.testing.strategies import (
+        MessageDraft,
+        event_names,
+        facts,
+        failures,
+        json_values,
+        messages,
+        trigger_sequences,
+        triggers,
+    )
     from realtime_fsm.testing.virtual_loop import (
         Deadlock,
         LeakError,
@@ -58,7 +70,10 @@ _HOME: Final = {
     "Inject": "frame_rules",
     "LeakError": "virtual_loop",
     "LimitError": "virtual_loop",
+    "MachineRules": "machine_rules",
     "Match": "frame_rules",
+    "MessageDraft": "strategies",
+    "Move": "exploration",
     "Pass": "frame_rules",
     "Passage": "frame_rules",
     "ProxyCounters": "fault_proxy",
@@ -75,12 +90,20 @@ _HOME: Final = {
     "SimulatedTransport": "simulated_transport",
     "Swallow": "frame_rules",
     "VirtualLoop": "virtual_loop",
-    "Move": "exploration",
+    "configs": "config_strategies",
     "echo": "simulated_server",
-    "explore": "exploration",
     "echo_only": "simulated_server",
+    "event_names": "strategies",
+    "explore": "exploration",
+    "facts": "strategies",
+    "failures": "strategies",
+    "json_values": "strategies",
+    "messages": "strategies",
+    "moves_of": "exploration",
     "run": "virtual_loop",
     "silence": "simulated_server",
+    "trigger_sequences": "strategies",
+    "triggers": "strategies",
     "wall_clock": "virtual_loop",
 }
 
@@ -97,7 +120,9 @@ __all__ = [
     "Inject",
     "LeakError",
     "LimitError",
+    "MachineRules",
     "Match",
+    "MessageDraft",
     "Move",
     "Pass",
     "Passage",
@@ -115,11 +140,20 @@ __all__ = [
     "SimulatedTransport",
     "Swallow",
     "VirtualLoop",
+    "configs",
     "echo",
     "echo_only",
+    "event_names",
     "explore",  # a test compares it with the table above
+    "facts",
+    "failures",
+    "json_values",
+    "messages",
+    "moves_of",
     "run",
     "silence",
+    "trigger_sequences",
+    "triggers",
     "wall_clock",
 ]
 
