@@ -1,4 +1,4 @@
-"""Tells how many planted bugs were found, and shows those that were not. Reads what `cosmic-ray dump` prints."""
+"""Tells how many planted bugs were found, and shows the others. Reads what `cosmic-ray dump` prints."""
 
 import json
 import sys

@@ -15,7 +15,8 @@ which no goal can be reached. With ``make_machine`` it also finds every move tha
 than the table says, and shrinks the way there to the fewest steps. What else must hold is an ``@invariant``.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from transitions import Machine, MachineError
@@ -43,8 +44,15 @@ except ImportError as error:
 _REFUSALS: Final = (IllegalTransitionError, MachineError)
 
 
+def _drawn(is_wanted: Callable[["MachineRules", Any], bool]) -> st.SearchStrategy[Any]:
+    """Return what draws a trigger out of all, so that a step means the same when others are shrunk away."""
+    return st.runner().flatmap(
+        lambda self: st.sampled_from(self.law.triggers).filter(partial(is_wanted, self))
+    )
+
+
 class MachineRules(RuleBasedStateMachine):
-    """Fires whatever it likes, illegal triggers included, and asks after each step what must hold.
+    """Fires whatever it likes, illegal triggers included, and checks after each step what must hold.
 
     Subclass it, say which table, and give its ``TestCase`` to pytest or unittest. Before the first step the
     table is looked through to its end, as by ``check_table``.
@@ -79,10 +87,10 @@ class MachineRules(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.check_table()
-        self._law = self._read()
+        self.law = self._read()
         self.machine = self.make_machine()
-        assert self.state == self._law.exploration.initial, (  # noqa: S101 - this is a test
-            f"the machine begins in {self.state}, and the table in {self._law.exploration.initial}"
+        assert self.state == self.law.exploration.initial, (  # noqa: S101 - this is a test
+            f"the machine begins in {self.state}, and the table in {self.law.exploration.initial}"
         )
 
     def make_machine(self) -> Any:
@@ -96,13 +104,13 @@ class MachineRules(RuleBasedStateMachine):
             return ConnectionMachine()
         if isinstance(self.table, Machine):
             raise TypeError(f"{type(self).__name__}.make_machine must return a new machine each time")
-        initial = self._law.exploration.initial
+        initial = self.law.exploration.initial
         if any(isinstance(row, Mapping) for row in self.table):
             rows = list(self.table)
             return Machine(
-                states=list(self._law.states), transitions=rows, initial=initial, auto_transitions=False
+                states=list(self.law.states), transitions=rows, initial=initial, auto_transitions=False
             )
-        return TableMachine(initial, self._law.moves, self.ignored, self.guards)
+        return TableMachine(initial, self.law.moves, self.ignored, self.guards)
 
     @property
     def state(self) -> Any:
@@ -113,7 +121,13 @@ class MachineRules(RuleBasedStateMachine):
     @property
     def legal(self) -> list[Any]:
         """The triggers that have a row in this state."""
-        return list(dict.fromkeys(move.trigger for move in self._law.moves if move.source == self.state))
+        return list(dict.fromkeys(move.trigger for move in self.law.moves if move.source == self.state))
+
+    def is_plain(self, trigger: Any) -> bool:
+        """Tell whether no row of a trigger asks for facts."""
+        return self.facts is None and not any(
+            move.is_guarded for move in self.law.moves if move.trigger == trigger
+        )
 
     @classmethod
     def check_table(cls) -> Exploration:
@@ -130,27 +144,34 @@ class MachineRules(RuleBasedStateMachine):
             raise AssertionError("\n".join([f"the table of {cls.__name__} is wrong:", *law.findings]))
         return law.exploration
 
+    @precondition(lambda self: any(map(self.is_plain, self.legal)))
+    @rule(trigger=_drawn(lambda self, trigger: trigger in self.legal and self.is_plain(trigger)))
+    def fire(self, trigger: Any) -> None:
+        """Fire a trigger that has a row here, and depends on nothing else."""
+        self.check_fire(trigger, None)
+
+    @precondition(lambda self: not all(map(self.is_plain, self.legal)))
     @rule(
-        trigger=st.runner().flatmap(lambda self: st.sampled_from(self._law.triggers)),
+        trigger=_drawn(lambda self, trigger: trigger in self.legal and not self.is_plain(trigger)),
         facts=st.runner().flatmap(lambda self: self.drawn_facts()),
     )
-    def fire_anything(self, trigger: Any, facts: Any) -> None:
-        """Fire any trigger at all: it moves as the table says, or does nothing, or is refused."""
+    def fire_guarded(self, trigger: Any, facts: Any) -> None:
+        """Fire a trigger that has a row here, which may depend on facts."""
         self.check_fire(trigger, facts)
 
-    @precondition(lambda self: self.legal)
+    @precondition(lambda self: len(self.legal) < len(self.law.triggers))
     @rule(
-        trigger=st.runner().flatmap(lambda self: st.sampled_from(self.legal)),
-        facts=st.runner().flatmap(lambda self: self.drawn_facts()),
+        trigger=_drawn(lambda self, trigger: trigger not in self.legal),
+        facts=st.runner().flatmap(lambda self: st.none() if self.facts is None else self.facts),
     )
-    def fire_legal(self, trigger: Any, facts: Any) -> None:
-        """Fire a trigger that has a row here, so that it gets far."""
+    def fire_other(self, trigger: Any, facts: Any) -> None:
+        """Fire a trigger that has no row here: it is ignored, or refused; it moves nothing."""
         self.check_fire(trigger, facts)
 
     @invariant()
     def state_is_in_the_table(self) -> None:
         """Check that the machine never is in a state that the table does not know."""
-        assert self.state in self._law.states, (  # noqa: S101 - this is a test
+        assert self.state in self.law.states, (  # noqa: S101 - this is a test
             f"illegal state: {self.state!r} is not in the table"
         )
 
@@ -158,7 +179,7 @@ class MachineRules(RuleBasedStateMachine):
         """Return what draws the facts for the guards."""
         if self.facts is not None:
             return self.facts
-        if any(isinstance(move.guard, Guard) for move in self._law.moves):
+        if any(isinstance(move.guard, Guard) for move in self.law.moves):
             from realtime_fsm.testing.strategies import facts  # noqa: PLC0415 - only where it is wanted
 
             return facts()
@@ -166,7 +187,7 @@ class MachineRules(RuleBasedStateMachine):
 
     def allowed(self, trigger: Any, facts: Any) -> list[Any]:
         """Return the states in which the machine may be after a trigger; empty where it is illegal."""
-        rows = [move for move in self._law.moves if (move.source, move.trigger) == (self.state, trigger)]
+        rows = [move for move in self.law.moves if (move.source, move.trigger) == (self.state, trigger)]
         possible: list[Any] = []
         for row in rows:
             verdict = self._verdict(row, facts)

@@ -3,6 +3,7 @@ import inspect
 import pickle
 import re
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
@@ -173,6 +174,11 @@ def test_delivery_error_holds_the_outcome() -> None:
     assert DeliveryError("It was dropped.", outcome="dropped").outcome == "dropped"
 
 
+def through_pickle(error: RealtimeError) -> RealtimeError:
+    """Return an error as another process gets it."""
+    return cast(RealtimeError, pickle.loads(pickle.dumps(error)))  # noqa: S301 - what it reads was written here
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -184,9 +190,7 @@ def test_delivery_error_holds_the_outcome() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-@pytest.mark.parametrize(
-    "duplicate", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))]
-)
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, through_pickle])
 def test_error_survives_being_copied_and_pickled(
     error: RealtimeError, duplicate: Callable[[RealtimeError], RealtimeError]
 ) -> None:
@@ -199,19 +203,12 @@ def test_error_survives_being_copied_and_pickled(
 
 def chained() -> tuple[RealtimeError, list[BaseException]]:
     """Return an error that came from another one, raised while a third was handled; and all three."""
-    try:
-        try:
-            raise ZeroDivisionError
-        except ZeroDivisionError:
-            try:
-                raise OSError
-            except OSError as cause:
-                raise TransportError("It broke.") from cause
-    except TransportError as error:
-        cause = error.__cause__
-        assert cause is not None
-        assert cause.__context__ is not None
-        return error, [error, cause, cause.__context__]
+    chain: list[BaseException] = [TransportError("It broke."), OSError(), ZeroDivisionError()]
+    for one in chain:
+        with pytest.raises(type(one)):
+            raise one
+    chain[0].__cause__, chain[1].__context__ = chain[1], chain[2]
+    return cast(RealtimeError, chain[0]), chain
 
 
 def test_error_without_frames_keeps_nothing_alive() -> None:
