@@ -43,8 +43,9 @@ def configs(draw: st.DrawFn, /, **given: Any) -> RealtimeConfig:
         value = given[name] if name in given else _field(attribute, drawn)
         drawn[name] = draw(value, label=name) if isinstance(value, SearchStrategy) else value
     for shorter, longer in _ORDERED:
-        if drawn[shorter] > drawn[longer]:
-            _put_in_order(drawn, shorter, longer, given)
+        if drawn[shorter] > drawn[longer] and not {shorter, longer} <= given.keys():
+            raises = longer not in given and (shorter in given or draw(st.booleans()))
+            drawn.update({longer: drawn[shorter]} if raises else {shorter: drawn[longer]})
     return RealtimeConfig(**drawn)
 
 
@@ -136,13 +137,3 @@ def _numbers(attribute: "Attribute[Any]") -> SearchStrategy[Any]:
         | st.just(sys.float_info.max)
     )
     return st.none() | durations if check(None) is None else durations
-
-
-def _put_in_order(drawn: dict[str, Any], shorter: str, longer: str, given: Mapping[str, Any]) -> None:
-    """Make two fields fit together; one that the caller fixed stays as it is."""
-    if shorter in given and longer not in given:
-        drawn[longer] = drawn[shorter]
-    elif longer in given and shorter not in given:
-        drawn[shorter] = drawn[longer]
-    elif shorter not in given:
-        drawn[shorter], drawn[longer] = drawn[longer], drawn[shorter]

@@ -6,7 +6,7 @@ All of them shrink well: sequences are plain lists, and a message shrinks toward
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from realtime_fsm.engine.payload import MAX_ATTACHMENTS, encode
 from realtime_fsm.machine.delivery import Delivery
@@ -34,6 +34,7 @@ LEAST_MESSAGE_BYTES: Final = 256
 """Smallest limit of ``messages()``: any event's name has room in it."""
 
 _MAX_DEPTH: Final = 64
+_MOST_SHOWN: Final = 2000
 _AWKWARD: Final = (
     "",
     " ",
@@ -132,6 +133,11 @@ def json_values(*, binary: bool = False, max_leaves: int = MAX_ATTACHMENTS) -> S
     return values | st.builds(_nested, leaves, st.integers(1, _MAX_DEPTH))
 
 
+def _shown(args: tuple[Any, ...]) -> str:
+    text = repr(args)
+    return text if len(text) <= _MOST_SHOWN else f"<{len(text)} characters: {text[:_MOST_SHOWN]}...>"
+
+
 @frozen(kw_only=True)
 class MessageDraft:
     """Something to emit: ``await realtime.emit(draft.event, *draft.args, delivery=draft.delivery)``.
@@ -143,8 +149,12 @@ class MessageDraft:
     """
 
     event: str
-    args: tuple[Any, ...]
+    args: tuple[Any, ...] = field(repr=_shown)
     delivery: Delivery
+
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        """Be shown by Hypothesis as elsewhere: it would print the whole megabyte."""
+        printer.text(repr(self))
 
 
 def event_names() -> SearchStrategy[str]:
