@@ -75,10 +75,11 @@ def test_readme_testing_snippets_run_and_print_what_they_say(marker: str, printe
     assert (run.stdout, run.stderr, run.returncode) == (printed, "", 0)
 
 
-def test_readme_rules_run_under_pytest(tmp_path: Path) -> None:
-    """The state machine of the README is a test that passes."""
-    path = tmp_path / "test_ticker.py"
-    path.write_text(snippet("class TickerRules"), encoding="utf-8")
+@pytest.mark.parametrize("marker", ["class TickerRules", "class PauseRules"])
+def test_readme_rules_run_under_pytest(marker: str, tmp_path: Path) -> None:
+    """The state machines of the README are tests that pass."""
+    path = tmp_path / "test_rules.py"
+    path.write_text(snippet(marker), encoding="utf-8")
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)],
         capture_output=True,
