@@ -10,6 +10,7 @@ from typing import Any, Final
 from attrs import asdict
 
 from realtime_fsm.assembly import loop_time
+from realtime_fsm.engine.message import Message
 from realtime_fsm.engine.outage import OutageHook, OutageWatch
 from realtime_fsm.lifecycle import Lifecycle
 from realtime_fsm.machine.errors import InvalidArgumentError
@@ -72,6 +73,21 @@ class Observation(Lifecycle):
             self.connection_status, self._assembly.statistics, lost=lost, restored=restored, after=after
         )
         return watch.stop
+
+    def on_settled(self, observer: Callable[[Message, float], object]) -> Callable[[], None]:
+        """Call ``observer`` with every message that comes to its end, and when that was (Unix time).
+
+        Returns:
+            A function that ends it.
+        """
+        observers = self._sender.settlement.observers
+        observers.append(observer)
+
+        def remove() -> None:
+            if observer in observers:
+                observers.remove(observer)
+
+        return remove
 
     def debug_mode(self, enabled: bool) -> None:
         """Log everything, or go back to ``log_level``; at run time, for the whole process (SPEC D2).

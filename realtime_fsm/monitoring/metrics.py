@@ -24,6 +24,7 @@ class ConnectionMetrics:
         losses: Times a live connection ended by itself.
         average_latency: Mean round trip of the heartbeats, or ``None`` before the first.
         last_latency: The last one.
+        latency_count: Round trips measured.
         latency_p50: Median of the last 512 round trips, or ``None`` before the first.
         latency_p95: Their 95th percentile.
         latency_p99: Their 99th.
@@ -73,6 +74,7 @@ class ConnectionMetrics:
     losses: int
     average_latency: float | None
     last_latency: float | None
+    latency_count: int
     latency_p50: float | None
     latency_p95: float | None
     latency_p99: float | None
@@ -148,6 +150,7 @@ def measure(
         losses=statistics.losses,
         average_latency=statistics.latency.average,
         last_latency=statistics.latency.last,
+        latency_count=statistics.latency.count,
         latency_p50=p50,
         latency_p95=p95,
         latency_p99=p99,
