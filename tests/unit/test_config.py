@@ -397,3 +397,10 @@ def test_endpoint_is_frozen_and_keyword_only() -> None:
         Endpoint("/a", "a")  # type: ignore[misc]
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         Endpoint(url="/a", event="a").url = "/b"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", DURATIONS)
+def test_config_says_which_durations_may_be_zero(name: str) -> None:
+    """The refusal of a duration says whether zero would be one."""
+    least = "0 or more" if name in MAY_BE_ZERO else "more than 0"
+    assert problems_of(**{name: -1.0}) == (f"{name}=-1.0 must be a finite number of seconds, {least}",)
