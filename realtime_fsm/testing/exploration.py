@@ -206,8 +206,6 @@ def _moves_of_row(row: Any, states: tuple[Any, ...]) -> Iterable[Move]:
 
 
 def _listed(value: Any) -> Iterable[Any]:
-    if value is None:
-        return ()
     return value if isinstance(value, (list, tuple, set, frozenset)) else (value,)
 
 

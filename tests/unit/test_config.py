@@ -357,6 +357,7 @@ def test_config_hides_parts_of_addresses_and_nothing_else() -> None:
     assert problems_of(log_level="a@b?c") == ("log_level='a@b?c' must be one of error, warn, info, debug",)
     assert problems_of(transports="a@b?c")[0].startswith("transports=('a@b?c',) ")
     assert problems_of(backoff="a@b?c")[0].startswith("backoff='a@b?c' ")
+    assert problems_of(stable_after="a@b?c")[0].startswith("stable_after='a@b?c' ")
     assert problems_of(server_url="ftp://a@b?c")[0].startswith("server_url='ftp://b' ")
 
 
@@ -369,3 +370,37 @@ def test_config_does_not_compare_a_delivery_with_a_dialect_that_is_none() -> Non
     (problem,) = problems_of(dialect=Dialect.PLAIN, default_delivery="exactly_once")
     assert problem.startswith("default_delivery='exactly_once' needs a server that drops repeats")
     assert len(problems_of(default_delivery="exactly_once", log_level="loud")) == 2
+
+
+@pytest.mark.parametrize("path", ["", " ", 5, b"outbox.db"])
+def test_config_outbox_path_must_name_a_file(path: object) -> None:
+    """A path is a text that is not blank, or none at all."""
+    assert problems_of(outbox_path=path) == (f"outbox_path={path!r} must be the path of a file",)
+    assert RealtimeConfig(outbox_path="outbox.db").outbox_path == "outbox.db"
+    assert RealtimeConfig(outbox_path=None).outbox_path is None
+
+
+@pytest.mark.parametrize("credentials", ["user", "user:word", ":word", ":"])
+def test_config_refuses_half_of_the_credentials_too(credentials: str) -> None:
+    """A name without a password is refused as well, in the server's address and in that of an endpoint."""
+    (problem,) = problems_of(server_url=f"https://{credentials}@example.org")
+    assert "must not hold credentials" in problem
+    assert "@" not in problem
+    (problem,) = problems_of(fallback_endpoints=f"a=https://{credentials}@example.org/a")
+    assert "must not hold credentials" in problem
+    assert "@" not in problem
+
+
+def test_endpoint_is_frozen_and_keyword_only() -> None:
+    """Event and address of an endpoint cannot be mixed up, nor changed."""
+    with pytest.raises(TypeError):
+        Endpoint("/a", "a")  # type: ignore[misc]
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        Endpoint(url="/a", event="a").url = "/b"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", DURATIONS)
+def test_config_says_which_durations_may_be_zero(name: str) -> None:
+    """The refusal of a duration says whether zero would be one."""
+    least = "0 or more" if name in MAY_BE_ZERO else "more than 0"
+    assert problems_of(**{name: -1.0}) == (f"{name}=-1.0 must be a finite number of seconds, {least}",)

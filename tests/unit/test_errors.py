@@ -249,3 +249,20 @@ def test_errors_worth_retrying_are_these_and_no_others() -> None:
         "SubscriptionRefusedError",
         "UnsupportedDeliveryError",
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (RealtimeError, ("It broke.", "Mend it.")),
+        (ServerUnavailableError, ("It is busy.", 503)),
+        (MissingExtraError, ("server", "The backend")),
+        (DeliveryError, ("It is lost.", "lost")),
+        (IllegalTransitionError, ("failed", "retry", ())),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_error_details_are_given_by_name(kind: type[RealtimeError], given: tuple[object, ...]) -> None:
+    """What an error says beyond its message is given by name, so that it cannot be mixed up."""
+    with pytest.raises(TypeError, match="positional argument"):
+        kind(*given)  # type: ignore[arg-type]

@@ -125,5 +125,9 @@ def test_episode_begins_from_nothing() -> None:
     episode = Episode()
     assert (episode.dials, episode.begun_by_hand, episode.initial) == (0, False, False)
     assert (episode.reconnects, episode.next_attempt) == (0, 1)
+    assert Episode(dials=3, begun_by_hand=True).reconnects == 2
+    assert Episode(1) == Episode(dials=1) != Episode(dials=2)
+    with pytest.raises(AttributeError):
+        episode.dialed = 1  # type: ignore[attr-defined]
     with pytest.raises(TypeError):
         episode.begin(True)  # type: ignore[misc]

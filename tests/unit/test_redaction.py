@@ -60,3 +60,14 @@ def test_redaction_ends_where_the_mask_holds_the_secret() -> None:
 def test_redaction_needs_five_characters_after_the_head_of_a_web_token() -> None:
     """A JSON Web Token begins with ``eyJ`` and five more; a word that only begins so is left alone."""
     assert redacted("eyJabcd eyJabcde") == "eyJabcd ***"
+
+
+def test_redaction_goes_on_behind_each_mask() -> None:
+    """A mask is not searched again, although masks side by side may look like the secret."""
+    assert redacted("********ab" * 3, ["********ab"]) == "*" * 9
+    assert redacted("-" + "********ab" * 4, ["********ab"]) == "-" + "*" * 12
+
+
+def test_redaction_knows_secrets_in_every_script() -> None:
+    """A secret is compared character by character, by what they are and not by which object holds them."""
+    assert redacted("слово: пароль-секрет!", ["пароль-секрет"]) == "слово: ***!"

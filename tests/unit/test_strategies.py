@@ -26,6 +26,7 @@ from realtime_fsm.testing import (
     trigger_sequences,
     triggers,
 )
+from realtime_fsm.testing.strategies import _filled
 
 FIELDS = attrs.fields_dict(RealtimeConfig)
 SEARCH = settings(
@@ -186,6 +187,16 @@ def test_messages_reach_every_end() -> None:
     assert drawn(messages(), lambda draft: any(ord(character) > 0xFFFF for character in draft.event))
     assert drawn(messages(), lambda draft: any(type(one) is int and one > 2**53 for one in draft.args))
     assert drawn(messages(), lambda draft: any("[{" in str(one)[:9] for one in draft.args))
+
+
+def test_messages_that_are_full_already_are_left_as_they_are() -> None:
+    """A message is filled up to the byte, in any script; one without room for another text stays."""
+    for character in ("x", "é", "\U0001f469"):
+        filled = _filled("e", [1], 300, character)
+        assert encode(["e", *filled], what="It", max_bytes=300).size_bytes == 300
+        assert filled[0] == 1
+    size = encode(["e", "full"], what="It", max_bytes=300).size_bytes
+    assert _filled("e", ["full"], size + 1, "x") == ["full"]
 
 
 def draft_of(value: Any) -> MessageDraft:
