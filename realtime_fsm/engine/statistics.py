@@ -1,6 +1,7 @@
 """What the engine counts. Plain numbers, so that counting costs nothing; monitoring reads them."""
 
 from collections import Counter
+from collections.abc import Callable
 
 from attrs import define, field
 
@@ -15,17 +16,21 @@ class Latency:
         last: Seconds, or ``None`` before the first.
         total: Sum of all, seconds.
         count: How many.
+        listeners: Told of each, at once; they are the library's own, and never raise.
     """
 
     last: float | None = None
     total: float = 0.0
     count: int = 0
+    listeners: list[Callable[[float], object]] = field(factory=list, repr=False)
 
     def add(self, seconds: float) -> None:
         """Count one round trip."""
         self.last = seconds
         self.total += seconds
         self.count += 1
+        for listener in self.listeners:
+            listener(seconds)
 
     @property
     def average(self) -> float | None:
@@ -57,6 +62,7 @@ class Statistics:
         published: Messages published over HTTP.
         repeated: Messages that the server had applied before, and said so.
         settled: Messages by what became of them (value of ``Outcome``).
+        buried: Messages put among the dead letters.
         events: Events that arrived, over the socket or by polling.
         dispatched: Events that reached at least one handler.
         duplicates: Events that were dropped because they had arrived before.
@@ -94,6 +100,7 @@ class Statistics:
     published: int = 0
     repeated: int = 0
     settled: Counter[str] = field(factory=Counter)
+    buried: int = 0
     events: int = 0
     dispatched: int = 0
     duplicates: int = 0

@@ -37,6 +37,9 @@ class ConnectionMetrics:
         messages_repeated: That the server had applied before, and said so.
         messages_by_outcome: What became of messages, by the value of ``Outcome``.
         outbox_bytes: Bytes in the outbox.
+        outbox_oldest_accepted_at: When the oldest message in the outbox was accepted, Unix time;
+            ``None`` where it is empty.
+        messages_buried: Put among the dead letters since the client was made.
         events_received: Over the socket or by polling.
         events_dispatched: Handed to at least one handler.
         events_pending: Waiting for their handlers.
@@ -78,6 +81,8 @@ class ConnectionMetrics:
     messages_repeated: int
     messages_by_outcome: Mapping[str, int]
     outbox_bytes: int
+    outbox_oldest_accepted_at: float | None
+    messages_buried: int
     events_received: int
     events_dispatched: int
     events_pending: int
@@ -139,6 +144,8 @@ def measure(
         messages_repeated=statistics.repeated,
         messages_by_outcome=settled,
         outbox_bytes=sender.queue.size_bytes,
+        outbox_oldest_accepted_at=sender.oldest_accepted_at,
+        messages_buried=statistics.buried,
         events_received=statistics.events,
         events_dispatched=statistics.dispatched,
         events_pending=pending,
