@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -10,15 +9,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Final
-from uuid import uuid4
+from typing import Any, Final
 
 from attrs import evolve, frozen
 
 from realtime_fsm.adapters import sqlite_metrics_schema as schema
 from realtime_fsm.adapters.sqlite_error import BROKEN, code_of, is_outage, meaning_of
+from realtime_fsm.adapters.sqlite_metrics_file import MetricsFile
 from realtime_fsm.adapters.sqlite_metrics_schema import ForeignFileError, Row
-from realtime_fsm.adapters.sqlite_owner import connect, keep_private
 from realtime_fsm.machine.errors import MetricsStorageError
 
 MAX_BATCH: Final = 500
@@ -27,13 +25,11 @@ LINGER: Final = 0.25
 FLUSH_TIMEOUT: Final = 2.0
 """Seconds at the end in which what is queued is still written."""
 
-_BUSY_TIMEOUT: Final = 1.0
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 30.0
 _TOUCH_INTERVAL: Final = 10.0
 _TRIM_INTERVAL: Final = 60.0
 _LONGEST_WAIT: Final = 1.0
-_SIDE_FILES: Final = ("-wal", "-shm", "")
 
 _logger = logging.getLogger("realtime_fsm.metrics_database")
 
@@ -90,14 +86,12 @@ class SqliteMetrics:
         report: Callable[[MetricsStorageError], object],
     ) -> None:
         self._path = path
-        self._labels = labels
+        self._file = MetricsFile(path, labels, wall)
         self._max_age = max_age
         self._max_rows = max_rows
         self._max_queued = max_queued
         self._wall = wall
         self._report = report
-        self._key = uuid4().hex
-        self._began_at = wall()
         self._queue: deque[tuple[str, Row]] = deque()
         self._changed = threading.Condition()
         self._counters = WriterCounters()
@@ -106,9 +100,6 @@ class SqliteMetrics:
         self._due_at = 0.0
         self._trim_at = 0.0
         self._pause = 0.0
-        self._connection: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] | None = None
-        self._run_id = 0
         # A disk that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name="realtime-metrics", daemon=True)
 
@@ -164,7 +155,7 @@ class SqliteMetrics:
         except Exception:
             _logger.exception("the writer of the metrics database %s failed", self._path)
         finally:
-            self._close()
+            self._file.close()
             self._give_up()
 
     def _wait(self) -> bool:
@@ -195,7 +186,7 @@ class SqliteMetrics:
             self._resume()
 
     def _write(self, batch: list[tuple[str, Row]]) -> None:
-        connection = self._opened()
+        connection = self._file.opened()
         try:
             self._commit(connection, batch)
             rejected = 0
@@ -224,9 +215,9 @@ class SqliteMetrics:
     def _commit(self, connection: sqlite3.Connection, batch: list[tuple[str, Row]]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            connection.execute(schema.TOUCH_RUN, (self._wall(), self._run_id))
+            connection.execute(schema.TOUCH_RUN, (self._wall(), self._file.run_id))
             for table, row in batch:
-                connection.execute(schema.INSERT[table], (self._run_id, *row))
+                connection.execute(schema.INSERT[table], (self._file.run_id, *row))
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -236,7 +227,7 @@ class SqliteMetrics:
     def _trim(self) -> None:
         if time.monotonic() < self._trim_at or self._deadline is not None:
             return
-        connection = self._opened()
+        connection = self._file.opened()
         connection.execute("BEGIN IMMEDIATE")
         try:
             gone = schema.trim(connection, before=self._wall() - self._max_age, max_rows=self._max_rows)
@@ -249,38 +240,14 @@ class SqliteMetrics:
         if gone < schema.TRIM_CHUNK:
             self._trim_at = time.monotonic() + _TRIM_INTERVAL
 
-    def _opened(self) -> sqlite3.Connection:
-        """Return a connection to the file that is there now: it may have been moved or deleted."""
-        if self._connection is not None and self._identity != _identity_of(self._path):
-            self._close()
-        if self._connection is None:
-            keep_private(self._path)
-            connection = connect(self._path, timeout=_BUSY_TIMEOUT)
-            try:
-                schema.set_up(connection)
-                self._check_pages(connection)
-                labels = (self._labels[name] for name in ("implementation", "version", "instance"))
-                run = (self._key, *labels, self._began_at, self._wall())
-                ((self._run_id,),) = connection.execute(schema.BEGIN_RUN, run).fetchall()
-            except BaseException:
-                connection.close()
-                raise
-            self._connection, self._identity = connection, _identity_of(self._path)
-        return self._connection
-
-    def _check_pages(self, connection: sqlite3.Connection) -> None:
-        (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if finding != "ok":
-            error = sqlite3.DatabaseError(finding)
-            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise error
-
     def _interrupt(self, error: Exception) -> None:
         """Note that the file cannot be used, tell people once, and try again later."""
-        self._close()
+        self._file.close()
         self._count(failures=1)
         why, remedy = (str(error), None) if isinstance(error, ForeignFileError) else meaning_of(error)
-        if code_of(error) in BROKEN and self._set_aside(why):
+        if code_of(error) in BROKEN and (problem := self._file.set_aside(why)) is not None:
+            self._count(set_aside=1)
+            self._tell(problem)
             self._due_at = 0.0
             return
         if not self._counters.is_interrupted:
@@ -290,7 +257,7 @@ class SqliteMetrics:
             )
             self._tell(storage_error)
         with self._changed:
-            self._count(is_interrupted=True)
+            self._note(is_interrupted=True)
             self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
             self._due_at = time.monotonic() + self._pause
 
@@ -298,38 +265,9 @@ class SqliteMetrics:
         with self._changed:
             if self._counters.is_interrupted:
                 _logger.info("the metrics database %s can be written again", self._path)
-            self._count(is_interrupted=False)
+            self._note(is_interrupted=False)
             self._pause = 0.0
             self._due_at = time.monotonic() + (0.0 if self._queue else _TOUCH_INTERVAL)
-
-    def _set_aside(self, why: str) -> bool:
-        """Rename a corrupt file so that a fresh one is begun; ``False`` if even that cannot be done."""
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._wall()))
-        target = self._path.with_name(f"{self._path.name}.corrupt-{stamp}-{uuid4().hex[:6]}")
-        try:
-            for suffix in _SIDE_FILES:
-                source = self._path.with_name(self._path.name + suffix)
-                if source.exists():
-                    source.rename(target.with_name(target.name + suffix))
-        except OSError as error:
-            _logger.warning("the metrics database %s cannot be set aside: %s", self._path, error)
-            return False
-        self._count(set_aside=1)
-        problem = MetricsStorageError(
-            f"The metrics database {self._path} could not be used ({why}). It was set aside as {target}.",
-            remedy="A fresh one was begun; see what can be saved of the other.",
-        )
-        _logger.warning("%s", problem)
-        self._tell(problem)
-        return True
-
-    def _close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.close()
-            except sqlite3.Error as error:
-                _logger.debug("closing the metrics database %s: %s", self._path, error)
 
     def _give_up(self) -> None:
         """Count what could not be written before the end."""
@@ -341,13 +279,15 @@ class SqliteMetrics:
         if left:
             _logger.warning("%d records of the metrics database %s were lost at its end", left, self._path)
 
-    def _count(self, *, is_interrupted: bool | None = None, **more: int) -> None:
+    def _count(self, **more: int) -> None:
         """Add to counters. The lock is reentrant."""
         with self._changed:
-            changes: dict[str, int] = {name: getattr(self._counters, name) + n for name, n in more.items()}
-            if is_interrupted is not None:
-                changes["is_interrupted"] = is_interrupted
+            changes: dict[str, Any] = {name: getattr(self._counters, name) + n for name, n in more.items()}
             self._counters = evolve(self._counters, **changes)
+
+    def _note(self, *, is_interrupted: bool) -> None:
+        with self._changed:
+            self._counters = evolve(self._counters, is_interrupted=is_interrupted)
 
     def _tell(self, error: MetricsStorageError) -> None:
         if self._loop is None:
@@ -356,12 +296,3 @@ class SqliteMetrics:
             self._loop.call_soon_threadsafe(self._report, error)
         except RuntimeError:  # the loop was closed: nobody is left to be told
             _logger.debug("the loop of the metrics database %s is closed", self._path)
-
-
-def _identity_of(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from another of the same name; ``None`` where there is none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - a word shorter, and called for every batch
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino

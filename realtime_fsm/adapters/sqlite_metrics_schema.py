@@ -80,6 +80,11 @@ BEGIN_RUN: Final = (
 )
 TOUCH_RUN: Final = "UPDATE run SET seen_at = max(seen_at, ?) WHERE id = ?"
 
+_ANY_OF_RUN: Final = {
+    table: f"SELECT EXISTS (SELECT 1 FROM {table} WHERE run = ?)"  # noqa: S608 - of constants
+    for table in INSERT
+}
+
 TRIM_CHUNK: Final = 5000
 """Rows of one table that one transaction deletes, so that none takes long."""
 
@@ -135,8 +140,9 @@ def trim(connection: sqlite3.Connection, *, before: float, max_rows: int) -> int
             f"(SELECT id FROM {table} WHERE (at < ? OR id <= ?){kept} LIMIT {TRIM_CHUNK})",
             (before, (newest or 0) - max_rows),
         ).rowcount
-    orphaned = "".join(f" AND NOT EXISTS (SELECT 1 FROM {table} WHERE {table}.run = run.id)" for table in INSERT)
-    connection.execute(f"DELETE FROM run WHERE seen_at < ?{orphaned}", (before,))  # noqa: S608 - of constants
+    for (run,) in connection.execute("SELECT id FROM run WHERE seen_at < ?", (before,)).fetchall():
+        if not any(connection.execute(_ANY_OF_RUN[table], (run,)).fetchone()[0] for table in INSERT):
+            connection.execute("DELETE FROM run WHERE id = ?", (run,))
     if gone:
         connection.execute("PRAGMA incremental_vacuum(1000)").fetchall()
     return gone
