@@ -1,12 +1,12 @@
 """The metrics database: what is recorded, what is kept, and that nothing of it reaches the connection."""
 
 import asyncio
-import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,22 @@ def rows_of(path: Path) -> MetricsRows:
     return read(path, since=0.0)
 
 
+def early() -> float:
+    """Return a time near to those that the tests record, so that the retention spares them."""
+    return 1000.0
+
+
+def overwrite_pages(path: Path) -> None:
+    """Overwrite all of a file but its first page."""
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xee" * (path.stat().st_size - 4096))
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until the writer's thread has got there; bounded."""
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - it is another thread's, that knows no event of ours
             await asyncio.sleep(0.005)
 
 
@@ -135,7 +147,7 @@ def test_disk_that_is_full_is_told_once_and_gets_over_it(
     monkeypatch.setattr(sqlite_metrics_file, "connect", connect)
 
     async def main() -> None:
-        async with MetricsDatabase(path, on_problem=problems.append) as database:
+        async with MetricsDatabase(path, on_problem=problems.append, wall=early) as database:
             for number in range(400):
                 assert database.record_change(Level.LIVE, current="x", reason="y" * 400, at=float(number))
             await until(lambda: database.counters.failures >= 3)
@@ -175,10 +187,10 @@ def test_lock_of_another_program_is_waited_out(run_async: Run, path: Path) -> No
 @pytest.mark.parametrize("content", [b"a letter to my aunt" * 500, b"SQLite format 3\0" + b"\xff" * 8000])
 def test_corrupt_file_is_set_aside_and_a_fresh_one_begun(run_async: Run, path: Path, content: bytes) -> None:
     """A file that is no database is renamed, told, and what is recorded lands in a fresh one."""
+    path.write_bytes(content)
 
     async def main() -> None:
         problems: list[MetricsStorageError] = []
-        path.write_bytes(content)
         async with MetricsDatabase(path, on_problem=problems.append) as database:
             database.record_latency(0.5)
             await until(lambda: database.counters.written == 1)
@@ -202,9 +214,7 @@ def test_file_that_becomes_corrupt_in_use_is_replaced(run_async: Run, path: Path
             await until(lambda: database.counters.written == 3000)
             with closing(sqlite3.connect(path)) as other:
                 other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            with path.open("r+b") as file:
-                file.seek(4096)
-                file.write(b"\xee" * (path.stat().st_size - 4096))
+            overwrite_pages(path)
             await until(lambda: database.record_latency(1.0) and database.counters.set_aside == 1)
             written = database.counters.written
             await until(lambda: database.counters.written > written)
@@ -348,7 +358,10 @@ def test_two_databases_may_share_a_file(run_async: Run, path: Path) -> None:
     """The legacy and the new client write one file at once, and each row keeps its own label."""
 
     async def main() -> None:
-        async with MetricsDatabase(path, "legacy") as one, MetricsDatabase(path, "new") as two:
+        async with (
+            MetricsDatabase(path, "legacy", wall=early) as one,
+            MetricsDatabase(path, wall=early) as two,
+        ):
             for number in range(200):
                 one.record_latency(1.0, at=float(number))
                 two.record_latency(2.0, at=float(number))
@@ -447,13 +460,12 @@ def test_file_is_private(run_async: Run, path: Path) -> None:
 
 
 @pytest.fixture
-def newer(path: Path) -> Iterator[Path]:
+def newer(path: Path) -> Path:
     """Give a file that a newer version wrote."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         sqlite_metrics_schema.set_up(connection)
         connection.execute("PRAGMA user_version = 99")
-    yield path
-    os.unlink(path)
+    return path
 
 
 def test_file_of_a_newer_version_is_not_read(newer: Path) -> None:
