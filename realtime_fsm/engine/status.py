@@ -105,7 +105,7 @@ class ConnectionStatusManager:
 
 
 def _added(callbacks: list[Callable[[T], object]], callback: Callable[[T], object]) -> Callable[[], None]:
-    """Add a callback; return a function that removes it, once."""
+    """Add a callback; return a function that removes it."""
     callbacks.append(callback)
 
     def remove() -> None:

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
