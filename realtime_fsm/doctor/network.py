@@ -113,7 +113,7 @@ async def check_tcp(patient: Patient) -> Finding:
     began = time.monotonic()
     refusals: list[tuple[str, OSError]] = []
     each = patient.timeout / len(patient.addresses)
-    for address in patient.addresses:
+    for address in tuple(patient.addresses):
         try:
             async with asyncio.timeout(each):
                 _, writer = await asyncio.open_connection(address["host"], patient.port)
@@ -122,7 +122,9 @@ async def check_tcp(patient: Patient) -> Finding:
             continue
         writer.transport.abort()
         took = (time.monotonic() - began) * 1000
-        if refusals:
+        patient.addresses.remove(address)
+        patient.addresses.insert(0, address)  # the one that answers is used from now on
+        if any(isinstance(error, TimeoutError) for _, error in refusals):
             dead = ", ".join(host for host, _ in refusals)
             return warning(
                 TCP,

@@ -1,20 +1,40 @@
 """What is examined, and what the checks have learnt of it so far."""
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from attrs import define, field
+from attrs import define, field, frozen
 
+from realtime_fsm.adapters import error_translation
 from realtime_fsm.adapters.handshake import Handshake
 from realtime_fsm.machine.config import RealtimeConfig
 
+if TYPE_CHECKING:
+    from realtime_fsm.doctor.visit import Visit
+
 _PORTS: Final = {"http": 80, "https": 443}
 LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@frozen
+class HttpAnswer:
+    """What the server answered to the first request.
+
+    Attributes:
+        status: The status code.
+        headers: Of the answer.
+        body: The beginning of it.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 @define(kw_only=True)
@@ -29,8 +49,10 @@ class Patient:
         trust: The certificates that are trusted; by default the system's.
         token_name: Where the token came from, in words.
         addresses: What the name of the host stands for.
-        handshake: What the server announced over polling.
+        answer: What the server answered over HTTP.
+        handshake: What the server announced.
         transports: What has been seen to work, in the order in which the client would try it.
+        visit: The connection to the namespace, once that was dialled.
     """
 
     config: RealtimeConfig
@@ -40,8 +62,10 @@ class Patient:
     trust: ssl.SSLContext | None = None
     token_name: str = "the token"  # noqa: S105 - words
     addresses: list[ResolveResult] = field(factory=list)
+    answer: HttpAnswer | None = None
     handshake: Handshake | None = None
     transports: list[str] = field(factory=list)
+    visit: "Visit | None" = None
 
     @property
     def parts(self) -> SplitResult:
@@ -101,10 +125,22 @@ class Patient:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[aiohttp.ClientSession]:
         """Give a session of HTTP, every request of which is bounded by ``timeout``."""
+        trace = aiohttp.TraceConfig()
+        trace.on_request_redirect.append(_refuse_redirect)  # a websocket handshake follows them otherwise
         async with aiohttp.ClientSession(
-            connector=self.connector(), timeout=aiohttp.ClientTimeout(total=self.timeout)
+            connector=self.connector(),
+            timeout=aiohttp.ClientTimeout(total=self.timeout),
+            trace_configs=[trace],
         ) as session:
             yield session
+
+
+async def _refuse_redirect(
+    _: aiohttp.ClientSession, __: SimpleNamespace, params: aiohttp.TraceRequestRedirectParams
+) -> None:
+    response = params.response
+    response.close()
+    raise error_translation.from_status(response.status, response.headers, url=str(params.url))
 
 
 class _Known(AbstractResolver):
