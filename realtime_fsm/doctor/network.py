@@ -36,6 +36,7 @@ async def check_configuration(patient: Patient) -> Finding:
     check_libraries()
     config = patient.config
     where = shown_address(config.server_url)
+    path = config.socketio_path.strip("/")
     if not patient.is_secure and patient.token is not None and not patient.is_local:
         return warning(
             CONFIGURATION,
@@ -45,10 +46,9 @@ async def check_configuration(patient: Patient) -> Finding:
     if patient.parts.path.strip("/"):
         return warning(
             CONFIGURATION,
-            f"The path of {where} is not used: Socket.IO is asked for at /{config.socketio_path.strip('/')}/.",
+            f"The path of {where} is not used: Socket.IO is asked for at /{path}/.",
             "Give a path of the server as `socketio_path` (REALTIME_SOCKETIO_PATH), and leave it out here.",
         )
-    path = config.socketio_path.strip("/")
     return ok(
         CONFIGURATION,
         f"{where}, path /{path}/, namespace {config.namespace}, dialect {config.dialect.name}.",
@@ -131,7 +131,9 @@ async def check_tcp(patient: Patient) -> Finding:
                 f"{address['host']} answers, but not {dead}: every connection may begin with a delay.",
                 "Take the dead addresses out of the name's records, or make the server listen there.",
             )
-        return ok(TCP, f"{patient.place} accepts the connection ({took:.0f} ms).", milliseconds=round(took, 1))
+        return ok(
+            TCP, f"{patient.place} accepts the connection ({took:.0f} ms).", milliseconds=round(took, 1)
+        )
     return _not_connected(patient, [error for _, error in refusals])
 
 
@@ -160,7 +162,9 @@ async def check_tls(patient: Patient) -> Finding:
     except ssl.SSLCertVerificationError as error:
         return _certificate_refused(patient, error)
     except TimeoutError:
-        said = f"{patient.place} accepts the connection, and does not begin with TLS in {patient.timeout:g} s."
+        said = (
+            f"{patient.place} accepts the connection, and does not begin with TLS in {patient.timeout:g} s."
+        )
         remedy = "Check that the port is the one for TLS, and that the proxy in front of the server works."
     except OSError as error:
         said, remedy = _no_tls(patient, error)
@@ -240,7 +244,7 @@ def _certificate_refused(patient: Patient, error: ssl.SSLCertVerificationError) 
 
 
 _TRUST: Final = (
-    "Use a certificate of a known authority, or have this machine trust yours: SSL_CERT_FILE=ca.pem names its file."
+    "Use a certificate of a known authority, or have this machine trust yours: SSL_CERT_FILE=ca.pem names it."
 )
 
 
@@ -250,7 +254,7 @@ def _certificate_seen(version: str, certificate: dict[str, Any]) -> Finding:
         return ok(TLS, f"{version}.", version=version)
     left = ssl.cert_time_to_seconds(until) - time.time()
     days = int(left // _DAY)
-    details = {"version": version, "expires": until, "days_left": days}
+    details: dict[str, Any] = {"version": version, "expires": until, "days_left": days}
     if left < _EXPIRES_SOON:
         return warning(
             TLS,

@@ -55,7 +55,7 @@ async def _no_http(patient: Patient, error: Exception, url: str) -> Finding:
             Fault.UNREACHABLE,
             f"{patient.place} accepts the connection and says nothing: no HTTP answer in "
             f"{patient.timeout:g} s.",
-            "The server hangs, or it is not an HTTP server: look at its log and its load, or raise --timeout.",
+            "The server hangs, or is not an HTTP server: look at its log and its load, or raise --timeout.",
         )
     return from_error(
         HTTP,
@@ -89,19 +89,21 @@ async def _judged(patient: Patient, answer: HttpAnswer, url: str) -> Finding:
         remedy = "Set `socketio_path` (--path) to the server's, or make the proxy pass this path on to it."
     elif status in _BEHIND:
         said = f"A proxy answers{_server_of(answer)}: the server behind it does not (HTTP {status})."
-        remedy = "Start the server behind the proxy, and check the address to which the proxy passes requests."
+        remedy = (
+            "Start the server behind the proxy, and check the address to which the proxy passes requests."
+        )
     elif HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         remedy = _remedy_of_redirect(answer, url)
-    return from_error(
-        HTTP, type(error)(said), remedy, status=status, retry_after=error.retry_after
-    )
+    return from_error(HTTP, type(error)(said), remedy, status=status, retry_after=error.retry_after)
 
 
 def _remedy_of_redirect(answer: HttpAnswer, url: str) -> str:
     target = urljoin(url, answer.headers.get("Location", ""))
     if error_translation.origin_of(target) != error_translation.origin_of(url):
         return f"Use the final address: {error_translation.origin_of(target)}"
-    return f"Make the server answer at /{urlsplit(url).path.strip('/')}/ itself; a client follows no redirect."
+    return (
+        f"Make the server answer at /{urlsplit(url).path.strip('/')}/ itself; a client follows no redirect."
+    )
 
 
 def _server_of(answer: HttpAnswer) -> str:
@@ -132,7 +134,7 @@ async def check_handshake(patient: Patient) -> Finding:
 
 
 async def _announced(patient: Patient, handshake: Handshake, packet: dict[str, Any]) -> Finding:
-    details = {
+    details: dict[str, Any] = {
         "engineio": 4,
         "ping_interval": handshake.ping_interval,
         "ping_timeout": handshake.ping_timeout,
@@ -221,15 +223,13 @@ def _other_body(answer: HttpAnswer) -> Finding:
             HANDSHAKE,
             Fault.UNSOUND,
             "The server speaks Engine.IO 3: it is Socket.IO 2 or older.",
-            "Update the server to Socket.IO 3 or later; `allowEIO3` there is for old clients, not needed here.",
+            "Update the server to Socket.IO 3 or later; its `allowEIO3` is for old clients only.",
         )
     kind = words(answer.headers.get("Content-Type", "no content type")).partition(";")[0][:_SHOWN]
     begins = answer.body.lstrip()[:15].lower()
     if "html" in kind.lower() or begins.startswith((b"<!doctype html", b"<html")):
         said = "A web page answers, and no Socket.IO server."
-        remedy = (
-            "Check the address and `socketio_path` (--path): a web server or a catch-all route takes the request."
-        )
+        remedy = "Check the address and `socketio_path` (--path): a web server or a catch-all route answers."
     else:
         said = f"What answers does not begin with an Engine.IO OPEN packet ({kind})."
         remedy = NotSocketIOError.default_remedy

@@ -14,7 +14,8 @@ from realtime_fsm.machine.errors import RealtimeError
 
 WEBSOCKET: Final = "websocket"
 
-_PASS_ON: Final = (
+_GOODBYE: Final = 0.5
+_PASS_UPGRADES: Final = (
     "Make the proxy pass upgrades on; nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
     'proxy_set_header Connection "upgrade";'
 )
@@ -42,7 +43,9 @@ async def check_websocket(patient: Patient) -> Finding:
 
 async def _opened(patient: Patient, session: aiohttp.ClientSession) -> Finding:
     websocket = await session.ws_connect(
-        patient.endpoint(WEBSOCKET), max_msg_size=patient.config.max_inbound_bytes, autoping=True
+        patient.endpoint(WEBSOCKET),
+        max_msg_size=patient.config.max_inbound_bytes,
+        timeout=aiohttp.ClientWSTimeout(ws_close=_GOODBYE),
     )
     try:
         try:
@@ -52,8 +55,7 @@ async def _opened(patient: Patient, session: aiohttp.ClientSession) -> Finding:
             return _blocked(patient, "A websocket opens, and nothing comes through it.")
         return _first_frame(patient, message)
     finally:
-        response = websocket._response  # noqa: SLF001 - a goodbye would wait for a peer that may be deaf
-        response.close()
+        await websocket.close()
 
 
 def _first_frame(patient: Patient, message: aiohttp.WSMessage) -> Finding:
@@ -90,4 +92,4 @@ def _not_opened(patient: Patient, error: Exception) -> Finding:
 def _blocked(patient: Patient, said: str, **details: Any) -> Finding:
     """Return that there is no websocket, and what the client does then."""
     then = " Polling works, and is used instead: slower." if "polling" in patient.transports else ""
-    return failed(WEBSOCKET, Fault.UNSOUND, said + then, _PASS_ON, **details)
+    return failed(WEBSOCKET, Fault.UNSOUND, said + then, _PASS_UPGRADES, **details)
