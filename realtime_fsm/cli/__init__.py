@@ -139,7 +139,6 @@ def _add_doctor(commands: "_Commands[argparse.ArgumentParser]") -> None:
         DOCTOR_EXAMPLES,
     )
     add_doctor_arguments(parser)
-    parser.set_defaults(run=_doctor)
 
 
 def _add_diagram(commands: "_Commands[argparse.ArgumentParser]") -> None:
@@ -252,20 +251,6 @@ def _listen(parsed: argparse.Namespace) -> int:
         namespace=parsed.namespace,
         dialect=parsed.dialect,
         token_env=parsed.token_env,
-        as_json=parsed.json,
-    )
-
-
-def _doctor(parsed: argparse.Namespace) -> int:
-    from realtime_fsm.cli.doctor import run_doctor  # noqa: PLC0415
-
-    given = {"namespace": parsed.namespace, "socketio_path": parsed.path, "dialect": parsed.dialect}
-    return run_doctor(
-        parsed.url,
-        fields={name: value for name, value in given.items() if value is not None},
-        token_env=parsed.token_env,
-        timeout=parsed.timeout,
-        idle=parsed.idle,
         as_json=parsed.json,
     )
 

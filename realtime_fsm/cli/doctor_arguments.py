@@ -69,3 +69,18 @@ def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long to keep the open connection silent; 0 leaves it out (default: 5)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end, nothing else")
+    parser.set_defaults(run=_run)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from realtime_fsm.cli.doctor import run_doctor  # noqa: PLC0415
+
+    given = {"namespace": parsed.namespace, "socketio_path": parsed.path, "dialect": parsed.dialect}
+    return run_doctor(
+        parsed.url,
+        fields={name: value for name, value in given.items() if value is not None},
+        token_env=parsed.token_env,
+        timeout=parsed.timeout,
+        idle=parsed.idle,
+        as_json=parsed.json,
+    )

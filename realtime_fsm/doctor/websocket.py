@@ -15,7 +15,7 @@ from realtime_fsm.machine.errors import RealtimeError
 WEBSOCKET: Final = "websocket"
 
 _GOODBYE: Final = 0.5
-_PASS_UPGRADES: Final = (
+_NEEDS_UPGRADES: Final = (
     "Make the proxy pass upgrades on; nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
     'proxy_set_header Connection "upgrade";'
 )
@@ -92,4 +92,4 @@ def _not_opened(patient: Patient, error: Exception) -> Finding:
 def _blocked(patient: Patient, said: str, **details: Any) -> Finding:
     """Return that there is no websocket, and what the client does then."""
     then = " Polling works, and is used instead: slower." if "polling" in patient.transports else ""
-    return failed(WEBSOCKET, Fault.UNSOUND, said + then, _PASS_UPGRADES, **details)
+    return failed(WEBSOCKET, Fault.UNSOUND, said + then, _NEEDS_UPGRADES, **details)
