@@ -288,7 +288,7 @@ class RealtimeService(Lifecycle):
                 polls_fail=manager is not None and manager.polling.is_failing,
             ),
             self._dispatcher,
-            now=loop_time(),
+            now=0.0 if manager is None else loop_time(),
             patience=_STUCK_AFTER,
         )
 

@@ -9,7 +9,6 @@ from typing import Any, Final, Protocol
 from aiohttp import web
 
 from realtime_fsm.machine.errors import ConfigurationError
-from realtime_fsm.monitoring.health import Health
 
 LIVE_PATH: Final = "/livez"
 READY_PATH: Final = "/readyz"
@@ -23,10 +22,29 @@ _SHUTDOWN: Final = 1.0
 _logger = logging.getLogger("realtime_fsm.health")
 
 
+class Examined(Protocol):
+    """What an examination has found: ``Health`` is such."""
+
+    @property
+    def live(self) -> bool:
+        """Whether a restart of the process could not help."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether data flows."""
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is not perfect."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it."""
+
+
 class Examinable(Protocol):
     """What has a health: ``RealtimeService`` is one."""
 
-    def health(self) -> Health:
+    def health(self) -> Examined:
         """Examine it."""
 
 
@@ -53,12 +71,12 @@ def health_application(realtime: Examinable) -> web.Application:
     return application
 
 
-def _brief(ok: bool, health: Health) -> dict[str, Any]:
+def _brief(ok: bool, health: Examined) -> dict[str, Any]:
     return {"ok": ok, "reasons": [] if ok else list(health.reasons)}
 
 
 def _handler(
-    realtime: Examinable, judge: Callable[[Health], tuple[bool, dict[str, Any]]]
+    realtime: Examinable, judge: Callable[[Examined], tuple[bool, dict[str, Any]]]
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(_: web.Request) -> web.Response:
         try:
