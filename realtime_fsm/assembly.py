@@ -8,6 +8,7 @@ from typing import Final
 
 from realtime_fsm.engine.component import Components
 from realtime_fsm.engine.dispatcher import Dispatcher
+from realtime_fsm.engine.flight_recorder import FlightRecorder
 from realtime_fsm.engine.intake import Intake
 from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.outbox import MemoryOutbox, Outbox
@@ -75,9 +76,13 @@ class Assembly:
         self._wall = wall
         self._secrets: deque[str] = deque(maxlen=_KNOWN_SECRETS)
         self.statistics = Statistics()
+        self.recorder = FlightRecorder(wall, self._secrets)
         self.status = ConnectionStatusManager(self.statistics)
         self.recovery = ErrorRecoveryStrategy(
-            self.statistics, force_fallback=force_fallback, release_fallback=release_fallback
+            self.statistics,
+            self.recorder,
+            force_fallback=force_fallback,
+            release_fallback=release_fallback,
         )
         self.dispatcher = Dispatcher(
             statistics=self.statistics, limit=config.max_pending_events, on_error=self._handler_failed
@@ -118,6 +123,7 @@ class Assembly:
             time=loop_time,
             report=self.recovery.handle,
             secrets=self._secrets,
+            recorder=self.recorder,
         )
 
     def start(self) -> tuple[ConnectionManager, Components]:
@@ -133,9 +139,11 @@ class Assembly:
             random=self._random,
             wall=self._wall,
             statistics=self.statistics,
+            recorder=self.recorder,
             tokens=TokenProvider(
                 self._token,
                 statistics=self.statistics,
+                recorder=self.recorder,
                 wall=self._wall,
                 random=self._random,
                 timeout=config.connection_timeout,

@@ -57,6 +57,7 @@ class Lifecycle:
         self._dispatcher = self._assembly.dispatcher
         self._sender = self._assembly.sender
         self._intake = self._assembly.intake
+        self._wall = wall
         self.connection_status: ConnectionStatusManager = self._assembly.status
         self.recovery: ErrorRecoveryStrategy = self._assembly.recovery
         self._manager: ConnectionManager | None = None

@@ -1,13 +1,11 @@
 """``RealtimeService``: the single point of entry."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable
 from copy import copy
-from typing import Any, Final, TypeVar, overload
+from typing import Any, TypeVar, overload
 
-from realtime_fsm.assembly import loop_time
 from realtime_fsm.engine.composer import Composer
 from realtime_fsm.engine.dispatcher import Event, Handler
 from realtime_fsm.engine.message import Receipt
@@ -18,30 +16,18 @@ from realtime_fsm.engine.port import HttpClient, RandomSource, TokenSource, Tran
 from realtime_fsm.engine.resync import ResyncHook
 from realtime_fsm.engine.stream import Stream
 from realtime_fsm.engine.subscription import BOOKING_PREFIX, Subscription, check_names
-from realtime_fsm.lifecycle import Lifecycle
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.delivery import Delivery
 from realtime_fsm.machine.errors import (
     CallTimeoutError,
     SubscriptionRefusedError,
 )
-from realtime_fsm.monitoring.health import Health, Signs, examine
-from realtime_fsm.monitoring.metrics import ConnectionMetrics, measure
+from realtime_fsm.observation import Observation
 
 H = TypeVar("H", bound=Handler)
 
-_LOG_LEVELS: Final = {
-    "error": logging.ERROR,
-    "warn": logging.WARNING,
-    "info": logging.INFO,
-    "debug": logging.DEBUG,
-}
-_STUCK_AFTER: Final = 30.0
 
-_logger = logging.getLogger("realtime_fsm")
-
-
-class RealtimeService(Lifecycle):
+class RealtimeService(Observation):
     """A Socket.IO connection that stays alive, with polling as its fallback.
 
     ::
@@ -261,40 +247,6 @@ class RealtimeService(Lifecycle):
     def outbox(self) -> OutboxControl:
         """The outbox: its size, its dead letters, and what can be done to them."""
         return self._assembly.outbox
-
-    @property
-    def metrics(self) -> ConnectionMetrics:
-        """A frozen picture of how the connection fares."""
-        return measure(
-            self._assembly.statistics,
-            status=self.status,
-            sender=self._sender,
-            pending=len(self._dispatcher),
-            time=loop_time,
-        )
-
-    def health(self) -> Health:
-        """Examine the client, as a health check would."""
-        manager, config = self._manager, self.config
-        link = None if manager is None else manager.link
-        return examine(
-            self.status,
-            self.connection_status.last,
-            Signs(
-                unanswered_since=None if link is None else link.unanswered_since,
-                answer_within=config.heartbeat_timeout,
-                unacknowledged_since=None if link is None else self._sender.oldest_in_flight_at,
-                acknowledge_within=config.ack_timeout,
-                polls_fail=manager is not None and manager.polling.is_failing,
-            ),
-            self._dispatcher,
-            now=0.0 if manager is None else loop_time(),
-            patience=_STUCK_AFTER,
-        )
-
-    def debug_mode(self, enabled: bool) -> None:
-        """Log everything, or go back to ``log_level``; at run time, for the whole process (SPEC D2)."""
-        _logger.setLevel(logging.DEBUG if enabled else _LOG_LEVELS[self.config.log_level])
 
     # Inside.
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import canary
 import psutil
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from realtime_fsm.testing.virtual_loop import run
 
@@ -21,6 +21,14 @@ T = TypeVar("T")
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("nightly", max_examples=2000, deadline=None)
+settings.register_profile(  # for planted bugs: it is enough to find them
+    "mutation",
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+)
 _in_ci = os.environ.get("CI", "").lower() in {"1", "true"}
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if _in_ci else "dev"))
 

@@ -5,6 +5,7 @@ import logging
 from importlib.metadata import version
 from typing import Final
 
+import aiohttp
 import socketio
 from engineio import base_client
 
@@ -37,10 +38,12 @@ def check_libraries() -> None:
     missing += [f"eio.{name}" for name in _ENGINE_NAMES if not hasattr(client.eio, name)]
     if not isinstance(getattr(base_client, "connected_clients", None), list):
         missing.append("engineio.base_client.connected_clients")
+    if "_retry_connection" not in getattr(aiohttp.ClientSession, "ATTRS", ()):
+        missing.append("aiohttp.ClientSession._retry_connection")
     if missing:
         raise InternalError(
-            f"python-engineio {version('python-engineio')} and python-socketio {version('python-socketio')} "
-            f"no longer offer {', '.join(missing)}.",
+            f"aiohttp {version('aiohttp')}, python-engineio {version('python-engineio')} and python-socketio "
+            f"{version('python-socketio')} no longer offer {', '.join(missing)}.",
             retryable=False,
             remedy="Install the versions that realtime_fsm asks for.",
         )

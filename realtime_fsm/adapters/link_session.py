@@ -97,6 +97,9 @@ class LinkSession:
             connector=self._sockets.connector() if connector_factory is None else connector_factory(),
             trace_configs=[self._trace()],
         )
+        # A poll empties the server's queue. Were it repeated after a reset, as aiohttp does by itself, the
+        # events of the first answer would be lost, and nobody would know.
+        self._session._retry_connection = False  # noqa: SLF001 - see `check_libraries`
 
     def _trace(self) -> aiohttp.TraceConfig:
         """Return what aiohttp asks us on the way: here alone can a handshake be seen and be stopped."""

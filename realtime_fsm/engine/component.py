@@ -6,6 +6,7 @@ from collections.abc import Callable
 from attrs import define, field
 
 from realtime_fsm.engine.dispatcher import Dispatcher
+from realtime_fsm.engine.flight_recorder import FlightRecorder
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.payload import Payload
 from realtime_fsm.engine.port import HttpClient, RandomSource, TransportFactory, WallClock
@@ -55,6 +56,7 @@ class Components:
     random: RandomSource
     wall: WallClock
     statistics: Statistics
+    recorder: FlightRecorder
     tokens: TokenProvider
     sender: Sender
     subscriptions: Subscriptions

@@ -3,6 +3,7 @@
 import asyncio
 
 from realtime_fsm.engine.component import Components, Stay
+from realtime_fsm.engine.flight_recorder import Kind
 from realtime_fsm.engine.link import Link
 from realtime_fsm.machine.errors import (
     AuthenticationError,
@@ -54,10 +55,13 @@ async def _dial_once(parts: Components, stay: Stay) -> Link:
     except RealtimeError as failure:
         error = failure
         parts.statistics.failed_attempts += 1
+        parts.statistics.causes[type(failure).__name__] += 1
         parts.statistics.last_failure_at = parts.wall()
         parts.statistics.last_failure_reason = str(failure)
         raise
     finally:
+        how = "succeeded" if error is None else f"failed: {error.message}"
+        parts.recorder.note(Kind.ATTEMPT, f"an attempt of {loop.time() - started:.3f} s {how}")
         parts.status.record(
             AttemptRecord(
                 number=max(1, stay.change.attempt),

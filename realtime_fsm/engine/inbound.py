@@ -6,6 +6,7 @@ from typing import Any
 
 from realtime_fsm.engine.component import Components
 from realtime_fsm.engine.dispatcher import Delivered
+from realtime_fsm.engine.flight_recorder import Kind
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.payload import encode
 from realtime_fsm.engine.subscription import read_position
@@ -52,6 +53,8 @@ class Inbound:
                 args = args[:-1]
                 if not self._parts.subscriptions.take_place(channel, here):
                     return
+        if self._parts.recorder.is_tracing:
+            self._parts.recorder.note(Kind.EVENT, f"{name!r} with {len(args)} arguments")
         answer = None if ack_id is None else partial(self._answer, link, name, ack_id)
         self._parts.dispatcher.post(Delivered(name, args, answer))
 

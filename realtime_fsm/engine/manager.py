@@ -11,6 +11,7 @@ from realtime_fsm.engine.catch_up import catch_up
 from realtime_fsm.engine.component import Components, Stay
 from realtime_fsm.engine.decision import decide
 from realtime_fsm.engine.establish import establish
+from realtime_fsm.engine.flight_recorder import Kind
 from realtime_fsm.engine.heartbeat import heartbeat
 from realtime_fsm.engine.inbound import Inbound
 from realtime_fsm.engine.link import Link
@@ -111,6 +112,11 @@ class ConnectionManager:
         return self._stay.change.error if resting and self._stay is not None else None
 
     @property
+    def retry_in(self) -> float | None:
+        """Seconds that the present wait was given when it began; ``None`` while nothing waits."""
+        return None if self._stay is None else self._stay.change.retry_in
+
+    @property
     def task_count(self) -> int:
         """Tasks that the manager has running, the ones that are ending included."""
         return len(self._running) + len(self._ending)
@@ -145,6 +151,7 @@ class ConnectionManager:
             at=self._parts.wall(),
             epoch=self._epoch + 1,
         )
+        self._parts.recorder.note(Kind.DECISION, f"{trigger} in {self.status} leads to {dest} ({facts})")
         self._leave(link)
         return self._machine.fire(trigger, facts)
 
@@ -192,11 +199,13 @@ class ConnectionManager:
         """Keep the counters of a transition that is about to happen."""
         statistics, now = self._parts.statistics, self._loop.time()
         statistics.changes[self.status, trigger, dest] += 1
+        statistics.stays.enter(dest, now)
         if statistics.connected_at is not None:
             statistics.connected_seconds += now - statistics.connected_at
             statistics.connected_at = None
         if trigger is Trigger.CONNECTION_LOST:
             statistics.losses += 1
+            statistics.causes[type(error).__name__] += 1
             statistics.last_failure_at = self._parts.wall()
             statistics.last_failure_reason = str(error)
         if TRAITS[dest].sends:
@@ -259,6 +268,10 @@ class ConnectionManager:
             change.reason if change.error is None else f"{_REASONS[change.trigger]}: {change.error}",
             extra={"epoch": change.epoch, "attempt": change.attempt, "retry_in": change.retry_in},
         )
+        recorder = self._parts.recorder
+        recorder.epoch, recorder.attempt = change.epoch, change.attempt
+        wait = "" if change.retry_in is None else f", next attempt in {change.retry_in:.1f} s"
+        recorder.note(Kind.CHANGE, f"{change.previous} -> {status}: {change.reason}{wait}")
         known = self._parts.status.last
         self._parts.status.set(change)
         if change.error is not None and (known is None or known.error is not change.error):
@@ -275,6 +288,7 @@ class ConnectionManager:
         except Exception as failure:
             self._parts.statistics.crashes += 1
             _logger.exception("the activity %s crashed", activity)
+            self._parts.recorder.write_out(f"the activity {activity} crashed")
             error = InternalError(f"The activity {activity} raised {type(failure).__name__}.")
             error.__cause__ = failure
             trigger = TRAITS[stay.change.current].on_crash

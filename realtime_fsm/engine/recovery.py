@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
+from realtime_fsm.engine.flight_recorder import FlightRecorder, Kind
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.errors import ErrorCategory, RealtimeError
 from realtime_fsm.machine.recovery import ConnectionIssue, Recovery, issue_for, recovery_for
@@ -23,6 +24,7 @@ class ErrorRecoveryStrategy:
 
     Args:
         statistics: What it counts into.
+        recorder: Remembers the issues.
         force_fallback: Switches the fallback on.
         release_fallback: Lets the socket come back.
     """
@@ -30,11 +32,13 @@ class ErrorRecoveryStrategy:
     def __init__(
         self,
         statistics: Statistics,
+        recorder: FlightRecorder,
         *,
         force_fallback: Callable[[], bool],
         release_fallback: Callable[[], bool],
     ) -> None:
         self._statistics = statistics
+        self._recorder = recorder
         self._hooks: list[Callable[[ConnectionIssue], object]] = []
         self.activate_fallback = force_fallback
         self.deactivate_fallback = release_fallback
@@ -44,6 +48,7 @@ class ErrorRecoveryStrategy:
         """Count an error, tell people, and return what is done about it."""
         issue = issue_for(error)
         self.errors[error.category] += 1
+        self._recorder.note(Kind.ISSUE, f"{type(error).__name__}: {error.message}")
         if log:
             _logger.log(_LEVELS[issue.severity], "%s", issue.message)
         self.notify_connection_issue(issue)

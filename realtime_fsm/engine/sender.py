@@ -9,6 +9,7 @@ from typing import Any, Final
 from realtime_fsm.engine.answer import unwrap
 from realtime_fsm.engine.claim import Claims, needs_claim
 from realtime_fsm.engine.envelope import addressed
+from realtime_fsm.engine.flight_recorder import FlightRecorder, Kind
 from realtime_fsm.engine.intake import Intake
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.message import Message
@@ -42,6 +43,7 @@ class Sender:
         time: The loop's clock.
         report: Told of errors that nobody waits for.
         secrets: What the words of a server must not show, though it may repeat them.
+        recorder: Remembers the messages, in debug mode.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class Sender:
         time: Callable[[], float],
         report: Callable[[RealtimeError], object],
         secrets: Collection[str] = (),
+        recorder: FlightRecorder,
     ) -> None:
         self._config = config
         self._statistics = statistics
-        self._settlement = settlement
+        self.settlement = settlement
         self._time = time
         self._secrets = secrets
+        self._recorder = recorder
         self._link: Link | None = None
         self._in_flight: dict[Message, int] = {}  # in the order in which they were sent, with their numbers
         self._unwritten: deque[tuple[int, Message]] = deque()
@@ -88,11 +92,17 @@ class Sender:
         """When the oldest unacknowledged message was sent, on the loop's clock."""
         return next((message.sent_at for message in self._in_flight), None)
 
+    @property
+    def oldest_accepted_at(self) -> float | None:
+        """When the oldest message that waits or is in flight was accepted, seconds since the Unix epoch."""
+        first = (next(iter(self._in_flight), None), next(iter(self.queue), None))
+        return min((message.accepted_at for message in first if message is not None), default=None)
+
     async def drained(self, can_go_on: Callable[[], bool]) -> None:
         """Wait until nothing is left, or nothing can be delivered any more. The caller bounds it."""
         while not self.is_idle and can_go_on():
-            self._settlement.progress.clear()
-            await self._settlement.progress.wait()
+            self.settlement.progress.clear()
+            await self.settlement.progress.wait()
 
     def attach(self, link: Link) -> None:
         """Begin to send over a link that has become live."""
@@ -106,7 +116,7 @@ class Sender:
             broken: Whether it ended by itself, so that the first message in flight may be why.
         """
         link, self._link = self._link, None
-        self._settlement.progress.set()
+        self.settlement.progress.set()
         lost = [message for _, message in self._unwritten]
         self._unwritten.clear()
         in_flight, self._in_flight = self._in_flight, {}
@@ -115,12 +125,12 @@ class Sender:
         lost += [message for message in in_flight if not message.is_resent]
         self.queue.give_back(again)
         if broken and link is not None and again and in_flight[again[0]] <= link.transport.written:
-            self._settlement.charge(again[0])
+            self.settlement.charge(again[0])
         for message in again:
             if self.intake.has_expired(message) and not message.receipt.is_settled:
-                self._settlement.finish(message, Outcome.EXPIRED, reason="its time to live is over")
+                self.settlement.finish(message, Outcome.EXPIRED, reason="its time to live is over")
         for message in lost:
-            self._settlement.finish(
+            self.settlement.finish(
                 message, Outcome.LOST, reason="the connection ended while it was under way"
             )
 
@@ -148,7 +158,7 @@ class Sender:
         """Settle what has been written and wanted no acknowledgement; then send on."""
         unwritten = self._unwritten
         while unwritten and unwritten[0][0] <= written:
-            self._settlement.finish(unwritten.popleft()[1], Outcome.SENT)
+            self.settlement.finish(unwritten.popleft()[1], Outcome.SENT)
         self.pump()
 
     def report_unacknowledged(self, sent_before: float) -> list[Message]:
@@ -168,7 +178,7 @@ class Sender:
         for message in late:
             reason = f"the server is alive and did not acknowledge it within {self._config.ack_timeout} s"
             self._end_flight(message)
-            self._settlement.finish(message, Outcome.UNACKNOWLEDGED, reason=reason)
+            self.settlement.finish(message, Outcome.UNACKNOWLEDGED, reason=reason)
         self.pump()
         return late
 
@@ -178,7 +188,7 @@ class Sender:
             self._end_flight(message)
         elif not self.queue.is_waiting(message):
             return  # it was never accepted, or is being published and will be settled by that
-        self._settlement.finish(message, Outcome.EXPIRED, reason=reason)
+        self.settlement.finish(message, Outcome.EXPIRED, reason=reason)
         self.pump()
 
     async def next_batch(self, limit: int) -> list[Message]:
@@ -210,9 +220,9 @@ class Sender:
         for message in messages:
             if not message.is_resent and maybe_arrived:
                 reason = "publishing it over HTTP broke off"
-                self._settlement.finish(message, Outcome.LOST, reason=reason)
+                self.settlement.finish(message, Outcome.LOST, reason=reason)
         if again and failed:
-            self._settlement.charge(again[0])
+            self.settlement.charge(again[0])
         if again:
             self._submitted.set()
 
@@ -224,7 +234,7 @@ class Sender:
         self._unwritten.clear()
         for message in left:
             outcome = Outcome.STORED if message.is_stored else Outcome.DROPPED
-            self._settlement.finish(message, outcome, reason=reason)
+            self.settlement.finish(message, outcome, reason=reason)
         return left
 
     # Inside.
@@ -237,6 +247,8 @@ class Sender:
         self._statistics.sent += 1
         self._statistics.resent += message.sent_at is not None
         message.sent_at = self._time()
+        if self._recorder.is_tracing:
+            self._recorder.note(Kind.MESSAGE, f"{message.receipt!r}, {message.size_bytes} bytes")
         payload = addressed(message, self._config.dialect)
         if message.wants_ack:
             self._in_flight[message] = 0  # known before the transport can acknowledge it
@@ -269,11 +281,13 @@ class Sender:
             self._statistics.dropped["late acknowledgement"] += 1
             return
         self._end_flight(message)
+        if self._recorder.is_tracing:
+            self._recorder.note(Kind.ACK, f"of {message.receipt.message_id}")
         if self._config.dialect.wraps_answers:
             self._settle_by_answer(message, args[0] if args else None)
         else:
             answer = args[0] if len(args) == 1 else (args or None)
-            self._settlement.finish(message, Outcome.ACKNOWLEDGED, answer=answer)
+            self.settlement.finish(message, Outcome.ACKNOWLEDGED, answer=answer)
         self.pump()
 
     def _settle_by_answer(self, message: Message, answer: object) -> None:
@@ -281,7 +295,7 @@ class Sender:
             value = unwrap(answer)
         except DeliveryError as error:
             reason = redacted(error.message, self._secrets)
-            self._settlement.finish(message, Outcome.REFUSED, reason=reason)
+            self.settlement.finish(message, Outcome.REFUSED, reason=reason)
         else:
             self._statistics.repeated += isinstance(answer, dict) and answer.get("duplicate") is True
-            self._settlement.finish(message, Outcome.ACKNOWLEDGED, answer=value)
+            self.settlement.finish(message, Outcome.ACKNOWLEDGED, answer=value)

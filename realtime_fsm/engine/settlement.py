@@ -1,6 +1,7 @@
 """The end of a message: off the books, out of the outbox, its receipt settled and counted, in one step."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ _BURIED: Final = {
 }
 """Outcomes after which a message is kept among the dead letters, for a person to decide about."""
 
+_logger = logging.getLogger("realtime_fsm.message")
+
 
 class Settlement:
     """Brings messages to their end.
@@ -33,6 +36,7 @@ class Settlement:
 
     Attributes:
         progress: Set whenever a message has come to its end.
+        observers: Told of each end and when it was, in the loop's next turn.
         on_room: Called after each end: there is room for another message.
     """
 
@@ -53,6 +57,7 @@ class Settlement:
         self._max_attempts = max_attempts
         self._report = report
         self.progress = asyncio.Event()
+        self.observers: list[Callable[[Message, float], object]] = []
         self.on_room: Callable[[], None] = _nobody_waits
 
     def finish(self, message: Message, outcome: Outcome, *, answer: Any = None, reason: str = "") -> None:
@@ -98,6 +103,17 @@ class Settlement:
         if message.receipt.settle(outcome, answer=answer, reason=reason):
             self._statistics.settled[outcome.value] += 1
             self.progress.set()
+            if self.observers:
+                now, loop = self._wall(), asyncio.get_running_loop()
+                for observer in self.observers:
+                    loop.call_soon(self._tell, observer, message, now)
+
+    def _tell(self, observer: Callable[[Message, float], object], message: Message, at: float) -> None:
+        try:
+            observer(message, at)
+        except Exception:
+            self._statistics.handler_errors += 1
+            _logger.exception("an observer of messages raised")
 
 
 def _nobody_waits() -> None:

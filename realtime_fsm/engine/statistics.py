@@ -1,36 +1,87 @@
 """What the engine counts. Plain numbers, so that counting costs nothing; monitoring reads them."""
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final
 
 from attrs import define, field
 
 from realtime_fsm.machine.table import ConnectionStatus, Trigger
 
+RECENT: Final = 512
+"""Round trips that percentiles are of."""
+
 
 @define(kw_only=True)
 class Latency:
-    """Round trips of probes: what is needed for an average and for the last one, in bounded memory.
+    """Round trips of probes, in bounded memory.
 
     Attributes:
         last: Seconds, or ``None`` before the first.
         total: Sum of all, seconds.
         count: How many.
+        recent: The last of them, for percentiles.
     """
 
     last: float | None = None
     total: float = 0.0
     count: int = 0
+    recent: deque[float] = field(factory=lambda: deque(maxlen=RECENT))
 
     def add(self, seconds: float) -> None:
         """Count one round trip."""
         self.last = seconds
         self.total += seconds
         self.count += 1
+        self.recent.append(seconds)
 
     @property
     def average(self) -> float | None:
         """Mean of all round trips in seconds, or ``None`` before the first."""
         return self.total / self.count if self.count else None
+
+    def percentiles(self, *percents: int) -> tuple[float | None, ...]:
+        """Return percentiles of the recent round trips: the smallest that so many percent do not exceed.
+
+        Args:
+            percents: Whole numbers from 1 to 100.
+
+        Returns:
+            Seconds; ``None`` for each before the first round trip.
+        """
+        if not self.recent:
+            return (None,) * len(percents)
+        ordered = sorted(self.recent)
+        return tuple(ordered[-(-len(ordered) * percent // 100) - 1] for percent in percents)
+
+
+@define(kw_only=True)
+class Stays:
+    """How long each state has lasted altogether; DISCONNECTED is nobody's time, and not counted.
+
+    Attributes:
+        seconds: Of the stays that have ended, by state.
+        status: The present one.
+        since: When it was entered, on the loop's clock; ``None`` while it is DISCONNECTED.
+    """
+
+    seconds: dict[ConnectionStatus, float] = field(factory=dict)
+    status: ConnectionStatus = ConnectionStatus.DISCONNECTED
+    since: float | None = None
+
+    def enter(self, status: ConnectionStatus, now: float) -> None:
+        """Note that a state was entered."""
+        if self.since is not None:
+            self.seconds[self.status] = self.seconds.get(self.status, 0.0) + now - self.since
+        self.status = status
+        self.since = None if status is ConnectionStatus.DISCONNECTED else now
+
+    def totals(self, time: Callable[[], float]) -> dict[ConnectionStatus, float]:
+        """Return the seconds of each state up to now; 0 for one that was never entered."""
+        totals = {status: self.seconds.get(status, 0.0) for status in ConnectionStatus}
+        if self.since is not None:
+            totals[self.status] += time() - self.since
+        return totals
 
 
 @define(kw_only=True)
@@ -39,6 +90,8 @@ class Statistics:
 
     Attributes:
         changes: Transitions taken, by (source, trigger, destination).
+        stays: Time spent in each state.
+        causes: Failed attempts and losses, by the name of their error.
         attempts: Dials, probes for the socket included.
         failed_attempts: Of them, the ones that failed.
         connections: Times the connection became live.
@@ -76,6 +129,8 @@ class Statistics:
     """
 
     changes: Counter[tuple[ConnectionStatus, Trigger, ConnectionStatus]] = field(factory=Counter)
+    stays: Stays = field(factory=Stays)
+    causes: Counter[str] = field(factory=Counter)
     attempts: int = 0
     failed_attempts: int = 0
     connections: int = 0

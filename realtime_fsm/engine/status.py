@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 from weakref import WeakSet
 
 from realtime_fsm.engine.statistics import Statistics
@@ -12,6 +12,8 @@ from realtime_fsm.engine.stream import Stream
 from realtime_fsm.machine.errors import without_frames
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.table import ConnectionStatus
+
+T = TypeVar("T")
 
 _MOST_UNREAD: Final = 10_000
 """Changes that an observer may leave unread: hours of the worst flapping."""
@@ -34,6 +36,7 @@ class ConnectionStatusManager:
     def __init__(self, statistics: Statistics) -> None:
         self._statistics = statistics
         self._callbacks: list[Callable[[StatusChange], object]] = []
+        self._attempt_callbacks: list[Callable[[AttemptRecord], object]] = []
         self._streams: WeakSet[Stream[StatusChange]] = WeakSet()
         self.history: deque[StatusChange] = deque(maxlen=_HISTORY)
         self.attempts: deque[AttemptRecord] = deque(maxlen=_HISTORY)
@@ -62,16 +65,16 @@ class ConnectionStatusManager:
         """Record how a dial ended. For the engine."""
         without_frames(attempt.error)
         self.attempts.append(attempt)
+        for callback in self._attempt_callbacks:
+            asyncio.get_running_loop().call_soon(self._call, callback, attempt)
+
+    def subscribe_attempts(self, callback: Callable[[AttemptRecord], object]) -> Callable[[], None]:
+        """Call ``callback`` with how every dial ends from now on; return a function that ends it."""
+        return _added(self._attempt_callbacks, callback)
 
     def subscribe(self, callback: Callable[[StatusChange], object]) -> Callable[[], None]:
         """Call ``callback`` with every change from now on; return a function that ends it."""
-        self._callbacks.append(callback)
-
-        def unsubscribe() -> None:
-            if callback in self._callbacks:
-                self._callbacks.remove(callback)
-
-        return unsubscribe
+        return _added(self._callbacks, callback)
 
     def changes(self) -> Stream[StatusChange]:
         """Return a stream of every change from now on. It ends when the client disconnects."""
@@ -85,9 +88,20 @@ class ConnectionStatusManager:
             stream.end()
         self._streams.clear()
 
-    def _call(self, callback: Callable[[StatusChange], object], change: StatusChange) -> None:
+    def _call(self, callback: Callable[[T], object], told: T) -> None:
         try:
-            callback(change)
+            callback(told)
         except Exception:
             self._statistics.handler_errors += 1
             _logger.exception("a status callback raised")
+
+
+def _added(callbacks: list[Callable[[T], object]], callback: Callable[[T], object]) -> Callable[[], None]:
+    """Add a callback; return a function that removes it."""
+    callbacks.append(callback)
+
+    def remove() -> None:
+        if callback in callbacks:
+            callbacks.remove(callback)
+
+    return remove

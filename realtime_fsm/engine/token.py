@@ -10,6 +10,7 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
+from realtime_fsm.engine.flight_recorder import FlightRecorder, Kind
 from realtime_fsm.engine.port import RandomSource, Token, TokenSource, WallClock
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.errors import AuthenticationError, RealtimeError, TokenSourceError
@@ -26,6 +27,7 @@ class TokenProvider:
     Args:
         source: Where tokens come from; ``None`` for a client without an identity.
         statistics: What it counts into.
+        recorder: Remembers the fetches.
         wall: The wall clock, in which expiries are given.
         random: Spreads the refreshes.
         timeout: Bound of one fetch, seconds.
@@ -37,6 +39,7 @@ class TokenProvider:
         source: TokenSource | None,
         *,
         statistics: Statistics,
+        recorder: FlightRecorder,
         wall: WallClock,
         random: RandomSource,
         timeout: float,
@@ -44,6 +47,7 @@ class TokenProvider:
     ) -> None:
         self._source = source
         self._statistics = statistics
+        self._recorder = recorder
         self._wall = wall
         self._random = random
         self._timeout = timeout
@@ -116,6 +120,7 @@ class TokenProvider:
         except Exception as error:  # noqa: BLE001 - it is the user's code, and becomes an error of ours
             failure = TokenSourceError(f"The token source raised {type(error).__name__}{_place(error)}.")
         if failure is not None:
+            self._recorder.note(Kind.TOKEN, f"no token: {failure.message}")
             # Out here, so that the original is not even its context: its words may hold the secret that it
             # failed with, and a traceback would repeat them.
             raise failure
@@ -126,7 +131,12 @@ class TokenProvider:
         if token.expires_at is not None:
             life = max(0.0, token.expires_at - self._wall())
             self._refresh_at = self._wall() + life * self._random.uniform(EARLIEST, LATEST)
+        self._recorder.note(Kind.TOKEN, f"a token was fetched{_due(self.refresh_in)}")
         return token
+
+
+def _due(refresh_in: float | None) -> str:
+    return "" if refresh_in is None else f"; the next one follows in {refresh_in:.1f} s"
 
 
 def _place(error: Exception) -> str:

@@ -33,6 +33,13 @@ class Facts:
     forced: bool = False
     error: RealtimeError | None = None
 
+    def __str__(self) -> str:
+        said = [f"{self.reconnects} of {self.max_reconnect_attempts} reconnects made"]
+        said += ["forced"] * self.forced
+        if self.error is not None:
+            said.append(f"{type(self.error).__name__}, {'' if self.error.retryable else 'not '}retryable")
+        return ", ".join(said)
+
 
 def may_retry(facts: Facts) -> bool:
     """Tell whether another attempt is allowed, and could help."""

@@ -44,6 +44,11 @@ class StatusChange:
         """Whether this change ended a live connection. Comes strictly in turn with ``is_connected``."""
         return TRAITS[self.previous].sends and not TRAITS[self.current].sends
 
+    @property
+    def is_goodbye(self) -> bool:
+        """Whether somebody wanted it to end."""
+        return self.trigger is Trigger.DISCONNECT
+
 
 @frozen(kw_only=True)
 class AttemptRecord:

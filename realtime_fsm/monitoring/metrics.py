@@ -24,6 +24,14 @@ class ConnectionMetrics:
         losses: Times a live connection ended by itself.
         average_latency: Mean round trip of the heartbeats, or ``None`` before the first.
         last_latency: The last one.
+        latency_count: Round trips measured.
+        latency_p50: Median of the last 512 round trips, or ``None`` before the first.
+        latency_p95: Their 95th percentile.
+        latency_p99: Their 99th.
+        heartbeats: Probes of the link.
+        seconds_by_status: Time spent in each state, by its value.
+        failures_by_cause: Failed attempts and losses, by the name of their error.
+        retry_in: Seconds that the present wait for the next attempt was given; ``None`` while none is.
         last_connected_at: When it last became live.
         last_failure_at: When an attempt last failed or the connection was last lost.
         last_failure_reason: Why.
@@ -37,6 +45,7 @@ class ConnectionMetrics:
         messages_repeated: That the server had applied before, and said so.
         messages_by_outcome: What became of messages, by the value of ``Outcome``.
         outbox_bytes: Bytes in the outbox.
+        outbox_oldest_age: Seconds since the oldest message in it was accepted; 0 where it is empty.
         events_received: Over the socket or by polling.
         events_dispatched: Handed to at least one handler.
         events_pending: Waiting for their handlers.
@@ -65,6 +74,14 @@ class ConnectionMetrics:
     losses: int
     average_latency: float | None
     last_latency: float | None
+    latency_count: int
+    latency_p50: float | None
+    latency_p95: float | None
+    latency_p99: float | None
+    heartbeats: int
+    seconds_by_status: Mapping[str, float]
+    failures_by_cause: Mapping[str, int]
+    retry_in: float | None
     last_connected_at: float | None
     last_failure_at: float | None
     last_failure_reason: str | None
@@ -78,6 +95,7 @@ class ConnectionMetrics:
     messages_repeated: int
     messages_by_outcome: Mapping[str, int]
     outbox_bytes: int
+    outbox_oldest_age: float
     events_received: int
     events_dispatched: int
     events_pending: int
@@ -101,21 +119,27 @@ def measure(
     statistics: Statistics,
     *,
     status: ConnectionStatus,
+    retry_in: float | None,
     sender: Sender,
     pending: int,
     time: Callable[[], float],
+    wall: Callable[[], float],
 ) -> ConnectionMetrics:
     """Take the picture.
 
     Args:
         statistics: What the engine counted.
         status: The state.
+        retry_in: Of the last change.
         sender: Messages on their way out.
         pending: Events waiting for their handlers.
         time: The loop's clock.
+        wall: The wall clock.
     """
     uptime = 0.0 if statistics.connected_at is None else time() - statistics.connected_at
     settled = dict(statistics.settled)
+    oldest = sender.oldest_accepted_at
+    p50, p95, p99 = statistics.latency.percentiles(50, 95, 99)
     return ConnectionMetrics(
         status=status,
         uptime=uptime,
@@ -126,6 +150,14 @@ def measure(
         losses=statistics.losses,
         average_latency=statistics.latency.average,
         last_latency=statistics.latency.last,
+        latency_count=statistics.latency.count,
+        latency_p50=p50,
+        latency_p95=p95,
+        latency_p99=p99,
+        heartbeats=statistics.heartbeats,
+        seconds_by_status={status.value: s for status, s in statistics.stays.totals(time).items()},
+        failures_by_cause=dict(statistics.causes),
+        retry_in=retry_in,
         last_connected_at=statistics.last_connected_at,
         last_failure_at=statistics.last_failure_at,
         last_failure_reason=statistics.last_failure_reason,
@@ -139,6 +171,7 @@ def measure(
         messages_repeated=statistics.repeated,
         messages_by_outcome=settled,
         outbox_bytes=sender.queue.size_bytes,
+        outbox_oldest_age=0.0 if oldest is None else max(0.0, wall() - oldest),
         events_received=statistics.events,
         events_dispatched=statistics.dispatched,
         events_pending=pending,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from realtime_fsm.testing.backend_thread import RealtimeBackend, ThreadedProxy
+    from realtime_fsm.testing.config_strategies import configs
     from realtime_fsm.testing.connection_rules import ConnectionRules
     from realtime_fsm.testing.contracts.contract import Contract, run_in_real_time
     from realtime_fsm.testing.contracts.outbox_contract import OutboxContract
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from realtime_fsm.testing.contracts.token_source_contract import TokenSourceContract
     from realtime_fsm.testing.contracts.transport_contract import TransportContract
     from realtime_fsm.testing.environment import Environment, SimulatedEnvironment
-    from realtime_fsm.testing.exploration import Exploration, Move, explore
+    from realtime_fsm.testing.exploration import Exploration, Move, explore, moves_of
     from realtime_fsm.testing.fault_proxy import FaultProxy, ProxyCounters
     from realtime_fsm.testing.frame_rules import (
         Delay,
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
     )
     from realtime_fsm.testing.full_stack import FullStackEnvironment
     from realtime_fsm.testing.lane_faults import Direction
+    from realtime_fsm.testing.machine_rules import MachineRules
     from realtime_fsm.testing.memory_network import MemoryNetwork
     from realtime_fsm.testing.network_faults import NetworkFaults
     from realtime_fsm.testing.oracle import Violation
     from realtime_fsm.testing.schedule import Schedule, Setting, Step, random_schedule
+    from realtime_fsm.testing.schedule_strategies import fault_schedules
     from realtime_fsm.testing.seed_sweep import Failure, Sweep, sweep
     from realtime_fsm.testing.shrinking import shrink
     from realtime_fsm.testing.simulated_backend import SimulatedBackend
@@ -53,7 +56,16 @@ if TYPE_CHECKING:
     from realtime_fsm.testing.simulated_sessions import SimulatedSessions
     from realtime_fsm.testing.simulated_transport import SimulatedTransport
     from realtime_fsm.testing.simulation import Simulation, Story, play
-    from realtime_fsm.testing.strategies import fault_schedules
+    from realtime_fsm.testing.strategies import (
+        MessageDraft,
+        event_names,
+        facts,
+        failures,
+        json_values,
+        messages,
+        trigger_sequences,
+        triggers,
+    )
     from realtime_fsm.testing.virtual_loop import (
         Deadlock,
         LeakError,
@@ -83,8 +95,10 @@ _HOME: Final = {
     "Inject": "frame_rules",
     "LeakError": "virtual_loop",
     "LimitError": "virtual_loop",
+    "MachineRules": "machine_rules",
     "Match": "frame_rules",
     "MemoryNetwork": "memory_network",
+    "MessageDraft": "strategies",
     "Move": "exploration",
     "NetworkFaults": "network_faults",
     "OutboxContract": "contracts.outbox_contract",
@@ -120,10 +134,17 @@ _HOME: Final = {
     "VirtualLoop": "virtual_loop",
     "VirtualRunner": "virtual_loop",
     "VirtualSession": "virtual_loop",
+    "configs": "config_strategies",
     "echo": "simulated_server",
     "echo_only": "simulated_server",
+    "event_names": "strategies",
     "explore": "exploration",
-    "fault_schedules": "strategies",
+    "facts": "strategies",
+    "failures": "strategies",
+    "fault_schedules": "schedule_strategies",
+    "json_values": "strategies",
+    "messages": "strategies",
+    "moves_of": "exploration",
     "play": "simulation",
     "random_schedule": "schedule",
     "run": "virtual_loop",
@@ -131,6 +152,8 @@ _HOME: Final = {
     "shrink": "shrinking",
     "silence": "simulated_server",
     "sweep": "seed_sweep",
+    "trigger_sequences": "strategies",
+    "triggers": "strategies",
     "wall_clock": "virtual_loop",
 }
 
@@ -152,8 +175,10 @@ __all__ = [  # a test compares it with the table above
     "Inject",
     "LeakError",
     "LimitError",
+    "MachineRules",
     "Match",
     "MemoryNetwork",
+    "MessageDraft",
     "Move",
     "NetworkFaults",
     "OutboxContract",
@@ -189,10 +214,17 @@ __all__ = [  # a test compares it with the table above
     "VirtualLoop",
     "VirtualRunner",
     "VirtualSession",
+    "configs",
     "echo",
     "echo_only",
+    "event_names",
     "explore",
+    "facts",
+    "failures",
     "fault_schedules",
+    "json_values",
+    "messages",
+    "moves_of",
     "play",
     "random_schedule",
     "run",
@@ -200,6 +232,8 @@ __all__ = [  # a test compares it with the table above
     "shrink",
     "silence",
     "sweep",
+    "trigger_sequences",
+    "triggers",
     "wall_clock",
 ]
 

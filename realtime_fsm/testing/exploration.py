@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import field, frozen
 from transitions import Machine
 
 _STEP: Final = " --{}--> "
@@ -19,12 +19,14 @@ class Move:
         trigger: What makes it.
         dest: Where it leads.
         is_guarded: Whether it depends on a guard, so that it may also not be taken.
+        guard: The guard as it stands in the table; ``None`` where there is none, or it cannot be asked alone.
     """
 
     source: Any
     trigger: Any
     dest: Any
     is_guarded: bool = False
+    guard: Any = field(default=None, eq=False, repr=False)
 
     def __str__(self) -> str:
         return (
@@ -58,9 +60,7 @@ class Exploration:
     @property
     def is_sound(self) -> bool:
         """Whether nothing is wrong. Missing pairs are not: they may be illegal on purpose."""
-        return not (
-            self.unreachable_states or self.unreachable_moves or self.shadowed_moves or self.dead_ends
-        )
+        return not self.findings
 
     def cannot_reach(self, *goals: Any) -> tuple[Any, ...]:
         """Return the reachable states from which no way leads to any of the goals."""
@@ -82,15 +82,19 @@ class Exploration:
             f"{_STEP.format(move.trigger)}{move.dest}" for move in self.paths[state]
         )
 
-    def __str__(self) -> str:
-        findings = [
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What is wrong, each in words for people."""
+        return (
             *(f"unreachable state: {state}" for state in self.unreachable_states),
             *(f"unreachable row: {move}" for move in self.unreachable_moves),
             *(f"row that is never taken: {move}" for move in self.shadowed_moves),
             *(f"dead end: {state}, reached by {self.way_to(state)}" for state in self.dead_ends),
-        ]
+        )
+
+    def __str__(self) -> str:
         head = f"{len(self.paths)} states can be reached from {self.initial}"
-        return "\n".join([f"{head}; {'nothing is wrong' if not findings else 'found:'}", *findings])
+        return "\n".join([f"{head}; {'found:' if self.findings else 'nothing is wrong'}", *self.findings])
 
 
 def explore(
@@ -103,9 +107,8 @@ def explore(
     """Look through a machine to its end.
 
     Args:
-        machine: A ``transitions.Machine``, or rows: anything with ``source``, ``trigger``, ``dest`` and,
-            where there is one, ``guard``; or tuples of three or four of these, in this order. Where several
-            rows have the same source and trigger, the first one whose guard holds is taken.
+        machine: A ``transitions.Machine``, or rows, as ``moves_of`` takes them. Where several rows have the
+            same source and trigger, the first one whose guard holds is taken.
         initial: Where it begins; by default the machine's initial state, or the source of the first row.
         ignored: Pairs ``(state, trigger)`` that are ignored on purpose.
         final: States that need not be left.
@@ -116,11 +119,11 @@ def explore(
     Raises:
         ValueError: If there is no row.
     """
-    moves = tuple(_moves_of(machine) if isinstance(machine, Machine) else map(_move_of, machine))
+    moves = moves_of(machine)
     if not moves:
         raise ValueError("There are no rows to be looked through.")
     if initial is None:
-        initial = machine.initial if isinstance(machine, Machine) else moves[0].source
+        initial = _value(machine, machine.initial) if isinstance(machine, Machine) else moves[0].source
     shadowed = tuple(_shadowed(moves))
     taken = tuple(move for move in moves if move not in shadowed)
     paths = _paths(taken, initial)
@@ -166,17 +169,56 @@ def _shadowed(moves: Iterable[Move]) -> Iterable[Move]:
             decided.add(pair)
 
 
-def _move_of(row: Any) -> Move:
-    if isinstance(row, tuple):
-        source, trigger, dest, *guard = row
-        return Move(source, trigger, dest, bool(guard) and guard[0] is not None)
-    return Move(row.source, row.trigger, row.dest, getattr(row, "guard", None) is not None)
+def moves_of(machine: Machine | Iterable[Any]) -> tuple[Move, ...]:
+    """Return the rows of a machine or of a table, in the order in which they are tried.
+
+    Args:
+        machine: A ``transitions.Machine``, or rows: anything with ``source``, ``trigger``, ``dest`` and,
+            where there is one, ``guard``; or tuples of three or four of these, in this order; or the
+            dictionaries that ``transitions`` takes, whose ``source`` may be a list or ``"*"``.
+    """
+    if isinstance(machine, Machine):
+        return tuple(_moves_of_machine(machine))
+    rows = tuple(machine)
+    states = dict.fromkeys(
+        state
+        for row in rows
+        if isinstance(row, Mapping)
+        for state in (*_listed(row["source"]), row["dest"])
+        if state not in ("*", "=", None)
+    )
+    return tuple(move for row in rows for move in _moves_of_row(row, tuple(states)))
 
 
-def _moves_of(machine: Machine) -> Iterable[Move]:
-    """Return the rows of a machine of the library, in the order in which it tries them."""
+def _moves_of_row(row: Any, states: tuple[Any, ...]) -> Iterable[Move]:
+    if isinstance(row, Mapping):
+        is_guarded = bool(row.get("conditions") or row.get("unless"))
+        for source in states if row["source"] == "*" else _listed(row["source"]):
+            dest = source if row["dest"] in ("=", None) else row["dest"]
+            yield Move(source, row["trigger"], dest, is_guarded)
+    elif isinstance(row, tuple):
+        source, trigger, dest, *given = row
+        guard = given[0] if given else None
+        yield Move(source, trigger, dest, guard is not None, guard)
+    else:
+        guard = getattr(row, "guard", None)
+        yield Move(row.source, row.trigger, row.dest, guard is not None, guard)
+
+
+def _listed(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, (list, tuple, set, frozenset)) else (value,)
+
+
+def _moves_of_machine(machine: Machine) -> Iterable[Move]:
+    """Return the rows of a machine of the library, with the states as they were given to it."""
     for event in machine.events.values():
         for transitions in event.transitions.values():
             for one in transitions:
-                dest = one.source if one.dest is None else one.dest
-                yield Move(one.source, event.name, dest, bool(one.conditions))
+                source = _value(machine, one.source)
+                dest = source if one.dest is None else _value(machine, one.dest)
+                yield Move(source, event.name, dest, bool(one.conditions))
+
+
+def _value(machine: Machine, name: Any) -> Any:
+    """Return a state as it was given to a machine, which itself knows it by its name."""
+    return machine.get_state(name).value

@@ -1,63 +1,20 @@
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import attrs
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from realtime_fsm.machine.backoff import Jitter
-from realtime_fsm.machine.config import LOG_LEVELS, Endpoint, RealtimeConfig
-from realtime_fsm.machine.delivery import Delivery, Durability, Overflow
+from realtime_fsm.machine.config import Endpoint, RealtimeConfig
 from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.environment import OLD_NAMES, PREFIX
 from realtime_fsm.machine.errors import ConfigurationError
+from realtime_fsm.testing import configs
 
 FIELDS = attrs.fields_dict(RealtimeConfig)
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=8)
-BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
-    bool: st.booleans(),
-    int: st.integers(1, 2**40),
-    float: st.floats(0.001, 1e9),
-    Jitter: st.sampled_from(Jitter),
-    float | None: st.floats(0.001, 1e9),
-    Delivery: st.sampled_from(Delivery),
-    Durability: st.sampled_from(Durability),
-    Overflow: st.sampled_from(Overflow),
-    Dialect: st.sampled_from([Dialect.PLAIN, Dialect.REFERENCE]),
-}
-BY_NAME: dict[str, st.SearchStrategy[Any]] = {
-    "server_url": st.builds("https://{}.example:{}".format, NAMES, st.integers(1, 65535)),
-    "namespace": NAMES.map("/{}".format),
-    "socketio_path": NAMES,
-    "transports": st.permutations(["websocket", "polling"]).map(tuple) | st.just(("polling",)),
-    "fallback_endpoints": st.lists(
-        st.builds(lambda event, path: Endpoint(url=f"/{path}", event=event), NAMES, NAMES), max_size=3
-    ).map(tuple),
-    "outbox_path": NAMES,
-    "log_level": st.sampled_from(LOG_LEVELS),
-}
-
-
-@st.composite
-def fields_given(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw sound values for some of the fields; pairs that must be ordered are put in order."""
-    given = {
-        name: draw(BY_NAME[name] if name in BY_NAME else BY_TYPE[attribute.type], label=name)
-        for name, attribute in FIELDS.items()
-        if draw(st.booleans())
-    }
-    defaults = RealtimeConfig()
-    for shorter, longer in (
-        ("heartbeat_timeout", "heartbeat_interval"),
-        ("backoff_base", "backoff_maximum"),
-        ("max_message_bytes", "outbox_max_bytes"),
-    ):
-        pair = [given.get(name, getattr(defaults, name)) for name in (shorter, longer)]
-        given[shorter], given[longer] = sorted(pair)
-    if given.get("default_delivery") is Delivery.EXACTLY_ONCE:
-        given["dialect"] = Dialect.REFERENCE  # no other one offers it
-    return given
+WRITABLE = configs(dialect=st.sampled_from([Dialect.PLAIN, Dialect.REFERENCE]))
+"""Configurations that an environment can hold: a dialect of one's own is given in code."""
 
 
 def written(value: object) -> str:
@@ -77,11 +34,24 @@ def config_or_refusal(make: Callable[[], RealtimeConfig]) -> RealtimeConfig | Co
         return refusal
 
 
-@given(fields_given())
-def test_config_survives_the_way_through_the_environment(given: dict[str, Any]) -> None:
+def environment_of(config: RealtimeConfig, names: Iterable[str]) -> dict[str, str]:
+    """Return the environment that gives fields of a configuration."""
+    given = {name: getattr(config, name) for name in names}
+    return {PREFIX + name.upper(): written(value) for name, value in given.items() if value is not None}
+
+
+@given(WRITABLE)
+def test_config_survives_the_way_through_the_environment(config: RealtimeConfig) -> None:
     """What is written into the environment comes back as the same configuration."""
-    environ = {PREFIX + name.upper(): written(value) for name, value in given.items()}
-    assert RealtimeConfig.from_env(environ) == RealtimeConfig(**given)
+    assert RealtimeConfig.from_env(environment_of(config, FIELDS)) == config
+
+
+@given(WRITABLE)
+def test_config_needs_in_the_environment_only_what_differs(config: RealtimeConfig) -> None:
+    """A field that is not in the environment has its default."""
+    plain = RealtimeConfig(dialect=config.dialect)
+    differing = [name for name in FIELDS if getattr(config, name) != getattr(plain, name)]
+    assert RealtimeConfig.from_env(environment_of(config, ["dialect", *differing])) == config
 
 
 @given(st.sampled_from([n for n, (_, ms) in OLD_NAMES.items() if ms]), st.integers(1, 10**9))

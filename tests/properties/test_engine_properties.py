@@ -21,10 +21,10 @@ from realtime_fsm import (
     RealtimeService,
 )
 from realtime_fsm.testing.schedule import ENDINGS, Action, Schedule, Setting
+from realtime_fsm.testing.schedule_strategies import fault_schedules
 from realtime_fsm.testing.simulated_http import SimulatedHttp
 from realtime_fsm.testing.simulated_server import SimulatedServer
 from realtime_fsm.testing.simulation import play
-from realtime_fsm.testing.strategies import fault_schedules
 from realtime_fsm.testing.virtual_loop import run, wall_clock
 
 

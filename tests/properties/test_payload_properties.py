@@ -5,23 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime_fsm.engine.payload import MAX_ATTACHMENTS, Payload, check_event_name, encode
+from realtime_fsm.engine.payload import Payload, check_event_name, encode
 from realtime_fsm.machine.dialect import RESERVED_EVENTS
 from realtime_fsm.machine.errors import InvalidArgumentError
+from realtime_fsm.testing import json_values
 
 LARGE = 10_000_000
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
-JSON = st.recursive(
-    LEAVES,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
-    max_leaves=12,
-)
-WITH_BINARY = st.recursive(
-    LEAVES | st.binary(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=MAX_ATTACHMENTS,
-)
 
 
 def encoded(args: list[Any], max_bytes: int = LARGE) -> Payload:
@@ -38,7 +27,7 @@ def decoded(payload: Payload) -> Any:
     return json.loads(payload.text, object_hook=restore)
 
 
-@given(st.lists(JSON, max_size=4))
+@given(st.lists(json_values(), max_size=4))
 def test_payload_of_json_comes_back_as_it_was(args: list[Any]) -> None:
     """What is JSON is encoded without attachments, and decodes to the same."""
     payload = encoded(args)
@@ -46,7 +35,7 @@ def test_payload_of_json_comes_back_as_it_was(args: list[Any]) -> None:
     assert decoded(payload) == args
 
 
-@given(st.lists(WITH_BINARY, max_size=1))
+@given(st.lists(json_values(binary=True), max_size=1))
 def test_payload_with_binary_comes_back_as_it_was(args: list[Any]) -> None:
     """Binary parts are put back where they were taken from, in their order."""
     payload = encoded(args)
@@ -54,7 +43,7 @@ def test_payload_with_binary_comes_back_as_it_was(args: list[Any]) -> None:
     assert payload.text.count('"_placeholder":true') >= len(payload.attachments)
 
 
-@given(st.lists(WITH_BINARY, max_size=1))
+@given(st.lists(json_values(binary=True), max_size=1))
 def test_payload_size_is_that_on_the_wire(args: list[Any]) -> None:
     """The size is that of the text in UTF-8 and of the binary parts, and the limit is exact."""
     payload = encoded(args)

@@ -55,6 +55,16 @@ def test_full_stack_cuts_off_the_handler_of_a_client_that_has_gone() -> None:
     assert not story.violations
 
 
+def test_full_stack_loses_no_event_with_the_answer_to_a_poll() -> None:
+    """A reset that takes the answer to a poll away is a loss, and what was in the answer is replayed."""
+    story = play(
+        Schedule.parse("reference:0/publish@12,reset,silence@3,heal@12,reset/heal"), FullStackEnvironment
+    )
+    assert not story.violations
+    losses = [line for line in story.lines if "connected -> reconnecting" in line]
+    assert len(losses) == 2
+
+
 BOTH = [
     Action.EMIT,
     Action.PUBLISH,

@@ -1,5 +1,6 @@
 from random import Random
 
+import attrs
 import pytest
 from attrs import define, field
 
@@ -121,3 +122,23 @@ def test_backoff_same_seed_gives_the_same_delays() -> None:
         for _ in range(2)
     )
     assert [first.next_delay() for _ in range(5)] == [second.next_delay() for _ in range(5)]
+
+
+def test_exponential_clamps_its_exponent_at_62() -> None:
+    """Up to 62 attempts double the delay, and no later one does, so that no float overflows."""
+    limits = BackoffLimits(base=1.0, maximum=1e300, jitter=False)
+    delays = [exponential(limits, attempt, 0.0, ScriptedRandom(0.0)) for attempt in (61, 62, 63, 10_000)]
+    assert delays == [2.0**61, 2.0**62, 2.0**62, 2.0**62]
+
+
+def test_backoff_records_take_names_only() -> None:
+    """Base and maximum cannot be mixed up, nor can the counter be given a start."""
+    with pytest.raises(TypeError):
+        BackoffLimits(1.0, 30.0)  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        ExponentialBackoff(ScriptedRandom(0.0))  # type: ignore[misc]
+    for hidden in ("attempt", "previous"):
+        with pytest.raises(TypeError):
+            ExponentialBackoff(random=ScriptedRandom(0.0), **{hidden: 1})
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        BackoffLimits().base = 2.0  # type: ignore[misc]

@@ -6,7 +6,7 @@ import pytest
 
 from realtime_fsm.machine.backoff import BackoffLimits, Jitter
 from realtime_fsm.machine.config import LOG_LEVELS, Endpoint, RealtimeConfig
-from realtime_fsm.machine.delivery import Delivery
+from realtime_fsm.machine.delivery import Delivery, Durability, Overflow
 from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.errors import ConfigurationError
 
@@ -24,30 +24,51 @@ def problems_of(**given: Any) -> tuple[str, ...]:
     return refused.value.problems
 
 
-@pytest.mark.parametrize(
-    ("name", "default"),
-    [
-        ("server_url", "http://localhost:3001"),
-        ("max_reconnect_attempts", 10),
-        ("reconnect_interval", 5.0),
-        ("connection_timeout", 10.0),
-        ("heartbeat_interval", 25.0),
-        ("heartbeat_timeout", 10.0),
-        ("enable_fallback", True),
-        ("fallback_polling_interval", 30.0),
-        ("fallback_endpoints", ()),
-        ("debug_mode", False),
-        ("log_level", "warn"),
-        ("transports", ("websocket", "polling")),
-        ("backoff", Jitter.EXPONENTIAL),
-        ("backoff_base", 1.0),
-        ("backoff_maximum", 30.0),
-        ("backoff_jitter", True),
-    ],
-)
-def test_config_default_is_that_of_the_specification(name: str, default: object) -> None:
-    """Each asked-for field has the asked-for default."""
-    assert getattr(RealtimeConfig(), name) == default
+DEFAULTS: dict[str, object] = {
+    "server_url": "http://localhost:3001",
+    "namespace": "/",
+    "socketio_path": "socket.io",
+    "transports": ("websocket", "polling"),
+    "dialect": Dialect.PLAIN,
+    "max_reconnect_attempts": 10,
+    "retry_initial": True,
+    "connection_timeout": 10.0,
+    "stable_after": 10.0,
+    "first_retry_within": 1.0,
+    "backoff": Jitter.EXPONENTIAL,
+    "backoff_base": 1.0,
+    "backoff_maximum": 30.0,
+    "backoff_jitter": True,
+    "heartbeat_interval": 25.0,
+    "heartbeat_timeout": 10.0,
+    "enable_fallback": True,
+    "fallback_polling_interval": 30.0,
+    "fallback_endpoints": (),
+    "reconnect_interval": 5.0,
+    "request_timeout": 10.0,
+    "default_delivery": Delivery.AT_MOST_ONCE,
+    "message_ttl": None,
+    "max_delivery_attempts": 10,
+    "ack_timeout": 30.0,
+    "max_in_flight": 32,
+    "outbox_path": None,
+    "outbox_durability": Durability.POWER,
+    "outbox_overflow": Overflow.REJECT,
+    "outbox_max_dead_letters": 1_000,
+    "outbox_max_messages": 10_000,
+    "outbox_max_bytes": 67_108_864,
+    "max_message_bytes": 1_000_000,
+    "max_inbound_bytes": 4_194_304,
+    "max_pending_events": 1_024,
+    "close_timeout": 5.0,
+    "debug_mode": False,
+    "log_level": "warn",
+}
+
+
+def test_config_defaults_are_those_that_are_promised() -> None:
+    """Each field has the default that the specification and the documentation promise."""
+    assert attrs.asdict(RealtimeConfig(), recurse=False) == DEFAULTS
 
 
 def test_config_documents_every_field_once_and_no_other() -> None:
@@ -329,3 +350,57 @@ def test_config_default_delivery_is_the_strongest_that_the_dialect_offers() -> N
     assert RealtimeConfig(dialect="reference").default_delivery is Delivery.EXACTLY_ONCE
     with pytest.raises(ConfigurationError, match=r"default_delivery='exactly_once'.*plain"):
         RealtimeConfig(default_delivery="exactly_once")
+
+
+def test_config_hides_parts_of_addresses_and_nothing_else() -> None:
+    """Only in a server's address are query and credentials hidden; other refused values are shown whole."""
+    assert problems_of(log_level="a@b?c") == ("log_level='a@b?c' must be one of error, warn, info, debug",)
+    assert problems_of(transports="a@b?c")[0].startswith("transports=('a@b?c',) ")
+    assert problems_of(backoff="a@b?c")[0].startswith("backoff='a@b?c' ")
+    assert problems_of(stable_after="a@b?c")[0].startswith("stable_after='a@b?c' ")
+    assert problems_of(server_url="ftp://a@b?c")[0].startswith("server_url='ftp://b' ")
+
+
+def test_config_does_not_compare_a_delivery_with_a_dialect_that_is_none() -> None:
+    """Exactly once is judged only with a dialect that is one, and only where it is a delivery itself."""
+    (problem,) = problems_of(dialect="nonsense", default_delivery="exactly_once")
+    assert problem.startswith("dialect='nonsense' ")
+    (problem,) = problems_of(dialect=Dialect.PLAIN, default_delivery="twice")
+    assert problem.startswith("default_delivery='twice' ")
+    (problem,) = problems_of(dialect=Dialect.PLAIN, default_delivery="exactly_once")
+    assert problem.startswith("default_delivery='exactly_once' needs a server that drops repeats")
+    assert len(problems_of(default_delivery="exactly_once", log_level="loud")) == 2
+
+
+@pytest.mark.parametrize("path", ["", " ", 5, b"outbox.db"])
+def test_config_outbox_path_must_name_a_file(path: object) -> None:
+    """A path is a text that is not blank, or none at all."""
+    assert problems_of(outbox_path=path) == (f"outbox_path={path!r} must be the path of a file",)
+    assert RealtimeConfig(outbox_path="outbox.db").outbox_path == "outbox.db"
+    assert RealtimeConfig(outbox_path=None).outbox_path is None
+
+
+@pytest.mark.parametrize("credentials", ["user", "user:word", ":word", ":"])
+def test_config_refuses_half_of_the_credentials_too(credentials: str) -> None:
+    """A name without a password is refused as well, in the server's address and in that of an endpoint."""
+    (problem,) = problems_of(server_url=f"https://{credentials}@example.org")
+    assert "must not hold credentials" in problem
+    assert "@" not in problem
+    (problem,) = problems_of(fallback_endpoints=f"a=https://{credentials}@example.org/a")
+    assert "must not hold credentials" in problem
+    assert "@" not in problem
+
+
+def test_endpoint_is_frozen_and_keyword_only() -> None:
+    """Event and address of an endpoint cannot be mixed up, nor changed."""
+    with pytest.raises(TypeError):
+        Endpoint("/a", "a")  # type: ignore[misc]
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        Endpoint(url="/a", event="a").url = "/b"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", DURATIONS)
+def test_config_says_which_durations_may_be_zero(name: str) -> None:
+    """The refusal of a duration says whether zero would be one."""
+    least = "0 or more" if name in MAY_BE_ZERO else "more than 0"
+    assert problems_of(**{name: -1.0}) == (f"{name}=-1.0 must be a finite number of seconds, {least}",)

@@ -196,3 +196,24 @@ def test_machine_status_cannot_be_assigned() -> None:
     """Nobody moves the machine but `fire`."""
     with pytest.raises(AttributeError):
         ConnectionMachine().status = S.CONNECTED  # type: ignore[misc]
+
+
+def test_machine_ends_one_entry_before_it_makes_the_next() -> None:
+    """What the callback fires is queued: the entry that is being told of is told of to its end first."""
+    log: list[tuple[str, ConnectionStatus]] = []
+
+    def entered(status: ConnectionStatus, *_: object) -> None:
+        log.append(("begins", status))
+        if status is S.CONNECTING:
+            machine.fire(T.ESTABLISHED)
+        log.append(("ends", status))
+
+    machine = ConnectionMachine(on_enter=entered)
+    machine.fire(T.CONNECT)
+    assert log == [
+        ("begins", S.CONNECTING),
+        ("ends", S.CONNECTING),
+        ("begins", S.CONNECTED),
+        ("ends", S.CONNECTED),
+    ]
+    assert machine.status is S.CONNECTED

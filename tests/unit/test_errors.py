@@ -1,5 +1,9 @@
+import copy
 import inspect
+import pickle
 import re
+from collections.abc import Callable
+from typing import cast
 
 import pytest
 
@@ -14,7 +18,9 @@ from realtime_fsm.machine.errors import (
     InvalidArgumentError,
     MissingExtraError,
     RealtimeError,
+    ServerUnavailableError,
     TransportError,
+    without_frames,
 )
 
 CLASSES = [
@@ -166,3 +172,97 @@ def test_missing_extra_error_says_what_to_install() -> None:
 def test_delivery_error_holds_the_outcome() -> None:
     """What became of the message can be read as one word."""
     assert DeliveryError("It was dropped.", outcome="dropped").outcome == "dropped"
+
+
+def through_pickle(error: RealtimeError) -> RealtimeError:
+    """Return an error as another process gets it."""
+    return cast(RealtimeError, pickle.loads(pickle.dumps(error)))  # noqa: S301 - what it reads was written here
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigurationError("one", "two"),
+        IllegalTransitionError(state="failed", trigger="retry", legal=("connect",)),
+        MissingExtraError(extra="server", what="The backend"),
+        ServerUnavailableError("It is busy.", status=503, retry_after=2.5),
+        DeliveryError("It is lost.", outcome="lost"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, through_pickle])
+def test_error_survives_being_copied_and_pickled(
+    error: RealtimeError, duplicate: Callable[[RealtimeError], RealtimeError]
+) -> None:
+    """A copy is of the same kind, and says the same, whatever the constructor takes."""
+    again = duplicate(error)
+    assert again is not error
+    assert type(again) is type(error)
+    assert (str(again), again.args, vars(again)) == (str(error), error.args, vars(error))
+
+
+def chained() -> tuple[RealtimeError, list[BaseException]]:
+    """Return an error that came from another one, raised while a third was handled; and all three."""
+    chain: list[BaseException] = [TransportError("It broke."), OSError(), ZeroDivisionError()]
+    for one in chain:
+        with pytest.raises(type(one)):
+            raise one
+    chain[0].__cause__, chain[1].__context__ = chain[1], chain[2]
+    return cast(RealtimeError, chain[0]), chain
+
+
+def test_error_without_frames_keeps_nothing_alive() -> None:
+    """The frames of an error and of all that it came from are cut off; what it came from is kept."""
+    error, chain = chained()
+    assert all(one.__traceback__ for one in chain)
+    without_frames(error)
+    assert [one.__traceback__ for one in chain] == [None, None, None]
+    assert error.__cause__ is chain[1]
+
+
+def test_error_without_frames_ends_on_a_chain_that_bites_its_tail() -> None:
+    """A chain of causes that leads back to its beginning is gone through once; no error is fine too."""
+    first, second = TransportError("One."), TransportError("Two.")
+    first.__cause__, second.__cause__ = second, first
+    without_frames(first)
+    without_frames(None)
+    assert first.__cause__ is second
+
+
+def test_errors_worth_retrying_are_these_and_no_others() -> None:
+    """Trying again is said to help with the network, with a server in trouble, and with what is full."""
+    hopeless = {kind.__name__ for kind in CLASSES if not example_of(kind).retryable}
+    assert hopeless == {
+        "RealtimeError",
+        "ApplicationError",
+        "AuthenticationError",
+        "ClosedError",
+        "ConfigurationError",
+        "DeliveryError",
+        "EventsMissedError",
+        "IllegalTransitionError",
+        "InvalidArgumentError",
+        "LaggedError",
+        "MissingExtraError",
+        "NamespaceRefusedError",
+        "RedirectRefusedError",
+        "SubscriptionRefusedError",
+        "UnsupportedDeliveryError",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (RealtimeError, ("It broke.", "Mend it.")),
+        (ServerUnavailableError, ("It is busy.", 503)),
+        (MissingExtraError, ("server", "The backend")),
+        (DeliveryError, ("It is lost.", "lost")),
+        (IllegalTransitionError, ("failed", "retry", ())),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_error_details_are_given_by_name(kind: type[RealtimeError], given: tuple[object, ...]) -> None:
+    """What an error says beyond its message is given by name, so that it cannot be mixed up."""
+    with pytest.raises(TypeError, match="positional argument"):
+        kind(*given)  # type: ignore[arg-type]

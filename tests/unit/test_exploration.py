@@ -1,10 +1,12 @@
 """Looking through tables to their end: ours, and broken ones of others."""
 
+from enum import Enum
+
 import pytest
 from transitions import Machine
 
 from realtime_fsm import IGNORED, TRANSITIONS, ConnectionStatus, Trigger
-from realtime_fsm.testing.exploration import Move, explore
+from realtime_fsm.testing.exploration import Move, explore, moves_of
 
 S = ConnectionStatus
 
@@ -103,3 +105,38 @@ def test_explore_says_that_all_is_well_and_refuses_an_empty_table() -> None:
     assert str(explore(DOOR)) == "3 states can be reached from open; nothing is wrong"
     with pytest.raises(ValueError, match="no rows"):
         explore([])
+
+
+def test_explore_takes_the_dictionaries_of_the_library() -> None:
+    """Rows of dictionaries are spread over their sources; "*" is every state, "=" and none the same one."""
+    rows = [
+        {"trigger": "close", "source": ["open", "ajar"], "dest": "closed"},
+        {"trigger": "open", "source": "closed", "dest": "open", "conditions": "has_key"},
+        {"trigger": "knock", "source": "*", "dest": "="},
+        {"trigger": "look", "source": "open", "dest": None, "unless": "is_dark"},
+    ]
+    assert moves_of(rows) == (
+        Move("open", "close", "closed"),
+        Move("ajar", "close", "closed"),
+        Move("closed", "open", "open", is_guarded=True),
+        *(Move(state, "knock", state) for state in ("open", "ajar", "closed")),
+        Move("open", "look", "open", is_guarded=True),
+    )
+    assert explore(rows).unreachable_states == ("ajar",)
+
+
+def test_explore_gives_states_as_the_machine_was_given_them() -> None:
+    """The states of a machine over an enumeration are its members, and not their names."""
+
+    class Light(Enum):
+        RED = 1
+        GREEN = 2
+
+    machine = Machine(
+        states=Light,
+        transitions=[["go", Light.RED, Light.GREEN], ["stop", Light.GREEN, Light.RED]],
+        initial=Light.RED,
+        auto_transitions=False,
+    )
+    assert explore(machine).paths.keys() == {Light.RED, Light.GREEN}
+    assert explore(machine).initial is Light.RED

@@ -1,5 +1,6 @@
 import itertools
 
+import attrs
 import pytest
 
 from realtime_fsm.machine.errors import (
@@ -74,3 +75,24 @@ def test_guard_is_pure_and_answers_a_bool() -> None:
         facts = Facts(forced=forced, fallback_available=available, error=error)
         assert guard(facts) in {True, False}
         assert guard(facts) is guard(facts)
+
+
+def test_guard_facts_are_modest_by_default() -> None:
+    """Unless told otherwise nothing has been tried, ten attempts are allowed, and nothing can be polled."""
+    assert attrs.asdict(Facts()) == {
+        "reconnects": 0,
+        "initial": False,
+        "max_reconnect_attempts": 10,
+        "retry_initial": True,
+        "fallback_available": False,
+        "forced": False,
+        "error": None,
+    }
+
+
+def test_guard_facts_are_frozen_and_keyword_only() -> None:
+    """A guard cannot change what the next one sees, and facts cannot be mixed up."""
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        Facts().forced = True  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Facts(0, True)  # type: ignore[misc]

@@ -24,6 +24,11 @@ def shown(default: object) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default).lower()
 
 
+def complaints(stderr: str) -> str:
+    """Return what a program said on stderr, but for asyncio's remarks on how slow the machine is."""
+    return "".join(line for line in stderr.splitlines(True) if not line.startswith("Executing <"))
+
+
 def test_readme_example_runs_and_prints_what_it_says() -> None:
     """The example runs as it stands, in a fresh interpreter, and leaves nothing on stderr."""
     run = subprocess.run(
@@ -33,7 +38,7 @@ def test_readme_example_runs_and_prints_what_it_says() -> None:
         timeout=60,
         check=False,
     )
-    assert (run.returncode, run.stderr) == (0, "")
+    assert (run.returncode, complaints(run.stderr)) == (0, "")
     assert run.stdout == "{'apple': 1.25} 6\n"
 
 
@@ -46,7 +51,7 @@ def test_readme_exactly_once_example_runs_and_prints_what_it_says() -> None:
         timeout=60,
         check=False,
     )
-    assert (run.stdout, run.stderr, run.returncode) == ("booked\n", "", 0)
+    assert (run.stdout, complaints(run.stderr), run.returncode) == ("booked\n", "", 0)
 
 
 def snippet(marker: str) -> str:
@@ -72,13 +77,14 @@ def test_readme_testing_snippets_run_and_print_what_they_say(marker: str, printe
         timeout=60,
         check=False,
     )
-    assert (run.stdout, run.stderr, run.returncode) == (printed, "", 0)
+    assert (run.stdout, complaints(run.stderr), run.returncode) == (printed, "", 0)
 
 
-def test_readme_rules_run_under_pytest(tmp_path: Path) -> None:
-    """The state machine of the README is a test that passes."""
-    path = tmp_path / "test_ticker.py"
-    path.write_text(snippet("class TickerRules"), encoding="utf-8")
+@pytest.mark.parametrize("marker", ["class TickerRules", "class PauseRules"])
+def test_readme_rules_run_under_pytest(marker: str, tmp_path: Path) -> None:
+    """The state machines of the README are tests that pass."""
+    path = tmp_path / "test_rules.py"
+    path.write_text(snippet(marker), encoding="utf-8")
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)],
         capture_output=True,

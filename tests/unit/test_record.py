@@ -106,3 +106,28 @@ def test_episode_never_counts_below_zero() -> None:
     episode = Episode()
     episode.begin(by_connect=True)
     assert episode.reconnects == 0
+
+
+def test_records_say_nothing_unless_told() -> None:
+    """What is not given is none: no error, no attempt, no wait, no time."""
+    bare = change(ConnectionStatus.DISCONNECTED, ConnectionStatus.CONNECTING)
+    assert (bare.error, bare.attempt, bare.retry_in, bare.at, bare.epoch) == (None, 0, None, 0.0, 0)
+    record = AttemptRecord(number=1, duration=0.1)
+    assert (record.error, record.at) == (None, 0.0)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        record.number = 2  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        StatusChange(ConnectionStatus.FAILED, ConnectionStatus.FAILED, Trigger.RETRY, "No.")  # type: ignore[misc]
+
+
+def test_episode_begins_from_nothing() -> None:
+    """A new episode has no dial, is nobody's, and is no first connect; it is begun by name only."""
+    episode = Episode()
+    assert (episode.dials, episode.begun_by_hand, episode.initial) == (0, False, False)
+    assert (episode.reconnects, episode.next_attempt) == (0, 1)
+    assert Episode(dials=3, begun_by_hand=True).reconnects == 2
+    assert Episode(1) == Episode(dials=1) != Episode(dials=2)
+    with pytest.raises(AttributeError):
+        episode.dialed = 1  # type: ignore[attr-defined]
+    with pytest.raises(TypeError):
+        episode.begin(True)  # type: ignore[misc]

@@ -1,5 +1,6 @@
 import itertools
 
+import attrs
 import pytest
 
 from realtime_fsm.machine.delivery import Outcome
@@ -12,7 +13,14 @@ from realtime_fsm.machine.errors import (
     RealtimeError,
     TransportError,
 )
-from realtime_fsm.machine.recovery import RECOVERIES, Recovery, issue_for, recovery_for
+from realtime_fsm.machine.recovery import (
+    RECOVERIES,
+    ConnectionIssue,
+    Recovery,
+    RecoveryRow,
+    issue_for,
+    recovery_for,
+)
 from realtime_fsm.machine.table import Severity
 
 KINDS = {
@@ -80,3 +88,17 @@ def test_recovery_of_a_bug_is_to_report_it() -> None:
 def test_outcome_is_delivered_only_where_it_left(outcome: Outcome) -> None:
     """Only what was sent or acknowledged counts as delivered."""
     assert outcome.is_delivered is (outcome.value in {"sent", "acknowledged"})
+
+
+def test_recovery_records_are_frozen_and_keyword_only() -> None:
+    """What is done, and what people are told, cannot be mixed up or changed."""
+    issue = issue_for(TransportError("It broke."))
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        issue.message = "All is well."  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        ConnectionIssue(issue.severity, issue.message, issue.error)  # type: ignore[misc]
+    row = RECOVERIES[ErrorCategory.CONNECTION]
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        row.final = Recovery.REPORT  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        RecoveryRow(row.retryable, row.final, row.severity, row.notice)  # type: ignore[misc]

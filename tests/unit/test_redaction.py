@@ -17,6 +17,9 @@ from realtime_fsm.machine.redaction import redact, redacted
         ("cut off: top-secret-tok…", "cut off: ***…"),
         ("top-secrecy", "***cy"),
         ("top-sec", "top-sec"),
+        ("ab top-secret-token, top-secret-token, top-secret-token", "ab ***, ***, ***"),
+        ("top-secretop-secret", "***op-secret"),
+        ("top-secre top-secret-token", "*** ***"),
         ("token pin", "token pin"),
     ],
 )
@@ -39,3 +42,32 @@ def test_redaction_of_an_error_reaches_all_its_words() -> None:
     redact(error, [canary.token()])
     assert (error.message, str(error)) == ("The server says: ***.", "The server says: ***. Mend it.")
     assert canary.found_in_error(error) == []
+
+
+def test_redaction_counts_as_secret_what_has_eight_characters() -> None:
+    """The shortest secret has 8 characters, the first of which are enough to find it."""
+    assert redacted("pass 12345678 on", ["12345678"]) == "pass *** on"
+    assert redacted("pass 1234567 on", ["1234567"]) == "pass 1234567 on"
+    assert redacted("pass 12345678 on", ["123456789"]) == "pass *** on"
+    assert redacted("pass 1234567 on", ["123456789"]) == "pass 1234567 on"
+
+
+def test_redaction_ends_where_the_mask_holds_the_secret() -> None:
+    """A secret of asterisks is masked once and not for ever."""
+    assert redacted("a ********** b", ["*" * 10]) == "a *** b"
+
+
+def test_redaction_needs_five_characters_after_the_head_of_a_web_token() -> None:
+    """A JSON Web Token begins with ``eyJ`` and five more; a word that only begins so is left alone."""
+    assert redacted("eyJabcd eyJabcde") == "eyJabcd ***"
+
+
+def test_redaction_goes_on_behind_each_mask() -> None:
+    """A mask is not searched again, although masks side by side may look like the secret."""
+    assert redacted("********ab" * 3, ["********ab"]) == "*" * 9
+    assert redacted("-" + "********ab" * 4, ["********ab"]) == "-" + "*" * 12
+
+
+def test_redaction_knows_secrets_in_every_script() -> None:
+    """A secret is compared character by character, by what they are and not by which object holds them."""
+    assert redacted("слово: пароль-секрет!", ["пароль-секрет"]) == "слово: ***!"

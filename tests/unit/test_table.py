@@ -1,5 +1,6 @@
 import itertools
 
+import attrs
 import pytest
 
 from realtime_fsm.machine.table import (
@@ -12,6 +13,7 @@ from realtime_fsm.machine.table import (
     Guard,
     Row,
     Severity,
+    Traits,
     Trigger,
     legal_triggers,
     rows_of,
@@ -144,3 +146,32 @@ def test_table_legal_triggers_are_those_with_a_row_each_once(state: ConnectionSt
     legal = legal_triggers(state)
     assert len(set(legal)) == len(legal)
     assert set(legal) == {trigger for trigger in Trigger if rows_of(state, trigger)}
+
+
+def test_table_traits_are_exactly_these() -> None:
+    """What each state means for the rest of the engine."""
+    names = ("sends", "publishes", "carries_data", "online", "settles", "waits", "wakes")
+    traits = {
+        state.value: {name for name in names if getattr(TRAITS[state], name)} for state in ConnectionStatus
+    }
+    assert traits == {
+        "disconnected": {"settles"},
+        "connecting": {"online"},
+        "connected": {"sends", "carries_data", "online", "settles"},
+        "reconnecting": {"online", "settles", "waits", "wakes"},
+        "failed": {"settles", "wakes"},
+        "fallback": {"publishes", "carries_data", "online", "settles", "wakes"},
+    }
+
+
+def test_table_rows_and_traits_cannot_change() -> None:
+    """The tables are the whole truth, so nobody can edit them; traits are given by their names."""
+    for record in (*TRANSITIONS, *ACTIVITIES, *TRAITS.values()):
+        name = attrs.fields(type(record))[0].name
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            setattr(record, name, None)
+    with pytest.raises(TypeError):
+        Traits(True, meaning="Sends.")  # type: ignore[misc]
+    for table in (IGNORED, TRAITS):
+        with pytest.raises(TypeError):
+            table["new"] = "row"  # type: ignore[index]

@@ -1,6 +1,7 @@
 """The token provider: one fetch at a time, shared, early and spread out (SPEC A3)."""
 
 import asyncio
+import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -10,6 +11,7 @@ import pytest
 from world import World
 
 from realtime_fsm import ConnectionStatus, Dialect, Token, TokenSourceError
+from realtime_fsm.engine.flight_recorder import FlightRecorder
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.token import TokenProvider
 from realtime_fsm.testing.virtual_loop import wall_clock
@@ -37,13 +39,15 @@ class SlowSource:
 
 def provider(source: Any, *, seed: int = 0, timeout: float = 10.0) -> TokenProvider:
     """Return a provider in virtual time."""
+    secrets: deque[str] = deque()
     return TokenProvider(
         source,
         statistics=Statistics(),
+        recorder=FlightRecorder(wall_clock(), secrets),
         wall=wall_clock(),
         random=random.Random(seed),  # noqa: S311 - jitter, and the same in every run
         timeout=timeout,
-        secrets=deque(),
+        secrets=secrets,
     )
 
 
@@ -169,5 +173,119 @@ def test_refused_renewal_on_the_live_connection_is_reported_and_the_connection_l
             assert [issue.error.category.value for issue in issues] == ["authentication"]
             assert "not this one" in issues[0].message
             assert world.client.status is S.CONNECTED
+
+    run_virtual(main())
+
+
+def test_token_with_a_known_end_is_kept_until_it_is_due(run_virtual: Run) -> None:
+    """A token whose expiry is known is fetched once for all who ask before its time, and anew after it."""
+
+    async def main() -> None:
+        source = SlowSource(takes=0.1, life=100.0)
+        tokens = provider(source)
+        first = await tokens.current()
+        await asyncio.sleep(60)
+        assert await tokens.current() is first
+        assert source.fetches == 1
+        await asyncio.sleep(31)
+        assert await tokens.current() is not first
+        assert source.fetches == 2
+
+    run_virtual(main())
+
+
+def test_token_without_a_known_end_is_fetched_every_time(run_virtual: Run) -> None:
+    """A token that does not tell its expiry is not trusted for a second dial."""
+
+    async def main() -> None:
+        source = SlowSource(takes=0.1)
+        tokens = provider(source)
+        assert tokens.refresh_in is None
+        await tokens.current()
+        await tokens.current()
+        assert source.fetches == 2
+
+    run_virtual(main())
+
+
+def test_token_that_was_forgotten_is_not_given_again(run_virtual: Run) -> None:
+    """A refused token is fetched anew, however long it would have lived."""
+
+    async def main() -> None:
+        source = SlowSource(takes=0.1, life=100.0)
+        tokens = provider(source)
+        first = await tokens.current()
+        tokens.forget()
+        assert tokens.refresh_in is None
+        assert await tokens.current() is not first
+
+    run_virtual(main())
+
+
+def test_token_fetch_has_ended_when_the_provider_is_closed(run_virtual: Run) -> None:
+    """Closing ends a running fetch, and waits until it has."""
+
+    async def main() -> None:
+        ended: list[float] = []
+
+        async def source() -> Token:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(1)
+                ended.append(asyncio.get_running_loop().time())
+            raise AssertionError("it is cancelled")
+
+        tokens = provider(source)
+        waiting = asyncio.ensure_future(tokens.refresh())
+        await asyncio.sleep(1)
+        await tokens.close()
+        assert len(ended) == 1
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    run_virtual(main())
+
+
+def test_token_refresh_that_fails_is_tried_ever_more_slowly(run_virtual: Run) -> None:
+    """While the source fails the pause between two tries doubles, up to half a minute."""
+
+    async def main() -> None:
+        at: list[float] = []
+
+        async def source() -> Token:
+            at.append(asyncio.get_running_loop().time())
+            if len(at) == 1:
+                return Token(value="t1", expires_at=wall_clock()() + 10.0)
+            raise OSError("down")
+
+        async with World(token=source) as world:
+            await world.client.connect()
+            await asyncio.sleep(300)
+            pauses = [round(later - earlier) for earlier, later in itertools.pairwise(at[1:])]
+            assert pauses[:6] == [2, 4, 8, 16, 32, 32]
+            assert world.client.status is S.CONNECTED
+
+    run_virtual(main())
+
+
+def test_polling_service_says_whether_it_polls(run_virtual: Run) -> None:
+    """It polls for as long as FALLBACK lasts, and no longer."""
+
+    async def main() -> None:
+        async with World(fallback_endpoints=["news=/news"]) as world:
+            world.http.resources["/news"] = lambda _: 1
+            await world.client.connect()
+            manager = world.client._manager
+            assert manager is not None
+            polling = manager.polling
+            assert not polling.is_polling
+            world.client.force_fallback()
+            await asyncio.sleep(1)
+            assert polling.is_polling
+            world.client.release_fallback()
+            await world.until(S.CONNECTED)
+            await asyncio.sleep(1)
+            assert not polling.is_polling
 
     run_virtual(main())

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
 
+from realtime_fsm.engine.flight_recorder import FlightRecorder
 from realtime_fsm.engine.port import Token, TokenSource
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.token import TokenProvider
@@ -51,13 +52,15 @@ class TokenSourceContract(Contract):
         try:
             await self.set_up()
             source = await self.make()
+            secrets: deque[str] = deque()
             provider = TokenProvider(
                 source,
                 statistics=Statistics(),
+                recorder=FlightRecorder(self.wall, secrets),
                 wall=self.wall,
                 random=Random(0),  # noqa: S311 - it spreads refreshes
                 timeout=self.bound / 2,
-                secrets=deque(),
+                secrets=secrets,
             )
             try:
                 yield source, provider

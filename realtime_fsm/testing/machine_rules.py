@@ -1,0 +1,255 @@
+"""``MachineRules``: a Hypothesis state machine that plays any table of transitions against what runs it.
+
+For a table of your own, in your own test suite::
+
+    class DoorRules(MachineRules):
+        table = [*TRANSITIONS, ("connected", "pause", "paused"), ("paused", "resume", "connected")]
+        ignored = IGNORED
+        initial = "disconnected"
+        goals = ("connected",)
+
+    TestDoor = DoorRules.TestCase
+
+That finds states and rows that cannot be reached, rows that are never taken, dead ends, and states from
+which no goal can be reached. With ``make_machine`` it also finds every move that your machine makes otherwise
+than the table says, and shrinks the way there to the fewest steps. What else must hold is an ``@invariant``.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
+from typing import Any, ClassVar, Final
+
+from transitions import Machine, MachineError
+
+from realtime_fsm.machine.connection_machine import ConnectionMachine
+from realtime_fsm.machine.errors import IllegalTransitionError, MissingExtraError
+from realtime_fsm.machine.guard import GUARDS
+from realtime_fsm.machine.table import TRANSITIONS, Guard
+from realtime_fsm.testing.exploration import Exploration, Move
+from realtime_fsm.testing.table_law import (
+    GuardFunctions,
+    Pair,
+    TableLaw,
+    TableMachine,
+    guard_function,
+    read_table,
+)
+
+try:
+    from hypothesis import strategies as st
+    from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+except ImportError as error:
+    raise MissingExtraError(extra="testing", what="MachineRules") from error
+
+_REFUSALS: Final = (IllegalTransitionError, MachineError)
+
+
+def _drawn(is_wanted: Callable[["MachineRules", Any], bool]) -> st.SearchStrategy[Any]:
+    """Return what draws a trigger out of all, so that a step means the same when others are shrunk away."""
+    return st.runner().flatmap(
+        lambda self: st.sampled_from(self.law.triggers).filter(partial(is_wanted, self))
+    )
+
+
+class MachineRules(RuleBasedStateMachine):
+    """Fires whatever it likes, illegal triggers included, and checks after each step what must hold.
+
+    Subclass it, say which table, and give its ``TestCase`` to pytest or unittest. Before the first step the
+    table is looked through to its end, as by ``check_table``.
+
+    Attributes:
+        table: The rows, as ``explore`` takes them, or a ``transitions.Machine`` that holds them.
+        initial: Where it begins; by default where that machine does, or at the source of the first row.
+        states: States that the table must know, such as your ``Enum``; one that no row leads to is found.
+        ignored: Pairs ``(state, trigger)`` that do nothing, on purpose.
+        allowed_dead_ends: States that need not be left.
+        goals: States of which one must be reachable from every state that is not an allowed dead end.
+        is_complete: Whether every pair must be a row or ignored, so that none is illegal.
+        facts: Draws what the guards look at; by default our ``facts()`` where a guard is one of ours.
+        guards: The functions of the guards that the table only names. One that is not known, and that the
+            table does not hold itself, may decide either way.
+        refusals: What an illegal trigger raises; empty where it does nothing, silently.
+    """
+
+    table: ClassVar[Any] = None
+    initial: ClassVar[Any] = None
+    states: ClassVar[Iterable[Any]] = ()
+    ignored: ClassVar[Collection[Pair]] = ()
+    allowed_dead_ends: ClassVar[Collection[Any]] = ()
+    goals: ClassVar[Collection[Any]] = ()
+    is_complete: ClassVar[bool] = False
+    facts: ClassVar[st.SearchStrategy[Any] | None] = None
+    guards: ClassVar[GuardFunctions] = GUARDS
+    refusals: ClassVar[tuple[type[Exception], ...]] = _REFUSALS
+
+    _laws: ClassVar[dict[type, TableLaw]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.check_table()
+        self.law = self._read()
+        self.machine = self.make_machine()
+        assert self.state == self.law.exploration.initial, (  # noqa: S101 - this is a test
+            f"the machine begins in {self.state}, and the table in {self.law.exploration.initial}"
+        )
+
+    def make_machine(self) -> Any:
+        """Return a new machine: what the table is played against.
+
+        Override it to test a machine of your own: a ``transitions.Machine`` with one model, or anything that
+        has a ``state`` (or ``status``) and a ``fire(trigger, facts)``. By default it is ours for our table,
+        and for another one what runs the table as it stands.
+        """
+        if self.table is TRANSITIONS:
+            return ConnectionMachine()
+        if isinstance(self.table, Machine):
+            raise TypeError(f"{type(self).__name__}.make_machine must return a new machine each time")
+        initial = self.law.exploration.initial
+        if any(isinstance(row, Mapping) for row in self.table):
+            rows = list(self.table)
+            return Machine(
+                states=list(self.law.states), transitions=rows, initial=initial, auto_transitions=False
+            )
+        return TableMachine(initial, self.law.moves, self.ignored, self.guards)
+
+    @property
+    def state(self) -> Any:
+        """The state that the machine is in."""
+        held = self.machine.models[0] if isinstance(self.machine, Machine) else self.machine
+        return held.status if hasattr(held, "status") else held.state
+
+    @property
+    def legal(self) -> list[Any]:
+        """The triggers that have a row in this state."""
+        return list(dict.fromkeys(move.trigger for move in self.law.moves if move.source == self.state))
+
+    def is_plain(self, trigger: Any) -> bool:
+        """Tell whether no row of a trigger asks for facts."""
+        return self.facts is None and not any(
+            move.is_guarded for move in self.law.moves if move.trigger == trigger
+        )
+
+    @classmethod
+    def check_table(cls) -> Exploration:
+        """Look through the table to its end, once per class.
+
+        Returns:
+            What was found.
+
+        Raises:
+            AssertionError: If anything is wrong with the table; it says what, and the way there.
+        """
+        law = cls._read()
+        if law.findings:
+            raise AssertionError("\n".join([f"the table of {cls.__name__} is wrong:", *law.findings]))
+        return law.exploration
+
+    @precondition(lambda self: any(map(self.is_plain, self.legal)))
+    @rule(trigger=_drawn(lambda self, trigger: trigger in self.legal and self.is_plain(trigger)))
+    def fire(self, trigger: Any) -> None:
+        """Fire a trigger that has a row here, and depends on nothing else."""
+        self.check_fire(trigger, None)
+
+    @precondition(lambda self: not all(map(self.is_plain, self.legal)))
+    @rule(
+        trigger=_drawn(lambda self, trigger: trigger in self.legal and not self.is_plain(trigger)),
+        facts=st.runner().flatmap(lambda self: self.drawn_facts()),
+    )
+    def fire_guarded(self, trigger: Any, facts: Any) -> None:
+        """Fire a trigger that has a row here, which may depend on facts."""
+        self.check_fire(trigger, facts)
+
+    @precondition(lambda self: len(self.legal) < len(self.law.triggers))
+    @rule(
+        trigger=_drawn(lambda self, trigger: trigger not in self.legal),
+        facts=st.runner().flatmap(lambda self: st.none() if self.facts is None else self.facts),
+    )
+    def fire_other(self, trigger: Any, facts: Any) -> None:
+        """Fire a trigger that has no row here: it is ignored, or refused; it moves nothing."""
+        self.check_fire(trigger, facts)
+
+    @invariant()
+    def state_is_in_the_table(self) -> None:
+        """Check that the machine never is in a state that the table does not know."""
+        assert self.state in self.law.states, (  # noqa: S101 - this is a test
+            f"illegal state: {self.state!r} is not in the table"
+        )
+
+    def drawn_facts(self) -> st.SearchStrategy[Any]:
+        """Return what draws the facts for the guards."""
+        if self.facts is not None:
+            return self.facts
+        if any(isinstance(move.guard, Guard) for move in self.law.moves):
+            from realtime_fsm.testing.strategies import facts  # noqa: PLC0415 - only where it is wanted
+
+            return facts()
+        return st.none()
+
+    def allowed(self, trigger: Any, facts: Any) -> list[Any]:
+        """Return the states in which the machine may be after a trigger; empty where it is illegal."""
+        rows = [move for move in self.law.moves if (move.source, move.trigger) == (self.state, trigger)]
+        possible: list[Any] = []
+        for row in rows:
+            verdict = self._verdict(row, facts)
+            if verdict is not False:
+                possible.append(row.dest)
+            if verdict is True:
+                return possible
+        if rows or (self.state, trigger) in self.ignored:
+            possible.append(self.state)
+        return possible
+
+    def check_fire(self, trigger: Any, facts: Any) -> None:
+        """Fire, and check that the machine does what the table says."""
+        before, allowed = self.state, self.allowed(trigger, facts)
+        refusal = self._refusal(trigger, facts)
+        after = self.state
+        step = f"{before} --{trigger}--> {after}"
+        if allowed:
+            if refusal is not None:
+                raise AssertionError(f"{before} --{trigger}--> was refused, and is in the table") from refusal
+            wanted = " or ".join(map(str, dict.fromkeys(allowed)))
+            assert after in allowed, f"wrong move: {step}, and the table says {wanted}"  # noqa: S101
+        else:
+            assert after == before, f"illegal move: {step} is not in the table"  # noqa: S101
+            assert refusal is not None or not self.refusals, (  # noqa: S101
+                f"not refused: {before} --{trigger}--> is not in the table, and raised nothing"
+            )
+
+    def _refusal(self, trigger: Any, facts: Any) -> Exception | None:
+        """Fire, and return the refusal where there was one."""
+        try:
+            if not isinstance(self.machine, Machine):
+                self.machine.fire(trigger, facts)
+            elif trigger in self.machine.events:
+                given = {} if facts is None else {"facts": facts}
+                self.machine.events[trigger].trigger(self.machine.models[0], **given)
+            else:
+                raise MachineError(f"the machine does not know the trigger {trigger}")
+        except self.refusals as refusal:
+            return refusal
+        return None
+
+    def _verdict(self, row: Move, facts: Any) -> bool | None:
+        """Tell whether a row is taken; ``None`` where its guard cannot be asked."""
+        if not row.is_guarded:
+            return True
+        guard = guard_function(row.guard, self.guards)
+        return None if guard is None else bool(guard(facts))
+
+    @classmethod
+    def _read(cls) -> TableLaw:
+        """Return what the table says; worked out at the first call."""
+        if cls.table is None:
+            raise TypeError(f"{cls.__name__}.table must say which table is to be tested")
+        if cls not in cls._laws:
+            cls._laws[cls] = read_table(
+                cls.table,
+                initial=cls.initial,
+                states=cls.states,
+                ignored=cls.ignored,
+                final=cls.allowed_dead_ends,
+                goals=cls.goals,
+                is_complete=cls.is_complete,
+            )
+        return cls._laws[cls]

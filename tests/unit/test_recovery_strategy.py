@@ -1,0 +1,105 @@
+"""``ErrorRecoveryStrategy``: counts, logs, and tells the people who asked to be told (SPEC A4)."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from world import World
+
+from realtime_fsm import (
+    AuthenticationError,
+    ConnectionLostError,
+    ConnectionStatus,
+    DeliveryError,
+    ErrorCategory,
+)
+from realtime_fsm.machine.recovery import ConnectionIssue, Recovery
+from realtime_fsm.machine.table import Severity
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+def test_strategy_counts_logs_and_tells(run_virtual: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """An error is counted, logged by its severity, told to the hooks in the next turn, and decided."""
+
+    async def main() -> None:
+        async with World() as world:
+            recovery, told = world.client.recovery, list[ConnectionIssue]()
+            recovery.on_connection_issue(told.append)
+            with caplog.at_level(logging.WARNING):
+                assert recovery.handle(ConnectionLostError("gone away.")) is Recovery.RETRY
+                assert recovery.handle(AuthenticationError("not you.")) is Recovery.REFRESH_TOKEN
+            assert told == []
+            await asyncio.sleep(0)
+            assert [issue.severity for issue in told] == [Severity.WARNING, Severity.ERROR]
+            assert "gone away." in told[0].message
+            assert recovery.errors == {ErrorCategory.CONNECTION: 1, ErrorCategory.AUTHENTICATION: 1}
+            levels = {r.levelno: r.getMessage() for r in caplog.records if r.name == "realtime_fsm.recovery"}
+            assert "gone away." in levels[logging.WARNING]
+            assert "not you." in levels[logging.ERROR]
+
+    run_virtual(main())
+
+
+def test_strategy_logs_nothing_where_somebody_else_has(
+    run_virtual: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cause that the line of a change has told is not logged twice, but it is told."""
+
+    async def main() -> None:
+        async with World() as world:
+            told: list[ConnectionIssue] = []
+            world.client.recovery.on_connection_issue(told.append)
+            world.client.recovery.handle(ConnectionLostError("gone away."), log=False)
+            await asyncio.sleep(0)
+            assert len(told) == 1
+            assert not [r for r in caplog.records if r.name == "realtime_fsm.recovery"]
+
+    run_virtual(main())
+
+
+def test_strategy_hook_can_be_removed_and_cannot_harm(
+    run_virtual: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hook that raises is counted and logged; one that was removed, even twice, is told nothing."""
+
+    async def main() -> None:
+        async with World() as world:
+            recovery, told = world.client.recovery, list[ConnectionIssue]()
+
+            def broken(_: ConnectionIssue) -> None:
+                raise RuntimeError("a hook fails")
+
+            remove_broken = recovery.on_connection_issue(broken)
+            remove = recovery.on_connection_issue(told.append)
+            recovery.handle(DeliveryError("lost.", outcome="lost"))
+            await asyncio.sleep(0)
+            assert (len(told), world.client.metrics.handler_errors) == (1, 1)
+            assert "a hook fails" in caplog.text
+            remove()
+            remove()
+            remove_broken()
+            recovery.handle(DeliveryError("lost.", outcome="lost"))
+            await asyncio.sleep(0)
+            assert (len(told), world.client.metrics.handler_errors) == (1, 1)
+
+    run_virtual(main())
+
+
+def test_strategy_switches_the_fallback(run_virtual: Run) -> None:
+    """The fallback can be switched on and off through the strategy, as through the client."""
+
+    async def main() -> None:
+        async with World(fallback_endpoints=["news=/news"]) as world:
+            world.http.resources["/news"] = lambda _: 1
+            await world.client.connect()
+            assert world.client.recovery.activate_fallback()
+            assert world.client.status is ConnectionStatus.FALLBACK
+            await asyncio.sleep(100)
+            assert world.client.status is ConnectionStatus.FALLBACK
+            assert world.client.recovery.deactivate_fallback()
+            await world.until(ConnectionStatus.CONNECTED)
+
+    run_virtual(main())
