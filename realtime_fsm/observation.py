@@ -14,7 +14,7 @@ from realtime_fsm.engine.message import Message
 from realtime_fsm.engine.outage import OutageHook, OutageWatch
 from realtime_fsm.lifecycle import Lifecycle
 from realtime_fsm.machine.errors import InvalidArgumentError
-from realtime_fsm.monitoring.health import Health, examine
+from realtime_fsm.monitoring.health import Health, Signs, examine
 from realtime_fsm.monitoring.metrics import ConnectionMetrics, measure
 
 _LOG_LEVELS: Final = {
@@ -46,11 +46,20 @@ class Observation(Lifecycle):
 
     def health(self) -> Health:
         """Examine the client, as a health check would."""
+        manager, config = self._manager, self.config
+        link = None if manager is None else manager.link
         return examine(
             self.status,
             self.connection_status.last,
+            Signs(
+                unanswered_since=None if link is None else link.unanswered_since,
+                answer_within=config.heartbeat_timeout,
+                unacknowledged_since=None if link is None else self._sender.oldest_in_flight_at,
+                acknowledge_within=config.ack_timeout,
+                polls_fail=manager is not None and manager.polling.is_failing,
+            ),
             self._dispatcher,
-            time=loop_time,
+            now=0.0 if manager is None else loop_time(),
             patience=_STUCK_AFTER,
         )
 

@@ -1,4 +1,4 @@
-"""The command line: ``realtime-fsm demo | listen | serve | diagram | outbox | fuzz``.
+"""The command line: ``realtime-fsm demo | listen | doctor | serve | diagram | outbox | fuzz``.
 
 Each command imports what it needs only when it runs: ``--help`` and ``diagram`` never load the network
 libraries.
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from realtime_fsm.cli.doctor_arguments import DOCTOR_EXAMPLES, add_doctor_arguments
 from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.machine.errors import MissingExtraError, RealtimeError
 
@@ -20,6 +21,7 @@ _EPILOG: Final = """\
 examples:
   realtime-fsm demo                                  watch a client survive real faults (about 30 s)
   realtime-fsm listen http://localhost:3001          print status changes and events until Ctrl-C
+  realtime-fsm doctor https://example.org            find out why a server cannot be used
   realtime-fsm diagram --format mermaid              draw the state machine
   realtime-fsm serve --port 3001                     start the reference backend
   realtime-fsm outbox list app.outbox                show what waits, and what was given up
@@ -60,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_listen(commands)
+    _add_doctor(commands)
     _add_diagram(commands)
     _add_serve(commands)
     _add_outbox(commands)
@@ -126,6 +129,16 @@ def _add_listen(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument("--token-env", metavar="NAME", help="environment variable that holds the token")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.set_defaults(run=_listen)
+
+
+def _add_doctor(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = _add(
+        commands,
+        "doctor",
+        "find out what is wrong between here and a Socket.IO server, and what to do about it",
+        DOCTOR_EXAMPLES,
+    )
+    add_doctor_arguments(parser)
 
 
 def _add_diagram(commands: "_Commands[argparse.ArgumentParser]") -> None:

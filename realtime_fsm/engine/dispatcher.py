@@ -96,6 +96,7 @@ class Dispatcher:
         self._arrived = asyncio.Event()
         self._relieved = asyncio.Event()
         self._relieved.set()
+        self._held_since = 0.0
         self._task: asyncio.Task[None] | None = None
         self.handling: str | None = None
         self.handling_since = 0.0
@@ -126,9 +127,21 @@ class Dispatcher:
         """Whether no more should be read from the network."""
         return len(self._queue) >= self._limit
 
+    @property
+    def held_back_since(self) -> float | None:
+        """Since when somebody waits to be ``relieved``, on the loop's clock; ``None`` where nobody does."""
+        return None if self._relieved.is_set() else self._held_since
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was started, and handles nothing any more although nobody has closed it."""
+        return self._task is not None and self._task.done()
+
     async def relieved(self) -> None:
         """Wait until half of the room is free again."""
         if self.is_congested:
+            if self._relieved.is_set():
+                self._held_since = asyncio.get_running_loop().time()
             self._relieved.clear()
         await self._relieved.wait()
 

@@ -23,7 +23,10 @@ from realtime_fsm.server.token import Identity, TokenRefusedError, TokenVerifier
 EVENTS_PATH: Final = "/realtime/events"
 MESSAGES_PATH: Final = "/realtime/messages"
 HEALTH_PATH: Final = "/healthz"
+LIVE_PATH: Final = "/livez"
+READY_PATH: Final = "/readyz"
 
+_NOT_STORED: Final = {"Cache-Control": "no-store"}
 _MAX_MESSAGES: Final = 100
 _MAX_BODY_MESSAGES: Final = 16
 """So many messages of the largest size fit into one request."""
@@ -37,28 +40,47 @@ class HttpRoutes:
         verifier: Says whose a token is.
         channels: What is polled.
         router: What published messages go through.
+        unready: Says why no more clients should be sent here; empty where they may come.
     """
 
     def __init__(
-        self, config: BackendConfig, verifier: TokenVerifier, channels: Channels, router: MessageRouter
+        self,
+        config: BackendConfig,
+        verifier: TokenVerifier,
+        channels: Channels,
+        router: MessageRouter,
+        *,
+        unready: Callable[[], tuple[str, ...]],
     ) -> None:
         self._config = config
         self._verifier = verifier
         self._channels = channels
         self._router = router
+        self._unready = unready
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes to an application."""
         for method, path, handler in (
-            ("GET", HEALTH_PATH, self._health),
+            ("GET", HEALTH_PATH, self._live),
+            ("GET", LIVE_PATH, self._live),
+            ("GET", READY_PATH, self._ready),
             ("GET", EVENTS_PATH, self._identified(self._events)),
             ("POST", MESSAGES_PATH, self._identified(self._messages)),
         ):
             app.router.add_route(method, path, guarded(_answering(handler), self._config.origins))
             app.router.add_route("OPTIONS", path, guarded(preflight, self._config.origins))
 
-    async def _health(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response({"ok": True})
+    async def _live(self, _: web.Request) -> web.StreamResponse:
+        """Answer, which is all that is asked: a backend that does not is to be started again."""
+        return web.json_response({"ok": True}, headers=_NOT_STORED)
+
+    async def _ready(self, _: web.Request) -> web.StreamResponse:
+        """Say whether more clients may be sent here. Those that are here already stay served."""
+        reasons = self._unready()
+        status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+        return web.json_response(
+            {"ok": not reasons, "reasons": list(reasons)}, status=status, headers=_NOT_STORED
+        )
 
     def _identified(
         self, handler: Callable[[web.Request, Identity], Awaitable[web.StreamResponse]]
