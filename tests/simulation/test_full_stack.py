@@ -29,7 +29,7 @@ def test_full_stack_keeps_every_promise() -> None:
         ("reset,deny@12", "attempt_failed: AuthenticationError"),
         ("reset,banish@12", "attempt_failed: NamespaceRefusedError"),
         ("publish@12,lose-event,publish@3,publish@12", "catch_up: gap closed"),
-        ("lose-ack,emit-at-most-once@12,reset@12", "message unacknowledged"),
+        ("lose-ack@12", "connection_lost: HeartbeatTimeoutError"),
     ],
 )
 def test_full_stack_can_break_what_is_no_network(steps: str, shown: str) -> None:
