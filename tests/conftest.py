@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
@@ -31,6 +32,11 @@ settings.register_profile(  # for planted bugs: it is enough to find them
 )
 _in_ci = os.environ.get("CI", "").lower() in {"1", "true"}
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if _in_ci else "dev"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell without job control starts what is in the background so, and every child of ours would
+    # inherit it: the commands under test could not be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ENDING = 1.0
 """Seconds that cancelled tasks get to end, after a test on a real loop."""

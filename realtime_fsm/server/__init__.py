@@ -17,7 +17,7 @@ from realtime_fsm.server.ledger import Ledger, LedgerUnavailableError, MemoryLed
 from realtime_fsm.server.message_router import Client, Handler
 from realtime_fsm.server.serving import serve
 from realtime_fsm.server.sqlite_ledger import SqliteLedger
-from realtime_fsm.server.token import Identity, TokenRefusedError, TokenVerifier, issue_token
+from realtime_fsm.server.token import Identity, TokenRefusedError, TokenVerifier, Verifier, issue_token
 from realtime_fsm.server.websocket_service import WebSocketService
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Stamp",
     "TokenRefusedError",
     "TokenVerifier",
+    "Verifier",
     "WebSocketService",
     "issue_token",
     "serve",

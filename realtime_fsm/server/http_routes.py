@@ -18,7 +18,7 @@ from realtime_fsm.server.engine_server import read_body
 from realtime_fsm.server.envelope import read_envelope
 from realtime_fsm.server.ledger import LedgerUnavailableError
 from realtime_fsm.server.message_router import Client, MessageRouter
-from realtime_fsm.server.token import Identity, TokenRefusedError, TokenVerifier
+from realtime_fsm.server.token import Identity, TokenRefusedError, Verifier
 
 EVENTS_PATH: Final = "/realtime/events"
 MESSAGES_PATH: Final = "/realtime/messages"
@@ -46,7 +46,7 @@ class HttpRoutes:
     def __init__(
         self,
         config: BackendConfig,
-        verifier: TokenVerifier,
+        verifier: Verifier,
         channels: Channels,
         router: MessageRouter,
         *,

@@ -16,7 +16,7 @@ from realtime_fsm.server.message_router import MessageRouter
 from realtime_fsm.server.session import Session, Sessions
 from realtime_fsm.server.session_watch import SessionWatch
 from realtime_fsm.server.socketio_server import NAMELESS, SocketIOServer
-from realtime_fsm.server.token import TOKEN_INVALID, Identity, TokenRefusedError, TokenVerifier
+from realtime_fsm.server.token import TOKEN_INVALID, Identity, TokenRefusedError, Verifier
 
 _RETRY_AFTER: Final = 5.0
 """Seconds that a client is asked to wait when the server is full."""
@@ -44,7 +44,7 @@ class SocketEvents:
         sessions: Sessions,
         watch: SessionWatch,
         *,
-        verifier: TokenVerifier,
+        verifier: Verifier,
         channels: Channels,
         router: MessageRouter,
     ) -> None:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from attrs import frozen
 
@@ -83,6 +83,20 @@ def issue_token(
     said |= {} if issuer is None else {"iss": issuer}
     said |= {} if audience is None else {"aud": audience}
     return jwt.encode(said, secret, algorithm=algorithm)
+
+
+class Verifier(Protocol):
+    """Says whose a token is: for a backend whose tokens are not signed with its own secret."""
+
+    def verify(self, token: object) -> Identity:
+        """Return what a token says. It is called on the loop's thread, and must not wait.
+
+        Args:
+            token: What the client gave; ``None`` where it gave none.
+
+        Raises:
+            TokenRefusedError: With the code that says why.
+        """
 
 
 class TokenVerifier:

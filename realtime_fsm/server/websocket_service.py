@@ -20,7 +20,7 @@ from realtime_fsm.server.session_watch import SessionWatch
 from realtime_fsm.server.socket_events import SocketEvents
 from realtime_fsm.server.socketio_server import SocketIOServer
 from realtime_fsm.server.sqlite_ledger import SqliteLedger
-from realtime_fsm.server.token import TokenVerifier
+from realtime_fsm.server.token import TokenVerifier, Verifier
 
 _H = TypeVar("_H", bound=Handler)
 
@@ -45,6 +45,8 @@ class WebSocketService:
         config: Everything that can be configured.
         authorize_channel: ``authorize_channel(client, channel) -> bool``, plain or a coroutine function. By
             default every client may have every channel.
+        verifier: Says whose a token is, or why it is refused. By default JSON Web Tokens signed with
+            ``config.secret``.
         ledger: Knows which messages have taken effect already. It is opened and closed by the service. By
             default a ``SqliteLedger`` at ``config.ledger_path``, or one in memory where that is not set.
 
@@ -57,13 +59,14 @@ class WebSocketService:
         config: BackendConfig,
         *,
         authorize_channel: AuthorizeChannel | None = None,
+        verifier: Verifier | None = None,
         ledger: Ledger | None = None,
     ) -> None:
         self._config = config
         self._ledger = _ledger_of(config) if ledger is None else ledger
         if ledger is not None and config.ledger_path is not None:
             raise ConfigurationError("ledger_path must not be set beside a ledger of your own")
-        self._verifier = TokenVerifier(config)
+        self._verifier: Verifier = TokenVerifier(config) if verifier is None else verifier
         self._server = SocketIOServer(config)
         self._sessions = Sessions()
         self._watch = SessionWatch(config, self._sessions, self._server)

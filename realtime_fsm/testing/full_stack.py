@@ -7,6 +7,9 @@ from functools import partial
 from random import Random
 from types import MappingProxyType
 from typing import Final
+from unittest.mock import patch
+
+from socketio.packet import ACK, BINARY_ACK, Packet
 
 from realtime_fsm.adapters.aiohttp_client import AiohttpClient
 from realtime_fsm.adapters.socketio_transport import SocketIOTransportFactory
@@ -14,7 +17,14 @@ from realtime_fsm.engine.outbox import Outbox
 from realtime_fsm.engine.port import TokenSource
 from realtime_fsm.engine.subscription import Position
 from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.server import BackendConfig, WebSocketService, issue_token
+from realtime_fsm.server import (
+    BackendConfig,
+    Identity,
+    TokenRefusedError,
+    TokenVerifier,
+    WebSocketService,
+    issue_token,
+)
 from realtime_fsm.server.ledger import MemoryLedger
 from realtime_fsm.service import RealtimeService
 from realtime_fsm.testing.environment import ASK, CHANNEL, NUMBER, SLOW, SLOW_ACKS, TICK
@@ -30,6 +40,14 @@ _DAY: Final = 86_400.0
 _MAX_LINE: Final = 65_536
 _LOG_SIZE: Final = 6
 _GOODBYE: Final = 0.2
+_CONFIG: Final = BackendConfig(
+    secret=_SECRET,
+    ping_interval=10,
+    ping_timeout=5,
+    expiry_check_interval=1.0,
+    log_size=_LOG_SIZE,
+    close_timeout=_GOODBYE,
+)
 
 
 class FullStackEnvironment:
@@ -55,6 +73,9 @@ class FullStackEnvironment:
         self._hurry = asyncio.Event()
         self._is_slow = False
         self._tokens = 0
+        self._doorkeeper = _Doorkeeper()
+        self._acks_to_lose = 0
+        self._loses_event = False
         self._service: WebSocketService
 
     @property
@@ -64,8 +85,8 @@ class FullStackEnvironment:
 
     @property
     def supports(self) -> frozenset[Action]:
-        """What happens on networks and in the backend; whom it lets in is not switched at run time."""
-        return frozenset(Action) - _NOT_HERE
+        """Everything."""
+        return frozenset(Action)
 
     @property
     def applied(self) -> Sequence[tuple[str, int]]:
@@ -89,16 +110,10 @@ class FullStackEnvironment:
 
     async def open(self) -> None:
         """Start the backend."""
-        self._service = WebSocketService(
-            BackendConfig(
-                secret=_SECRET,
-                ping_interval=10,
-                ping_timeout=5,
-                expiry_check_interval=1.0,
-                log_size=_LOG_SIZE,
-                close_timeout=_GOODBYE,
-            ),
-            ledger=self._ledger,
+        self._service = WebSocketService(_CONFIG, verifier=self._doorkeeper, ledger=self._ledger)
+        self._service._server._send_packet = partial(  # noqa: SLF001 - as if it were lost on the way
+            self._send,
+            self._service._server._send_packet,  # noqa: SLF001
         )
         for event in (NUMBER, ASK):
             self._service.on(event, partial(self._take, event))
@@ -120,7 +135,10 @@ class FullStackEnvironment:
     def token(self) -> str:
         """Return a token that the backend accepts."""
         self._tokens += 1
-        return issue_token(_SECRET, "simulation", _DAY, claims={"jti": str(self._tokens)})
+        token = issue_token(_SECRET, "simulation", _DAY, claims={"jti": str(self._tokens)})
+        if self._doorkeeper.valid is not None:
+            self._doorkeeper.valid.add(token)
+        return token
 
     def client(
         self, config: RealtimeConfig, *, token: TokenSource, outbox: Outbox | None, random: Random
@@ -144,20 +162,30 @@ class FullStackEnvironment:
         """See ``Environment``."""
         self.socket_network.heal()
         self.http_network.heal()
-        self._is_slow = False
+        self._is_slow = self._loses_event = False
+        self._acks_to_lose = 0
         self._hurry.set()
         self._refuse_sessions(enabled=False)
+        self._doorkeeper.is_shut = False
+        self.banish(enabled=False)
 
     def publish(self, number: int) -> None:
         """See ``Environment``."""
-        self._service.publish(CHANNEL, TICK, number)
+        engine = self._service._server.eio  # noqa: SLF001 - as if it were lost on the way
+        if self._loses_event:
+            self._loses_event = False
+            with patch.object(engine, "enqueue", _nowhere):
+                self._service.publish(CHANNEL, TICK, number)
+        else:
+            self._service.publish(CHANNEL, TICK, number)
 
     def place(self) -> Position | None:
         """See ``Environment``."""
         return self._service.position(CHANNEL)
 
     def admit(self, tokens: set[str] | None) -> None:
-        """Every token that it has issued is good."""
+        """See ``Environment``."""
+        self._doorkeeper.valid = tokens
 
     async def restart(self) -> None:
         """Stop the backend, and start another one; only what had taken effect is known to it."""
@@ -181,6 +209,26 @@ class FullStackEnvironment:
         """Answer new clients that there is no room, until it is healed."""
         self._refuse_sessions(enabled=True)
 
+    def deny(self) -> None:
+        """Let nobody in, until it is healed."""
+        self._doorkeeper.is_shut = True
+
+    def banish(self, *, enabled: bool) -> None:
+        """Know the namespace no more."""
+        manager = self._service._server.manager  # noqa: SLF001 - the operator's hand in the server
+        if enabled:
+            manager.pre_connect = _unknown
+        else:
+            manager.__dict__.pop("pre_connect", None)
+
+    def lose_ack(self) -> None:
+        """Lose the next acknowledgement."""
+        self._acks_to_lose += 1
+
+    def lose_event(self) -> None:
+        """Lose the next event on its way to whoever is subscribed; the log has it."""
+        self._loses_event = True
+
     def slow(self) -> None:
         """Let everything on the socket's network be late."""
         self.socket_network.latency, self.socket_network.jitter = SLOW
@@ -195,8 +243,39 @@ class FullStackEnvironment:
         self._applied.append((event, number))  # in one step with its answer: nothing can end it in between
         return number
 
+    async def _send(self, send: Callable[[str, Packet], Awaitable[None]], sid: str, packet: Packet) -> None:
+        if self._acks_to_lose and packet.packet_type in {ACK, BINARY_ACK}:
+            self._acks_to_lose -= 1
+        else:
+            await send(sid, packet)
+
     def _refuse_sessions(self, *, enabled: bool) -> None:
         self._service._server.eio.is_closing = enabled  # noqa: SLF001 - it answers 503 then
+
+
+class _Doorkeeper:
+    """Lets in whom the environment wants, of those who have a good token."""
+
+    def __init__(self) -> None:
+        self._verifier = TokenVerifier(_CONFIG)
+        self.valid: set[str] | None = None
+        self.is_shut = False
+
+    def verify(self, token: object) -> Identity:
+        """See ``Verifier``."""
+        identity = self._verifier.verify(token)
+        if self.is_shut or (self.valid is not None and token not in self.valid):
+            raise TokenRefusedError("token_invalid", "The token is not accepted any more.")
+        return identity
+
+
+async def _unknown(*_: object) -> None:
+    """Have no place for a client: the namespace is not one of the server's."""
+
+
+def _nowhere(*_: object) -> int:
+    """Send nothing; so many packets wait."""
+    return 0
 
 
 def _quiet() -> logging.Logger:
@@ -206,16 +285,18 @@ def _quiet() -> logging.Logger:
     return logger
 
 
-_NOT_HERE: Final = frozenset({Action.DENY, Action.REVOKE, Action.BANISH, Action.LOSE_ACK, Action.LOSE_EVENT})
-
 # fmt: off
 _DEEDS: Final[Mapping[Action, Callable[[FullStackEnvironment], Awaitable[None] | None]]] = MappingProxyType({
     Action.KICK:       lambda e: e.kick(),
     Action.RESTART:    lambda e: e.restart(),
+    Action.DENY:       lambda e: e.deny(),
+    Action.BANISH:     lambda e: e.banish(enabled=True),
     Action.OVERLOAD:   lambda e: e.overload(),
     Action.REFUSE:     lambda e: e.socket_network.refuse(enabled=True),
     Action.SILENCE:    lambda e: e.socket_network.stall(enabled=True, direction=Direction.DOWN),
     Action.SLOW_ACKS:  lambda e: e.slow_acks(),
+    Action.LOSE_ACK:   lambda e: e.lose_ack(),
+    Action.LOSE_EVENT: lambda e: e.lose_event(),
     Action.RESET_PEER: lambda e: e.socket_network.reset_peer(),
     Action.BLACK_HOLE: lambda e: e.socket_network.black_hole(enabled=True),
     Action.STALL:      lambda e: e.socket_network.stall(enabled=True, direction=Direction.UP),

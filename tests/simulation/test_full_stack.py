@@ -4,6 +4,8 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
+import pytest
+
 from realtime_fsm import ConnectionStatus
 from realtime_fsm.testing.environment import SimulatedEnvironment
 from realtime_fsm.testing.full_stack import FullStackEnvironment
@@ -19,6 +21,27 @@ def test_full_stack_keeps_every_promise() -> None:
     """No schedule breaks a promise on the real python-socketio and aiohttp either."""
     result = sweep(SEEDS, FullStackEnvironment)
     assert result.failure is None, (str(result.failure.shrunk), result.failure.story.violations)
+
+
+@pytest.mark.parametrize(
+    ("steps", "shown"),
+    [
+        ("reset,deny@12", "attempt_failed: AuthenticationError"),
+        ("reset,banish@12", "attempt_failed: NamespaceRefusedError"),
+        ("publish@12,lose-event,publish@3,publish@12", "catch_up: gap closed"),
+        ("lose-ack@12", "connection_lost: HeartbeatTimeoutError"),
+    ],
+)
+def test_full_stack_can_break_what_is_no_network(steps: str, shown: str) -> None:
+    """Who is let in, and what is lost on an open connection, can go wrong on the real server as well."""
+    story = play(Schedule.parse(f"reference:0/connect@12,{steps}/heal"), FullStackEnvironment)
+    assert not story.violations
+    assert shown in story.seen
+
+
+def test_full_stack_knows_every_fault() -> None:
+    """No fault of the vocabulary is left out, so that a long sweep can have seen everything."""
+    assert FullStackEnvironment(Setting.REFERENCE, Random(0)).supports == set(Action)  # noqa: S311
 
 
 def test_full_stack_replays_to_the_byte() -> None:

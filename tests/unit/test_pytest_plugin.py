@@ -10,9 +10,10 @@ import pytest
 LOADED = """
 import sys
 import pytest
+before = set(sys.modules)  # who measures the tests may have loaded something
 code = pytest.main(["-p", "realtime_fsm.testing.pytest_plugin", "--help"])
 heavy = ("aiohttp", "socketio", "engineio", "hypothesis", "sqlite3", "transitions", "attr", "jwt")
-print([name for name in sys.modules if name in heavy])
+print([name for name in sys.modules if name in heavy and name not in before])
 print(sorted(name for name in sys.modules if name.split(".")[0] == "realtime_fsm"))
 sys.exit(code)
 """
