@@ -91,6 +91,8 @@ def test_rules_find_a_broken_invariant() -> None:
     """An invariant of the user's that does not hold is reported as it is."""
 
     class Wrong(ConnectionRules):
+        actions = (Action.CONNECT,)
+
         @invariant()
         def is_never_connected(self) -> None:
             assert self.client.status is not ConnectionStatus.CONNECTED
