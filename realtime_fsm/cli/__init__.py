@@ -22,13 +22,13 @@ Keeps a Socket.IO connection alive, and the data flowing by HTTP polling when it
 """
 _EPILOG: Final = """\
 examples:
-  realtime-fsm demo                                  watch a client survive real faults (about 30 s)
-  realtime-fsm listen http://localhost:3001          print status changes and events until Ctrl-C
-  realtime-fsm doctor https://example.org            find out why a server cannot be used
-  realtime-fsm diagram --format mermaid              draw the state machine
-  realtime-fsm serve --port 3001                     start the reference backend
-  realtime-fsm outbox list app.outbox                show what waits, and what was given up
-  realtime-fsm fuzz --seeds 2000                     look for a schedule of faults that breaks a promise
+  realtime-fsm demo                                  # watch a client survive real faults (about 30 s)
+  realtime-fsm listen http://localhost:3001          # print status changes and events until Ctrl-C
+  realtime-fsm doctor https://example.org            # find out why a server cannot be used
+  realtime-fsm diagram --format mermaid              # draw the state machine
+  realtime-fsm serve --port 3001                     # start the reference backend
+  realtime-fsm outbox list app.outbox                # show what waits, and what was given up
+  realtime-fsm fuzz --seeds 2000                     # look for a schedule of faults that breaks a promise
 """
 
 
