@@ -103,14 +103,19 @@ def test_cli_listen_ends_when_nobody_reads_it_any_more(run_async: Run) -> None:
                 env={**os.environ, "A_TOKEN": canary.jwt("me", 60)},
             )
             os.close(writing)
-            assert b"connecting" in await asyncio.to_thread(os.read, reading, 4096)
-            async with asyncio.timeout(10):
-                while not backend.subscriber_count("news"):  # noqa: ASYNC110 - of another process
-                    await asyncio.sleep(0.01)
-            os.close(reading)
-            backend.publish("news", "headline", {"n": 1})
-            async with asyncio.timeout(10):
-                _, error = await canary.output_of(process)
+            try:
+                assert b"connecting" in await asyncio.to_thread(os.read, reading, 4096)
+                async with asyncio.timeout(10):
+                    while not backend.subscriber_count("news"):  # noqa: ASYNC110 - of another process
+                        await asyncio.sleep(0.01)
+                os.close(reading)
+                backend.publish("news", "headline", {"n": 1})
+                async with asyncio.timeout(10):
+                    _, error = await canary.output_of(process)
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
             assert (process.returncode, error.decode()) == (EXIT_OK, "")
 
     run_async(main())
