@@ -12,6 +12,7 @@ from attrs import asdict
 from realtime_fsm.assembly import loop_time
 from realtime_fsm.engine.message import Message
 from realtime_fsm.engine.outage import OutageHook, OutageWatch
+from realtime_fsm.engine.subscription import SubscriptionState
 from realtime_fsm.lifecycle import Lifecycle
 from realtime_fsm.machine.errors import InvalidArgumentError
 from realtime_fsm.monitoring.health import Health, Signs, examine
@@ -57,6 +58,10 @@ class Observation(Lifecycle):
                 unacknowledged_since=None if link is None else self._sender.oldest_in_flight_at,
                 acknowledge_within=config.ack_timeout,
                 polls_fail=manager is not None and manager.polling.is_failing,
+                refused_channels=sum(
+                    subscription.state is SubscriptionState.REFUSED
+                    for subscription in self._assembly.subscriptions
+                ),
             ),
             self._dispatcher,
             now=0.0 if manager is None else loop_time(),
@@ -118,7 +123,7 @@ class Observation(Lifecycle):
         told: dict[str, Any] = {
             "at": self._wall(),
             "status": self.status.value,
-            "health": {"ready": health.ready, "degraded": health.degraded, "reasons": list(health.reasons)},
+            "health": health.to_json(),
             "metrics": {**asdict(metrics), "status": metrics.status.value},
             "records": self._assembly.recorder.as_json(),
         }

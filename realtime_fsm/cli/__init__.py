@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from realtime_fsm.cli.command import EXIT_CODES, Commands, add_command
 from realtime_fsm.cli.doctor_arguments import DOCTOR_EXAMPLES, add_doctor_arguments
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.cli.outbox_arguments import add_outbox
+from realtime_fsm.cli.paint import discard_output, make_printable
 from realtime_fsm.machine.errors import MissingExtraError, RealtimeError
 
 _DESCRIPTION: Final = """\
@@ -19,23 +22,31 @@ Keeps a Socket.IO connection alive, and the data flowing by HTTP polling when it
 """
 _EPILOG: Final = """\
 examples:
-  realtime-fsm demo                                  watch a client survive real faults (about 30 s)
-  realtime-fsm listen http://localhost:3001          print status changes and events until Ctrl-C
-  realtime-fsm doctor https://example.org            find out why a server cannot be used
-  realtime-fsm diagram --format mermaid              draw the state machine
-  realtime-fsm serve --port 3001                     start the reference backend
-  realtime-fsm outbox list app.outbox                show what waits, and what was given up
-  realtime-fsm fuzz --seeds 2000                     look for a schedule of faults that breaks a promise
-
-exit codes:
-  0 all is well   1 the command failed   2 wrong usage   3 unreachable   4 refused
+  realtime-fsm demo                                  # watch a client survive real faults (about 30 s)
+  realtime-fsm listen http://localhost:3001          # print status changes and events until Ctrl-C
+  realtime-fsm doctor https://example.org            # find out why a server cannot be used
+  realtime-fsm diagram --format mermaid              # draw the state machine
+  realtime-fsm serve --port 3001                     # start the reference backend
+  realtime-fsm outbox list app.outbox                # show what waits, and what was given up
+  realtime-fsm fuzz --seeds 2000                     # look for a schedule of faults that breaks a promise
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code. Errors of the library are one line on stderr."""
-    parsed = _parser().parse_args(arguments)
+    make_printable()
     try:
+        return _run(arguments)
+    except BrokenPipeError:  # `realtime-fsm outbox list ... | head`
+        discard_output()
+        return EXIT_OK
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        parsed = command_line_parser().parse_args(arguments)
         code: int = parsed.run(parsed)
     except MissingExtraError as error:
         sys.stderr.write(f"realtime-fsm: {error}\n")
@@ -43,31 +54,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RealtimeError as error:
         sys.stderr.write(f"realtime-fsm: {error}\n")
         return EXIT_USAGE if isinstance(error, ValueError) else EXIT_FAILED
-    except BrokenPipeError:  # `realtime-fsm listen ... | head`
-        sys.stderr.close()
-        return EXIT_OK
-    except KeyboardInterrupt:
-        return 130
+    finally:
+        sys.stdout.flush()  # here, where it is known what to do about a pipe that nobody reads
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def command_line_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    root = argparse.ArgumentParser(
         prog="realtime-fsm",
         description=_DESCRIPTION,
-        epilog=_EPILOG,
+        epilog=_EPILOG + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    root.add_argument("--version", action=_Version)
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_listen(commands)
     _add_doctor(commands)
     _add_diagram(commands)
     _add_serve(commands)
-    _add_outbox(commands)
+    add_outbox(commands)
     _add_fuzz(commands)
-    return parser
+    return root
 
 
 class _Version(argparse.Action):
@@ -83,23 +92,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-_Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse names the type of its own result so
-
-
-def _add(
-    commands: "_Commands[argparse.ArgumentParser]", name: str, summary: str, examples: str
-) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
-def _add_demo(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = _add(
+def _add_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = add_command(
         commands,
         "demo",
         "watch a real client on a real server survive real faults",
@@ -109,8 +103,8 @@ def _add_demo(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser.set_defaults(run=_demo)
 
 
-def _add_listen(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = _add(
+def _add_listen(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = add_command(
         commands,
         "listen",
         "connect to a Socket.IO server and print status changes and events until Ctrl-C",
@@ -131,8 +125,8 @@ def _add_listen(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser.set_defaults(run=_listen)
 
 
-def _add_doctor(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = _add(
+def _add_doctor(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = add_command(
         commands,
         "doctor",
         "find out what is wrong between here and a Socket.IO server, and what to do about it",
@@ -141,8 +135,8 @@ def _add_doctor(commands: "_Commands[argparse.ArgumentParser]") -> None:
     add_doctor_arguments(parser)
 
 
-def _add_diagram(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = _add(
+def _add_diagram(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = add_command(
         commands,
         "diagram",
         "draw the state machine, from the machine itself",
@@ -177,8 +171,8 @@ def _add_diagram(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser.set_defaults(run=_diagram)
 
 
-def _add_serve(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = _add(
+def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = add_command(
         commands,
         "serve",
         "start the reference backend",
@@ -197,40 +191,8 @@ def _add_serve(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser.set_defaults(run=_serve)
 
 
-def _add_outbox(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = _add(
-        commands,
-        "outbox",
-        "look into the file of an outbox, and decide about its dead letters",
-        "  realtime-fsm outbox list app.outbox\n"
-        "  realtime-fsm outbox retry app.outbox 1f0c9a77e2b4-17\n"
-        "  realtime-fsm outbox drop app.outbox --all\n",
-    )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    path = argparse.ArgumentParser(add_help=False)
-    path.add_argument("path", metavar="PATH", type=Path, help="the file: the client's outbox_path")
-    path.add_argument("--json", action="store_true", help="print one JSON object")
-    listing = actions.add_parser(
-        "list",
-        parents=[path],
-        help="show what waits and the dead letters, never a body; also while it is used",
-    )
-    listing.add_argument(
-        "--limit", type=int, default=20, metavar="N", help="waiting messages to be listed (default: 20)"
-    )
-    listing.set_defaults(run=_outbox_list)
-    for name, summary in (
-        ("retry", "let dead letters wait again, behind all others"),
-        ("drop", "delete dead letters for good"),
-    ):
-        action = actions.add_parser(name, parents=[path], help=summary)
-        action.add_argument("ids", metavar="ID", nargs="*", help="id of a dead letter, as `list` shows it")
-        action.add_argument("--all", action="store_true", help="all dead letters")
-        action.set_defaults(run=_outbox_change, action=name)
-
-
-def _add_fuzz(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = _add(
+def _add_fuzz(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = add_command(
         commands,
         "fuzz",
         "play schedules of faults on the whole engine, until one breaks a promise",
@@ -304,18 +266,3 @@ def _fuzz(parsed: argparse.Namespace) -> int:
         full_stack=parsed.full_stack,
         as_json=parsed.json,
     )
-
-
-def _outbox_list(parsed: argparse.Namespace) -> int:
-    from realtime_fsm.cli.outbox import run_list  # noqa: PLC0415
-
-    return run_list(parsed.path, limit=parsed.limit, as_json=parsed.json)
-
-
-def _outbox_change(parsed: argparse.Namespace) -> int:
-    from realtime_fsm.cli.outbox import run_change  # noqa: PLC0415
-
-    if bool(parsed.ids) is parsed.all:
-        sys.stderr.write(f"realtime-fsm: outbox {parsed.action} needs either IDs or --all.\n")
-        return EXIT_USAGE
-    return run_change(parsed.action, parsed.path, None if parsed.all else parsed.ids, as_json=parsed.json)

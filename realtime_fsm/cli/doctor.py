@@ -26,6 +26,12 @@ _EXIT_CODES: Final = {
     Fault.REFUSED: EXIT_REFUSED,
     Fault.UNSOUND: EXIT_FAILED,
 }
+_MEANINGS: Final = {
+    Fault.USAGE: "wrong usage",
+    Fault.UNREACHABLE: "unreachable",
+    Fault.REFUSED: "refused",
+    Fault.UNSOUND: "it answers, but does not work",
+}
 _WIDTH: Final = max(len(check.name) for check in CHECKS)
 
 
@@ -57,7 +63,7 @@ def run_doctor(
         config = RealtimeConfig.from_env(server_url=url, **fields)
     except ConfigurationError as error:
         report = misconfigured(
-            url, "; ".join(error.problems), "Correct the address, or the setting, named here."
+            url, "; ".join(error.problems) + ".", "Correct the address, or the setting, named here."
         )
         for finding in report.findings:
             printer.tell(finding)
@@ -69,25 +75,39 @@ def run_doctor(
 
 
 class _Printer:
-    """One line for each finding as it comes, or one JSON object at the end."""
+    """One line for each finding as it comes, or one JSON object at the end.
+
+    Checks that were skipped for the same reason share a line, so that what failed is not lost among them.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._painter = Painter()
+        self._skipped: list[Finding] = []
 
     def tell(self, finding: Finding) -> None:
         """Print a finding."""
         if self._as_json:
             return
-        glyph, style = _SIGNS[finding.verdict]
+        if self._skipped and self._skipped[0].said != finding.said:
+            self._tell_skipped()
+        if finding.verdict is Verdict.SKIPPED:
+            self._skipped.append(finding)
+        else:
+            self._line(finding.verdict, finding.check, finding.said, finding.remedy)
+
+    def _tell_skipped(self) -> None:
+        if self._skipped:
+            names = ", ".join(finding.check for finding in self._skipped)
+            self._line(Verdict.SKIPPED, names, self._skipped[0].said)
+            self._skipped = []
+
+    def _line(self, verdict: Verdict, checks: str, said: str, remedy: str = "") -> None:
+        glyph, style = _SIGNS[verdict]
         painter = self._painter
-        sign = painter.paint(f"{glyph} {finding.verdict:<7}", style)
-        text = (
-            finding.said
-            if not finding.remedy
-            else f"{finding.said} {painter.paint('→', 'dim')} {finding.remedy}"
-        )
-        painter.line(f"{sign} {finding.check:<{_WIDTH}}  {text}")
+        sign = painter.paint(f"{glyph} {verdict:<7}", style)
+        text = said if not remedy else f"{said} {painter.paint('→', 'dim')} {remedy}"
+        painter.line(f"{sign} {checks:<{_WIDTH}}  {text}")
 
     def end(self, report: Report) -> int:
         """Print what all of it means; return the exit code."""
@@ -95,12 +115,14 @@ class _Printer:
         if self._as_json:
             self._painter.line(json.dumps(_as_json(report, code), ensure_ascii=False))
             return code
+        self._tell_skipped()
         counts = dict.fromkeys(Verdict, 0)
         for finding in report.findings:
             counts[finding.verdict] += 1
         told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
         painter = self._painter
-        painter.line(f"{painter.paint(report.address, 'bold')}: {told}")
+        end = "" if report.fault is None else f"; {_MEANINGS[report.fault]} (exit code {code})"
+        painter.line(f"{painter.paint(report.address or 'no address', 'bold')}: {told}{end}")
         return code
 
 

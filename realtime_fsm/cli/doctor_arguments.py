@@ -6,7 +6,7 @@ from typing import Final
 DOCTOR_EXAMPLES: Final = (
     "  realtime-fsm doctor http://localhost:3001\n"
     "  TOKEN=... realtime-fsm doctor https://example.org --dialect reference --token-env TOKEN\n"
-    "  realtime-fsm doctor https://example.org --idle 65      is an idle connection cut by a proxy?\n"
+    "  realtime-fsm doctor https://example.org --idle 65      # is a silent connection cut by a proxy?\n"
     "  realtime-fsm doctor https://example.org --json | jq '.checks[] | select(.verdict == \"failed\")'\n"
     "\nexit codes:\n"
     "  0 nothing failed; warnings do not count\n"

@@ -5,13 +5,14 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from attrs import define, field
 
 from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
-from realtime_fsm.cli.paint import Painter
+from realtime_fsm.cli.paint import Painter, printable
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import ErrorCategory, RealtimeError, SubscriptionRefusedError
 from realtime_fsm.machine.record import StatusChange
@@ -41,8 +42,8 @@ async def _listen(config: RealtimeConfig, channels: list[str], token: str | None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     printer = _JsonPrinter() if as_json else _LinePrinter()
     realtime = RealtimeService(config, token=token)
-    realtime.on("*", printer.event)
-    realtime.connection_status.subscribe(printer.change)
+    realtime.on("*", _while_read(printer.event, task))
+    realtime.connection_status.subscribe(_while_read(printer.change, task))
     changes = realtime.changes()
     try:
         await realtime.connect()
@@ -62,6 +63,19 @@ async def _listen(config: RealtimeConfig, channels: list[str], token: str | None
     return EXIT_OK
 
 
+def _while_read(show: Callable[..., None], task: asyncio.Task[Any] | None) -> Callable[..., None]:
+    """Return a printer that ends the command when nobody reads it any more, as in ``listen ... | head``."""
+
+    def shown(*args: Any) -> None:
+        try:
+            show(*args)
+        except BrokenPipeError:
+            if task is not None:
+                task.cancel()
+
+    return shown
+
+
 class _LinePrinter:
     """One line per status change and event, for people."""
 
@@ -73,13 +87,15 @@ class _LinePrinter:
         then = "" if change.retry_in is None else f"; next attempt in {change.retry_in:.1f} s"
         clock = datetime.fromtimestamp(change.at, tz=UTC).astimezone().strftime("%H:%M:%S")
         painter = self._painter
-        painter.line(f"{painter.paint(clock, 'dim')} {painter.status(change.current)} {change.reason}{then}")
+        reason = printable(change.reason)
+        painter.line(f"{painter.paint(clock, 'dim')} {painter.status(change.current)} {reason}{then}")
 
     def event(self, name: str, *args: Any) -> None:
         """Print an event."""
         clock = datetime.now(tz=UTC).astimezone().strftime("%H:%M:%S")
-        data = " ".join(_shown(arg) for arg in args)
-        self._painter.line(f"{self._painter.paint(clock, 'dim')} {self._painter.paint(name, 'bold')} {data}")
+        data = " ".join(printable(_shown(arg)) for arg in args)
+        name = self._painter.paint(printable(name), "bold")
+        self._painter.line(f"{self._painter.paint(clock, 'dim')} {name} {data}")
 
 
 @define

@@ -47,7 +47,7 @@ async def check_configuration(patient: Patient) -> Finding:
         return warning(
             CONFIGURATION,
             f"The path of {where} is not used: Socket.IO is asked for at /{path}/.",
-            "Give a path of the server as `socketio_path` (REALTIME_SOCKETIO_PATH), and leave it out here.",
+            "Give the path of Socket.IO as `socketio_path` (--path), and leave it out of the address.",
         )
     return ok(
         CONFIGURATION,

@@ -177,7 +177,8 @@ async def check_recovery(patient: Patient) -> Finding:
     return warning(
         RECOVERY,
         "The server replays nothing: events that happen during an outage are missed.",
-        "Register `on_resync` to load the present state; Node's server: switch connectionStateRecovery on.",
+        "Register `on_resync` to load the present state. Node's server: switch connectionStateRecovery on; "
+        "a reference backend: --dialect reference.",
         kind=None,
     )
 

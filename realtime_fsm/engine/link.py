@@ -125,9 +125,12 @@ class Link:
     def unanswered_since(self) -> float | None:
         """When the first probe was sent that the server has not answered, with none answered since.
 
-        ``None`` where there is no such probe, or where nothing is known of how this server answers.
+        ``None`` where there is no such probe, where nothing is known of how this server answers, or while
+        reading is held back; that time counts for nothing.
         """
-        return self._unanswered_since
+        if self._unanswered_since is None or self.is_paused:
+            return None
+        return max(self._unanswered_since, self._resumed_at)
 
     async def open(self, auth: Mapping[str, Any] | None) -> None:
         """Open the transport; errors as for ``Transport.open``, without what ``auth`` holds."""

@@ -62,6 +62,7 @@ class Signs:
         unacknowledged_since: When the oldest message was sent that is not acknowledged.
         acknowledge_within: Seconds that an acknowledgement may take.
         polls_fail: Whether data should come by polling, and every poll fails.
+        refused_channels: How many of the wanted channels the server refuses.
     """
 
     unanswered_since: float | None = None
@@ -69,6 +70,7 @@ class Signs:
     unacknowledged_since: float | None = None
     acknowledge_within: float = 30.0
     polls_fail: bool = False
+    refused_channels: int = 0
 
 
 def examine(
@@ -137,16 +139,14 @@ def _unheard(signs: Signs, now: float) -> list[str]:
 def _unread(dispatcher: Dispatcher, now: float, patience: float) -> list[str]:
     """Return how it shows that nobody listens."""
     reasons = []
-    busy, held = _busy(dispatcher, now), dispatcher.held_back_since
+    busy, held = _busy(dispatcher, now), dispatcher.held_back_for(now)
     if busy > patience and len(dispatcher):
         reasons.append(
             f"A handler of {dispatcher.handling!r} has been running for {busy:.0f} s; "
             f"{len(dispatcher)} events wait behind it."
         )
-    if held is not None and now - held > patience:
-        reasons.append(
-            f"The handlers are behind: reading from the network has been held back for {now - held:.0f} s."
-        )
+    if held > patience:
+        reasons.append(f"The handlers are behind: nothing was read from the network for {held:.0f} s.")
     return reasons
 
 
@@ -156,11 +156,13 @@ def _mild(dispatcher: Dispatcher, signs: Signs, now: float, patience: float) -> 
     busy = _busy(dispatcher, now)
     if busy > patience:
         reasons.append(f"A handler of {dispatcher.handling!r} has been running for {busy:.0f} s.")
-    if dispatcher.is_congested:
+    if dispatcher.is_congested or dispatcher.held_back_for(now) > 0:
         reasons.append("The handlers are behind; reading from the network is held back.")
     sent = signs.unacknowledged_since
     if sent is not None and now - sent > signs.acknowledge_within:
         reasons.append(f"The server has not acknowledged a message for {now - sent:.0f} s.")
+    if signs.refused_channels:
+        reasons.append(f"The server refuses {signs.refused_channels} of the channels.")
     return reasons
 
 

@@ -89,6 +89,65 @@ def test_cli_listen_tells_a_refusal_from_an_unreachable_server(run_async: Run) -
     run_async(main())
 
 
+def test_cli_listen_ends_when_nobody_reads_it_any_more(run_async: Run) -> None:
+    """``listen | head -1`` ends by itself with the next line, in silence, and leaves the server."""
+
+    async def main() -> None:
+        async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:
+            reading, writing = os.pipe()
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "realtime_fsm.cli", "listen", backend.url),
+                *("--dialect", "reference", "--channel", "news", "--token-env", "A_TOKEN"),
+                stdout=writing,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "A_TOKEN": canary.jwt("me", 60)},
+            )
+            os.close(writing)
+            try:
+                assert b"connecting" in await asyncio.to_thread(os.read, reading, 4096)
+                async with asyncio.timeout(10):
+                    while not backend.subscriber_count("news"):  # noqa: ASYNC110 - of another process
+                        await asyncio.sleep(0.01)
+                os.close(reading)
+                backend.publish("news", "headline", {"n": 1})
+                async with asyncio.timeout(10):
+                    _, error = await canary.output_of(process)
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            assert (process.returncode, error.decode()) == (EXIT_OK, "")
+
+    run_async(main())
+
+
+def test_cli_listen_lets_no_server_command_the_terminal(run_async: Run) -> None:
+    """What a server sends, names of events included, is printed without control characters."""
+
+    async def main() -> None:
+        async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:
+            process = await command(
+                *("listen", backend.url, "--dialect", "reference", "--channel", "news"),
+                *("--token-env", "A_TOKEN"),
+                A_TOKEN=canary.jwt("me", 60),
+            )
+            try:
+                for _ in range(2):
+                    await line(process)
+                async with asyncio.timeout(10):
+                    while not backend.subscriber_count("news"):  # noqa: ASYNC110 - of another process
+                        await asyncio.sleep(0.01)
+                backend.publish("news", "clear\x1b[2J", {"text": "\x9b2J\x1b]0;title\x07"})
+                said = await line(process)
+                assert "clear\\x1b[2J" in said
+                assert said.isprintable()
+            finally:
+                process.send_signal(signal.SIGINT)
+                await canary.output_of(process)
+
+    run_async(main())
+
+
 def test_cli_serve_prints_its_address_and_ends_on_a_signal(run_async: Run) -> None:
     """``serve`` says where it listens in its first line, and ends with 0 on SIGTERM."""
 

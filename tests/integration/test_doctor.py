@@ -716,6 +716,29 @@ def test_doctor_prints_a_line_for_each_check_into_a_pipe(run_async: Run, environ
 
 
 @pytest.mark.parametrize(
+    ("address", "failed", "end"),
+    [
+        ("http://127.0.0.1:{closed}", "tcp", "; unreachable (exit code 3)"),
+        ("localhost:{closed}", "configuration", "; wrong usage (exit code 2)"),
+    ],
+)
+def test_doctor_does_not_hide_what_failed_among_what_was_skipped(
+    capsys: pytest.CaptureFixture[str], address: str, failed: str, end: str
+) -> None:
+    """For people, the checks after the failed one share a line; the last line says what it comes to."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = address.format(closed=listener.getsockname()[1])
+    command_line(["doctor", url])
+    *_, wrong, skipped, summary = capsys.readouterr().out.splitlines()
+    assert wrong.split()[:3] == ["✗", "failed", failed]
+    names = [check.name for check in CHECKS]
+    later = ", ".join(names[names.index(failed) + 1 :])
+    assert skipped == f"- skipped {later}  Not tried, because `{failed}` failed."
+    assert summary.startswith(f"{url}: ")
+    assert summary.endswith(end)
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["--timeout", "0"],

@@ -9,8 +9,8 @@ import canary
 import pytest
 from world import World
 
-from realtime_fsm import ConnectionStatus, Delivery, Health
-from realtime_fsm.testing.simulated_http import SimulatedHttp
+from realtime_fsm import ConnectionStatus, Delivery, Health, SubscriptionRefusedError
+from realtime_fsm.machine.errors import ServerUnavailableError
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
@@ -54,22 +54,52 @@ def test_health_in_fallback_is_ready_and_degraded_while_polls_succeed(run_virtua
 
     async def main() -> None:
         async with World(fallback_endpoints=["/api/a"], fallback_polling_interval=10.0) as world:
+            world.http.resources["/api/a"] = lambda _: 1
             await world.client.connect()
             assert world.client.force_fallback()
             await asyncio.sleep(30)
             health = world.client.health()
             assert (health.ready, health.degraded, health.deaf) == (True, True, False)
             assert health.summary == "degraded"
-            world.http.is_down = True
+            world.http.refusal = ServerUnavailableError("503.")
             await asyncio.sleep(30)
             health = world.client.health()
             assert (health.live, health.ready, health.deaf) == (True, False, True)
             assert "poll" in said(health)
-            world.http.is_down = False
+            world.http.refusal = None
             await asyncio.sleep(400)
             assert world.client.health().ready
 
     run_virtual(main())
+
+
+def answer(world: World, *, enabled: bool) -> None:
+    """Switch the answers of the server to probes on or off; everything else goes on."""
+    if world.server.acks_heartbeat is not None:
+        world.server.acks_heartbeat = enabled
+    world.server.answers_pings = enabled
+
+
+async def deaf_and_well_again(world: World) -> None:
+    """Have events come, and no answers; the client is deaf in time, and well with the next answer."""
+    await world.client.connect()
+    await asyncio.sleep(30)
+    assert world.client.health().summary == "ok"
+    answer(world, enabled=False)
+    await asyncio.sleep(10.1)  # the probe of second 40 is on its way
+    for second in range(1, 9):
+        world.server.emit("noise")
+        await asyncio.sleep(1)
+        assert world.client.health().deaf is (second >= 5), second
+    health = world.client.health()
+    assert (health.status, health.live, health.ready) == (S.CONNECTED, True, False)
+    assert "has not answered a heartbeat for 8 s" in said(health)
+    answer(world, enabled=True)
+    for _ in range(13):
+        world.server.emit("noise")
+        await asyncio.sleep(1)
+    assert world.client.health().summary == "ok"  # although the traffic never paused
+    assert world.path == ["connecting", "connected"]
 
 
 def test_connected_but_unanswered_is_not_ready(run_virtual: Run) -> None:
@@ -77,22 +107,18 @@ def test_connected_but_unanswered_is_not_ready(run_virtual: Run) -> None:
 
     async def main() -> None:
         async with World(heartbeat_interval=20.0, heartbeat_timeout=5.0) as world:
-            await world.client.connect()
-            await asyncio.sleep(21)
-            assert world.client.health().ready
-            world.server.acks_heartbeat = False
-            deaf_at = None
-            for second in range(40):
-                await asyncio.sleep(1)
-                if world.client.metrics.last_latency is not None and second % 5 == 4:
-                    world.server.emit("noise")
-                if world.client.health().deaf:
-                    deaf_at = world.now
-                    break
-            assert deaf_at is not None
-            health = world.client.health()
-            assert (health.status, health.live, health.ready) == (S.CONNECTED, True, False)
-            assert "has not answered a heartbeat" in said(health)
+            world.server.acks_heartbeat = True
+            await deaf_and_well_again(world)
+
+    run_virtual(main())
+
+
+def test_websocket_whose_pings_nobody_answers_is_deaf(run_virtual: Run) -> None:
+    """The same holds for a server without heartbeat events, by the pings of the websocket."""
+
+    async def main() -> None:
+        async with World(heartbeat_interval=20.0, heartbeat_timeout=5.0) as world:
+            await deaf_and_well_again(world)
 
     run_virtual(main())
 
@@ -154,22 +180,25 @@ def test_reading_that_is_held_back_for_long_is_deafness(run_virtual: Run) -> Non
                 await asyncio.sleep(20)
 
             await world.client.connect()
+            began = world.now
             for n in range(12):
                 world.server.emit("n", n)
             await asyncio.sleep(10)
-            dispatcher = world.client._dispatcher
-            assert dispatcher.is_congested
-            waiting = asyncio.create_task(dispatcher.relieved())
-            await asyncio.sleep(1)
             health = world.client.health()
             assert (health.ready, health.degraded) == (True, True)
-            await asyncio.sleep(35)
-            health = world.client.health()
-            assert (health.live, health.ready, health.deaf) == (True, False, True)
             assert "held back" in said(health)
-            await asyncio.sleep(300)
-            assert waiting.done()
+            await asyncio.sleep(20.1)
+            while world.now < began + 160:  # it reads a few every 40 s, and is behind again at once
+                health = world.client.health()
+                assert (health.live, health.ready, health.deaf) == (True, False, True), world.now - began
+                assert "nothing was read" in said(health)
+                await asyncio.sleep(1)
+            await asyncio.sleep(100)
             assert world.client.health().summary == "ok"
+            for n in range(5):  # much later: a new story
+                world.server.emit("n", n)
+            await asyncio.sleep(1)
+            assert (world.client.health().ready, world.client.health().degraded) == (True, True)
 
     run_virtual(main())
 
@@ -231,8 +260,7 @@ def test_message_without_acknowledgement_is_degraded(run_virtual: Run) -> None:
     run_virtual(main())
 
 
-@pytest.mark.parametrize("http", [SimulatedHttp])
-def test_health_as_json_holds_everything_and_no_secret(run_virtual: Run, http: object) -> None:
+def test_health_as_json_holds_everything_and_no_secret(run_virtual: Run) -> None:
     """`to_json()` can be encoded, says the same as the record, and shows no token."""
 
     async def main() -> None:
@@ -252,3 +280,56 @@ def test_health_as_json_holds_everything_and_no_secret(run_virtual: Run, http: o
             assert canary.found_in(json.dumps(told), repr(health)) == []
 
     run_virtual(main())
+
+
+def test_reading_that_is_held_back_is_not_held_against_the_server(run_virtual: Run) -> None:
+    """While the client itself does not read, a probe without an answer is no silence of the server."""
+
+    async def main() -> None:
+        async with World(max_pending_events=4, heartbeat_interval=5.0, heartbeat_timeout=5.0) as world:
+            release = asyncio.Event()
+
+            @world.client.on("n")
+            async def slow(_: int) -> None:
+                await release.wait()
+
+            await world.client.connect()
+            await asyncio.sleep(30)
+            for n in range(12):
+                world.server.emit("n", n)
+            for _ in range(25):
+                await asyncio.sleep(1)
+                assert "heartbeat" not in said(world.client.health())
+            release.set()
+            for _ in range(100):
+                await asyncio.sleep(0.1)
+                assert not world.client.health().deaf
+            assert world.client.health().summary == "ok"
+
+    run_virtual(main())
+
+
+def test_channels_that_the_server_refuses_are_degradation(run_virtual: Run) -> None:
+    """A refused channel is a reason until it is given up; its name is not shown."""
+
+    async def main() -> None:
+        async with World(dialect="reference") as world:
+            world.server.acknowledge = _refuses
+            await world.client.connect()
+            with pytest.raises(SubscriptionRefusedError):
+                await world.client.subscribe(["patient-7"])
+            health = world.client.health()
+            assert (health.summary, health.ready) == ("degraded", True)
+            assert "refuses 1 of the channels" in said(health)
+            assert "patient-7" not in json.dumps(health.to_json())
+            await world.client.unsubscribe(["patient-7"])
+            assert world.client.health().summary == "ok"
+
+    run_virtual(main())
+
+
+def _refuses(event: str, args: list[Any]) -> list[Any]:
+    if event != "subscribe":
+        return [{"ok": True}]
+    refused = {"ok": False, "error": {"code": "forbidden", "message": "not yours"}}
+    return [{"ok": True, "channels": dict.fromkeys(args[0]["channels"], refused)}]

@@ -1,14 +1,17 @@
 """The README keeps what it promises: its snippets run, its commands are the ones that CI runs."""
 
 import re
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from realtime_fsm import RealtimeService
 from realtime_fsm.cli import main
+from realtime_fsm.cli.exit_code import EXIT_UNREACHABLE
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.environment import OLD_NAMES, PREFIX
 
@@ -78,6 +81,55 @@ def test_readme_testing_snippets_run_and_print_what_they_say(marker: str, printe
         check=False,
     )
     assert (run.stdout, complaints(run.stderr), run.returncode) == (printed, "", 0)
+
+
+@pytest.mark.parametrize(
+    ("marker", "printed"),
+    [
+        ("serve_health(realtime)", "200 True ok\n503 False unavailable\n"),
+        ("await examine(Patient(", "name unreachable\n"),
+    ],
+)
+def test_readme_health_and_doctor_run_and_print_what_they_say(marker: str, printed: str) -> None:
+    """The snippets on health and on the doctor run as they stand, and leave nothing on stderr."""
+    run = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", snippet(marker)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.stdout, complaints(run.stderr), run.returncode) == (printed, "", 0)
+
+
+def test_readme_lines_of_the_doctor_are_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the README shows of the doctor is what it says of a server without TLS that is asked for it."""
+    lines = README.partition("$ realtime-fsm doctor https://localhost:3001\n")[2].partition("```")[0]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        place = f"localhost:{listener.getsockname()[1]}"
+        known = socket.getaddrinfo("127.0.0.1", listener.getsockname()[1], type=socket.SOCK_STREAM)
+        monkeypatch.setattr("realtime_fsm.doctor.network.socket.getaddrinfo", lambda *_, **__: known)
+        answering = threading.Thread(target=answer_without_tls, args=(listener,))
+        answering.start()
+        try:
+            assert main(["doctor", f"https://{place}", "--timeout", "10"]) == EXIT_UNREACHABLE
+        finally:
+            listener.close()
+            answering.join(10)
+    said = capsys.readouterr().out.replace(place, "localhost:3001")
+    assert re.sub(r"\(\d+ ms\)", "(0 ms)", said) == lines
+
+
+def answer_without_tls(listener: socket.socket) -> None:
+    """Answer in HTTP to whoever connects, twice: once the doctor looks at TCP, once at TLS."""
+    for _ in range(2):
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
 
 
 @pytest.mark.parametrize("marker", ["class TickerRules", "class PauseRules"])
