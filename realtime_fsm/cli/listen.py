@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +21,14 @@ from realtime_fsm.service import RealtimeService
 
 
 def run_listen(
-    url: str, *, channels: list[str], namespace: str, dialect: str, token_env: str | None, as_json: bool
+    url: str,
+    *,
+    channels: list[str],
+    namespace: str,
+    dialect: str,
+    token_env: str | None,
+    as_json: bool,
+    web_port: int | None = None,
 ) -> int:
     """Listen until interrupted; return the exit code."""
     token = None
@@ -30,12 +39,14 @@ def run_listen(
             return EXIT_USAGE
     config = RealtimeConfig.from_env(server_url=url, namespace=namespace, dialect=dialect)
     try:
-        return asyncio.run(_listen(config, channels, token, as_json=as_json))
+        return asyncio.run(_listen(config, channels, token, as_json=as_json, web_port=web_port))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_OK  # being stopped is how this command is meant to end
 
 
-async def _listen(config: RealtimeConfig, channels: list[str], token: str | None, *, as_json: bool) -> int:
+async def _listen(
+    config: RealtimeConfig, channels: list[str], token: str | None, *, as_json: bool, web_port: int | None
+) -> int:
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -45,12 +56,13 @@ async def _listen(config: RealtimeConfig, channels: list[str], token: str | None
     realtime.connection_status.subscribe(printer.change)
     changes = realtime.changes()
     try:
-        await realtime.connect()
-        if channels:
-            await realtime.subscribe(channels)
-        async for _ in changes:
-            if realtime.gave_up is not None:
-                raise realtime.gave_up
+        async with _page(realtime, web_port):
+            await realtime.connect()
+            if channels:
+                await realtime.subscribe(channels)
+            async for _ in changes:
+                if realtime.gave_up is not None:
+                    raise realtime.gave_up
     except RealtimeError as error:
         await asyncio.sleep(0)  # what led to it is printed first
         sys.stderr.write(f"realtime-fsm: {error}\n")
@@ -60,6 +72,20 @@ async def _listen(config: RealtimeConfig, channels: list[str], token: str | None
         await realtime.disconnect()
         await asyncio.sleep(0)  # callbacks run in the loop's next turn
     return EXIT_OK
+
+
+@asynccontextmanager
+async def _page(realtime: RealtimeService, port: int | None) -> AsyncIterator[None]:
+    """Serve the status page where it is asked for, and say where; stdout is for what is listened to."""
+    if port is None:
+        yield
+        return
+    from realtime_fsm.web import serve_status_page  # noqa: PLC0415 - only who wants it pays for it
+
+    async with serve_status_page(realtime, port=port) as page:
+        sys.stderr.write(f"The status page is at {page.url}\n")
+        sys.stderr.flush()
+        yield
 
 
 class _LinePrinter:

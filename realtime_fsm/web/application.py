@@ -20,17 +20,9 @@ from realtime_fsm.web.events import EventHub
 HUB: Final = web.AppKey("realtime_fsm_hub", EventHub)
 ACTIONS: Final = web.AppKey("realtime_fsm_actions", Actions)
 
-CONTENT_SECURITY_POLICY: Final = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "connect-src 'self'",
-        "img-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS: Final = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -67,7 +59,11 @@ def status_application(
     max_readers: int = 32,
     wall: Callable[[], float] = time.time,
 ) -> web.Application:
-    """Return the status page of a client: ``app.add_subapp("/realtime/", status_application(...))``.
+    """Return an application with the status page of a client, to be mounted under any path.
+
+    ::
+
+        app.add_subapp("/realtime/", status_application(realtime, token=TOKEN))
 
     Whoever reaches it can read how the client fares: mind who that is. Buttons work for who shows the token,
     or, where there is none, for this machine. Behind a proxy on the same machine everybody seems to be on

@@ -92,6 +92,11 @@ class EventHub:
         heartbeat: Seconds of silence after which a reader gets a sign of life.
         backlog: Frames that a reader may leave unread before it is dropped.
         most: Readers at one time.
+
+    Attributes:
+        traffic: What the streams counted.
+        watched: Set once somebody has opened a stream.
+        extra: Gives what else belongs to a view.
     """
 
     def __init__(
@@ -118,6 +123,7 @@ class EventHub:
         self._gone = asyncio.Event()
         self._unsubscribe: Callable[[], None] = lambda: None
         self.traffic = Traffic()
+        self.watched = asyncio.Event()
         self.extra: Callable[[], dict[str, Any]] = dict
 
     def start(self) -> None:
@@ -182,6 +188,7 @@ class EventHub:
     def _open(self, reader: Reader) -> None:
         self.traffic.open.add(reader)
         self.traffic.opened += 1
+        self.watched.set()
         if self._looking is None:
             self._looking = asyncio.create_task(self._look(), name="realtime_fsm status page")
 

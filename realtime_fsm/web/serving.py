@@ -1,5 +1,6 @@
 """The page on a port of its own."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -33,6 +34,15 @@ class StatusPage:
     def traffic(self) -> Traffic:
         """What its streams counted."""
         return self._hub.traffic
+
+    async def opened(self, within: float) -> bool:
+        """Wait until somebody has opened the page, for so many seconds; return whether anybody has."""
+        try:
+            async with asyncio.timeout(within):
+                await self._hub.watched.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def announce(self, text: str) -> None:
         """Show a note on the page, and among the changes: what the program does just now."""
