@@ -104,7 +104,7 @@ def _add_demo(commands: "_Commands[argparse.ArgumentParser]") -> None:
         "demo",
         "watch a real client on a real server survive real faults",
         "  realtime-fsm demo\n"
-        "  realtime-fsm demo --web                 watch it in a browser, slowly (a minute and a half)\n"
+        "  realtime-fsm demo --web                 watch it in a browser, slowly (about a minute)\n"
         "  realtime-fsm demo --json | jq .recovery_seconds\n",
     )
     _add_web(parser)

@@ -166,6 +166,7 @@ class _Demo:
         await self._until(ConnectionStatus.FALLBACK)
         before = len(self._events)
         await self._wait(lambda: len(self._events) >= before + 5)
+        await self._show.look()
         self._show.chapter("socket unblocked", "probing finds it by itself")
         self._proxy.block(None)
         return time.monotonic()

@@ -13,12 +13,13 @@ from attrs import define, field
 
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.service import RealtimeService
-from realtime_fsm.web.snapshot import change_json, changes_after, view, without_fleeting
+from realtime_fsm.web.snapshot import change_json, changes_after, looks_like, view
 
 _RETRY_MS: Final = 1000
 """What a browser waits before it comes back."""
 
 _NOTES: Final = 50
+_LONGEST_NOTE: Final = 500
 _ENDING: Final = 0.5
 """Seconds that readers get to take what is left, when the page is shut down."""
 
@@ -132,7 +133,7 @@ class EventHub:
 
     def announce(self, text: str) -> None:
         """Put a note among the changes: what the program does, such as the faults of a demo."""
-        self._notes.append({"at": self._wall(), "text": text})
+        self._notes.append({"at": self._wall(), "text": text[:_LONGEST_NOTE]})
         self._send_view()
 
     def view(self) -> dict[str, Any]:
@@ -205,6 +206,8 @@ class EventHub:
         missed = self._missed(after)
         reader.epoch = history[-1].epoch if history else 0
         opening = f"retry: {_RETRY_MS}\n\n".encode()
+        if len(self.traffic.open) == 1:  # nobody else waits for what differs from the last view
+            self._shown = self.view()
         if missed is None:
             return opening + frame("snapshot", self.snapshot(), self._id(reader.epoch))
         self.traffic.replayed += len(missed)
@@ -256,9 +259,8 @@ class EventHub:
     def _send_view(self) -> None:
         if not self.traffic.open:
             return
-        now = self.view()
-        self._shown = without_fleeting(now)
-        told = frame("view", now)
+        self._shown = self.view()
+        told = frame("view", self._shown)
         for reader in list(self.traffic.open):
             self._push(reader, told)
 
@@ -266,7 +268,7 @@ class EventHub:
         """Send the figures when they differ from what was shown last."""
         while True:
             await asyncio.sleep(self._interval)
-            if without_fleeting(self.view()) != self._shown:
+            if self._shown is None or not looks_like(self._shown, self.view()):
                 self._send_view()
 
     async def _stop_looking(self) -> None:

@@ -16,6 +16,9 @@ LATENCIES: Final = 120
 FLEETING: Final = ("at", "connected_for", "next_attempt_in", "oldest_age")
 """What passes by itself: the page counts these on, and needs no telling."""
 
+_PRECISION: Final = 0.5
+"""Seconds that the end of a wait may be off on the page."""
+
 _Json = dict[str, Any]
 
 
@@ -131,25 +134,45 @@ def outages(history: Iterable[StatusChange]) -> list[_Json]:
     """Return the times without a connection that nobody wanted, the oldest first.
 
     One begins with a failure that ends a connection, or that keeps the first one from being made. It ends
-    when a connection is live, or is not wanted any more; ``ended_at`` of one that lasts is ``None``.
+    when a connection is live, or is not wanted any more; ``ended_at`` of one that lasts is ``None``. Data came
+    by polling from ``polled_from``, where it did.
     """
     found: list[_Json] = []
     open_one: _Json | None = None
     for change in history:
         if open_one is None and change.error is not None and not TRAITS[change.current].sends:
-            open_one = {"began_at": change.at, "ended_at": None, "reason": redacted(change.reason)}
+            reason = redacted(change.reason)
+            open_one = {"began_at": change.at, "ended_at": None, "polled_from": None, "reason": reason}
             found.append(open_one)
         elif open_one is not None and (change.is_connected or change.is_goodbye):
             open_one["ended_at"] = change.at
             open_one = None
+        if open_one is not None:
+            carries = TRAITS[change.current].carries_data
+            open_one["polled_from"] = (open_one["polled_from"] or change.at) if carries else None
     return found
 
 
-def without_fleeting(told: _Json) -> _Json:
-    """Return a view without what passes by itself: two that are equal so look the same."""
+def looks_like(one: _Json, other: _Json) -> bool:
+    """Tell whether two views look the same, but for what passes by itself, which the page counts on."""
+    return _lasting(one) == _lasting(other) and _same_instant(_due_at(one), _due_at(other))
+
+
+def _lasting(told: _Json) -> _Json:
     kept = {name: value for name, value in told.items() if name not in FLEETING}
     kept["outbox"] = {name: value for name, value in told["outbox"].items() if name not in FLEETING}
     return kept
+
+
+def _due_at(told: _Json) -> float | None:
+    left = told["next_attempt_in"]
+    return None if left is None else float(told["at"] + left)
+
+
+def _same_instant(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) < _PRECISION
 
 
 def changes_after(history: Sequence[StatusChange], epoch: int) -> list[StatusChange] | None:

@@ -91,7 +91,7 @@ def test_pause_of_what_is_not_connected_changes_nothing(run_virtual: Run) -> Non
     """Before `connect()`, twice, and after `disconnect()` there is nothing to pause."""
 
     async def main() -> None:
-        async with World() as world:
+        async with World(fallback_endpoints=["/api/a"]) as world:
             assert not world.client.pause()
             await world.client.connect()
             assert world.client.pause()
@@ -108,7 +108,7 @@ def test_next_attempt_counts_down_to_the_attempt(run_virtual: Run) -> None:
     """What is left of the backoff falls with the clock from the time that the change announced."""
 
     async def main() -> None:
-        async with World(enable_fallback=False, backoff_base=60.0) as world:
+        async with World(enable_fallback=False, backoff_base=20.0) as world:
             assert world.client.next_attempt_in is None
             await world.client.connect()
             assert world.client.next_attempt_in is None

@@ -166,7 +166,12 @@ function drawOutages() {
     const left = x(outage.began_at);
     const width = Math.max(2, x(end) - left);
     const words = `${clock(outage.began_at)}, ${duration(lasted)}: ${outage.reason}`;
-    svg.append(shape("rect", { class: "outage", x: left.toFixed(2), y: 4, width: width.toFixed(2), height: 20 }, words));
+    const dark = outage.polled_from === null ? width : Math.min(width, x(outage.polled_from) - left);
+    svg.append(shape("rect", { class: "outage", x: left.toFixed(2), y: 2, width: dark.toFixed(2), height: 24 }, words));
+    if (dark < width) {
+      const rest = { class: "polled", x: (left + dark).toFixed(2), y: 14, width: (width - dark).toFixed(2), height: 12 };
+      svg.append(shape("rect", rest, `${words}; data came by polling from ${clock(outage.polled_from)}`));
+    }
   }
   const lasts = seen.length && seen[seen.length - 1].ended_at === null ? " One lasts." : "";
   const text = seen.length
