@@ -64,6 +64,8 @@ async def _listen(
                 if realtime.gave_up is not None:
                     raise realtime.gave_up
     except RealtimeError as error:
+        if isinstance(error, ValueError):  # wrong usage: the port of the page is taken
+            raise
         await asyncio.sleep(0)  # what led to it is printed first
         sys.stderr.write(f"realtime-fsm: {error}\n")
         refused = error.category is ErrorCategory.AUTHENTICATION

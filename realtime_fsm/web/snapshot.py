@@ -134,8 +134,8 @@ def outages(history: Iterable[StatusChange]) -> list[_Json]:
     """Return the times without a connection that nobody wanted, the oldest first.
 
     One begins with a failure that ends a connection, or that keeps the first one from being made. It ends
-    when a connection is live, or is not wanted any more; ``ended_at`` of one that lasts is ``None``. Data came
-    by polling from ``polled_from``, where it did.
+    when a connection is live, or is not wanted any more; ``ended_at`` of one that lasts is ``None``. Data
+    came by polling from ``polled_from``, where it did.
     """
     found: list[_Json] = []
     open_one: _Json | None = None

@@ -465,3 +465,53 @@ def test_speech_does_not_count_down(run_async: Run) -> None:
             assert await page.evaluate("window.spoken") == 0
 
     run_async(main())
+
+
+WATCHING = """
+window.seen = new Set();
+const look = () => window.seen.add(document.getElementById('state-name').textContent);
+new MutationObserver(look).observe(document.getElementById('state-name'), {childList: true, characterData: true});
+look();
+"""
+
+
+@pytest.mark.timeout(150)
+def test_demo_shows_each_fault_happen_and_end(run_long: Callable[..., None]) -> None:
+    """Who watches ``demo --web`` sees all states, each fault announced, and each fault's end."""
+
+    async def main() -> None:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "realtime_fsm.cli", "demo", "--web", "--json"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stderr is not None
+        try:
+            async with asyncio.timeout(20):
+                said = (await process.stderr.readline()).decode()
+            found = re.search(r"http://127\.0\.0\.1:\d+/", said)
+            assert found is not None, said
+            async with browsing(found[0], disturbed=True) as page:
+                await page.evaluate(WATCHING)
+                await page.wait_for_function(
+                    "() => document.getElementById('note').textContent.startsWith('The demo is over')",
+                    timeout=120_000,
+                )
+                seen = set(await page.evaluate("[...window.seen]"))
+                rows = await page.evaluate(
+                    "[...document.querySelectorAll('#timeline .remark .why')].map(c => c.textContent).reverse()"
+                )
+            out, _ = await canary.output_of(process)
+        except BaseException:
+            process.kill()
+            await process.communicate()
+            raise
+        assert process.returncode == 0
+        assert json.loads(out)["ok"] is True
+        assert seen >= {"RECONNECTING", "CONNECTED", "FALLBACK", "DISCONNECTED"}
+        told = "\n".join(rows)
+        for fault in ("reset", "black hole", "server killed", "token expired", "socket blocked"):
+            begun = told.index(f"{fault[0].upper()}{fault[1:]}: ")
+            assert f"Over: {fault}." in told[begun:]
+
+    run_long(main(), timeout=140)
