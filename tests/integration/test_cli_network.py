@@ -143,7 +143,7 @@ def test_cli_demo_visits_all_states_and_loses_nothing(run_async: Run) -> None:
 
 
 def test_cli_listen_serves_the_page_where_it_is_asked_for(run_async: Run) -> None:
-    """``listen --web`` tells the page's address on stderr, and the page shows this client; Ctrl-C ends both."""
+    """``listen --web`` tells the page's address on stderr; the page shows this client; Ctrl-C ends both."""
 
     async def main() -> None:
         async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:

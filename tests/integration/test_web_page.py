@@ -1,7 +1,9 @@
 """The status page in a real browser: what a person sees, does with the keyboard, and hears."""
 
+import asyncio
 import json
 import re
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -470,7 +472,8 @@ def test_speech_does_not_count_down(run_async: Run) -> None:
 WATCHING = """
 window.seen = new Set();
 const look = () => window.seen.add(document.getElementById('state-name').textContent);
-new MutationObserver(look).observe(document.getElementById('state-name'), {childList: true, characterData: true});
+new MutationObserver(look)
+  .observe(document.getElementById('state-name'), {childList: true, characterData: true});
 look();
 """
 
@@ -499,7 +502,7 @@ def test_demo_shows_each_fault_happen_and_end(run_long: Callable[..., None]) -> 
                 )
                 seen = set(await page.evaluate("[...window.seen]"))
                 rows = await page.evaluate(
-                    "[...document.querySelectorAll('#timeline .remark .why')].map(c => c.textContent).reverse()"
+                    "[...document.querySelectorAll('#timeline .remark .why')].map(c => c.textContent)"
                 )
             out, _ = await canary.output_of(process)
         except BaseException:
@@ -509,7 +512,7 @@ def test_demo_shows_each_fault_happen_and_end(run_long: Callable[..., None]) -> 
         assert process.returncode == 0
         assert json.loads(out)["ok"] is True
         assert seen >= {"RECONNECTING", "CONNECTED", "FALLBACK", "DISCONNECTED"}
-        told = "\n".join(rows)
+        told = "\n".join(reversed(rows))
         for fault in ("reset", "black hole", "server killed", "token expired", "socket blocked"):
             begun = told.index(f"{fault[0].upper()}{fault[1:]}: ")
             assert f"Over: {fault}." in told[begun:]
