@@ -119,7 +119,7 @@ async def press(page: "Page", action: str) -> None:
 
 async def seconds_left(page: "Page") -> float:
     """Return the countdown."""
-    found = re.fullmatch(r"in (?:(\d+) min )?([\d.]+) s", await text(page, "#countdown"))
+    found = re.fullmatch(r"in (?:(\d+)\smin )?([\d.]+)\ss", await text(page, "#countdown"))
     assert found is not None, await text(page, "#countdown")
     return 60 * int(found[1] or 0) + float(found[2])
 

@@ -4,6 +4,7 @@
 const GLYPHS = { disconnected: "○", connecting: "◔", connected: "●", reconnecting: "◑", failed: "✗", fallback: "◆" };
 const DEAF_AFTER = 40;  // seconds without anything: more than two heartbeats of the stream
 const MOST_ROWS = 200;
+const GAP = "\u00a0";  // a number and its unit stay in one line
 const LEAST_WINDOW = 120, MOST_WINDOW = 3600;  // seconds that the outages are shown of
 const IDLE = {
   retry: "Nothing waits to be retried now.",
@@ -39,17 +40,17 @@ let drawnDiagram = null;
 
 function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
-  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  if (seconds < 9.95) return `${seconds.toFixed(1)}${GAP}s`;
   const whole = Math.round(seconds);
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  if (whole < 60) return `${whole}${GAP}s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)}${GAP}min ${whole % 60}${GAP}s`;
+  return `${Math.floor(whole / 3600)}${GAP}h ${Math.floor((whole % 3600) / 60)}${GAP}min`;
 }
 
 function milliseconds(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   const ms = seconds * 1000;
-  return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+  return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)}${GAP}ms`;
 }
 
 const clock = (at) => new Date(at * 1000).toLocaleTimeString([], { hour12: false });
@@ -163,7 +164,7 @@ function drawOutages() {
     const lasted = Math.max(0, end - outage.began_at);
     total += lasted;
     longest = Math.max(longest, lasted);
-    const left = x(outage.began_at);
+    const left = Math.min(598, x(outage.began_at));
     const width = Math.max(2, x(end) - left);
     const words = `${clock(outage.began_at)}, ${duration(lasted)}: ${outage.reason}`;
     const dark = outage.polled_from === null ? width : Math.min(width, x(outage.polled_from) - left);
@@ -237,6 +238,7 @@ function mark() {
 
 function cell(kind, text) {
   const element = document.createElement("td");
+  element.setAttribute("role", "cell");  // a narrow page lays the table out as blocks, which takes the roles away
   element.className = kind;
   element.textContent = text;
   return element;
@@ -244,6 +246,7 @@ function cell(kind, text) {
 
 function row(change) {
   const element = document.createElement("tr");
+  element.setAttribute("role", "row");
   element.dataset.severity = { failed: "error", reconnecting: "warning", fallback: "warning" }[change.current] || "info";
   element.dataset.epoch = String(change.epoch);
   const state = cell("state", "");
@@ -259,6 +262,7 @@ function row(change) {
 
 function remark(note) {
   const element = document.createElement("tr");
+  element.setAttribute("role", "row");
   element.className = "remark";
   const why = cell("why", note.text);
   why.colSpan = 3;
