@@ -1,6 +1,7 @@
 """Server-sent events: the snapshot first, then every change, and figures while they move."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
@@ -155,15 +156,15 @@ class EventHub:
             )
         response = web.StreamResponse(headers=_HEADERS)
         await response.prepare(request)
-        transport = request.transport
-        reader = Reader(transport, asyncio.Queue(self._backlog))
+        if self._is_closed:  # meanwhile
+            return response
+        reader = Reader(request.transport, asyncio.Queue(self._backlog))
         self._open(reader)
         after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
         try:
-            await response.write(self._beginning(reader, after))
-            await self._pass_on(reader, response)
-        except ConnectionResetError:
-            pass  # it has gone, or was dropped
+            with contextlib.suppress(ConnectionResetError):  # it has gone, or was dropped
+                await response.write(self._beginning(reader, after))
+                await self._pass_on(reader, response)
         finally:
             self._close(reader)
         return response
@@ -173,7 +174,7 @@ class EventHub:
         self._is_closed = True
         self._unsubscribe()
         await self._stop_looking()
-        for reader in self.traffic.open:
+        for reader in list(self.traffic.open):
             self._push(reader, None)
         try:
             async with asyncio.timeout(_ENDING):
@@ -265,9 +266,12 @@ class EventHub:
             self._push(reader, told)
 
     async def _look(self) -> None:
-        """Send the figures when they differ from what was shown last."""
+        """Send the figures when they differ from what was shown last, and let those go who have gone."""
         while True:
             await asyncio.sleep(self._interval)
+            for reader in list(self.traffic.open):
+                if reader.transport is None or reader.transport.is_closing():
+                    self._push(reader, None)
             if self._shown is None or not looks_like(self._shown, self.view()):
                 self._send_view()
 

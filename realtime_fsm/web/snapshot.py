@@ -9,6 +9,7 @@ from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.redaction import redacted
 from realtime_fsm.machine.table import TRAITS, Trigger, legal_triggers
 from realtime_fsm.service import RealtimeService
+from realtime_fsm.web.words import is_forced, words
 
 LATENCIES: Final = 120
 """Round trips on the page."""
@@ -73,11 +74,6 @@ def view(realtime: RealtimeService, *, now: float) -> _Json:
     }
 
 
-def words(realtime: RealtimeService) -> dict[str, str]:
-    """Return the state in words: what is so, what happens next, and what a person can do."""
-    return {"says": TRAITS[realtime.status].meaning, "next": "", "advice": ""}
-
-
 def change_json(change: StatusChange) -> _Json:
     """Return one change."""
     return {
@@ -96,11 +92,6 @@ def change_json(change: StatusChange) -> _Json:
 def cause(change: StatusChange | None) -> _Json | None:
     """Return why the present state is no good one, where a failure led to it."""
     return None if change is None else _error_json(change.error)
-
-
-def is_forced(change: StatusChange | None) -> bool:
-    """Tell whether somebody forced the fallback that the client is in."""
-    return change is not None and change.trigger is Trigger.FORCE_FALLBACK
 
 
 def may(realtime: RealtimeService, last: StatusChange | None) -> dict[str, bool]:

@@ -18,7 +18,7 @@ from realtime_fsm.cli.paint import GLYPHS
 from realtime_fsm.server import BackendConfig, WebSocketService
 from realtime_fsm.testing import FaultProxy
 from realtime_fsm.web import StatusPage, serve_status_page
-from realtime_fsm.web.snapshot import words
+from realtime_fsm.web.words import words
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
