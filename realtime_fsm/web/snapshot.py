@@ -1,9 +1,10 @@
 """A client as JSON, for the page: where it stands, how it fares, what has happened. No body, no secret."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from realtime_fsm.machine.delivery import Outcome
 from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.redaction import redacted
@@ -64,6 +65,7 @@ def view(realtime: RealtimeService, *, now: float) -> _Json:
         "counts": {
             "accepted": metrics.messages_accepted,
             "delivered": metrics.messages_delivered,
+            "undelivered": _undelivered(metrics.messages_by_outcome),
             "received": metrics.events_received,
             "connections": metrics.total_connections,
             "losses": metrics.losses,
@@ -171,6 +173,15 @@ def changes_after(history: Sequence[StatusChange], epoch: int) -> list[StatusCha
     if not history or history[-1].epoch < epoch or history[0].epoch > epoch + 1:
         return [] if not history and epoch == 0 else None
     return [change for change in history if change.epoch > epoch]
+
+
+def _undelivered(outcomes: Mapping[str, int]) -> dict[str, int]:
+    """Return how many messages came to an end that is no delivery, by what became of them."""
+    return {
+        outcome.value: n
+        for outcome in Outcome
+        if not outcome.is_delivered and (n := outcomes.get(outcome.value))
+    }
 
 
 def _attempt(realtime: RealtimeService) -> _Json | None:

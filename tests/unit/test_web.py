@@ -272,7 +272,13 @@ def test_stream_tells_figures_only_when_they_differ(run_async: Run) -> None:
             await listener.until("beat")
             assert (await listener.next()).name == "beat"
             await here.world.client.emit("n", 1)
-            assert (await listener.until("view")).data["counts"]["accepted"] == 1
+            counts = (await listener.until("view")).data["counts"]
+            assert (counts["accepted"], counts["undelivered"]) == (1, {})
+            here.world.client.pause()
+            await here.world.client.emit("n", 2, delivery=Delivery.VOLATILE)
+            while not (counts := (await listener.until("view")).data["counts"])["undelivered"]:
+                pass
+            assert counts["undelivered"] == {"dropped": 1}
 
     run_async(main())
 

@@ -133,6 +133,9 @@ function drawFigures() {
   write("durable", outbox.is_durable ? "on disk" : "in memory");
   write("accepted", String(counts.accepted));
   write("delivered", String(counts.delivered));
+  const ends = Object.entries(counts.undelivered);
+  const lost = ends.reduce((sum, [, n]) => sum + n, 0);
+  write("undelivered", lost ? `${lost} (${ends.map(([end, n]) => `${n} ${end}`).join(", ")})` : "0");
   write("received", String(counts.received));
   write("connections", String(counts.connections));
   write("losses", String(counts.losses));
