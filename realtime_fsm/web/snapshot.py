@@ -4,13 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from attrs import frozen
+
 from realtime_fsm.machine.delivery import Outcome
 from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.redaction import redacted
-from realtime_fsm.machine.table import TRAITS, Trigger, legal_triggers
+from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Trigger, legal_triggers
+from realtime_fsm.monitoring.narration import narrate
 from realtime_fsm.service import RealtimeService
-from realtime_fsm.web.words import is_forced, words
 
 LATENCIES: Final = 120
 """Round trips on the page."""
@@ -20,6 +22,15 @@ FLEETING: Final = ("at", "connected_for", "next_attempt_in", "oldest_age")
 
 _PRECISION: Final = 0.5
 """Seconds that the end of a wait may be off on the page."""
+
+
+@frozen
+class _Seen:
+    """What is told of in sentences: without figures that move, because the sentences are read aloud."""
+
+    status: ConnectionStatus
+    messages_waiting: int = 0
+
 
 _Json = dict[str, Any]
 
@@ -40,6 +51,7 @@ def view(realtime: RealtimeService, *, now: float) -> _Json:
         "status": realtime.status.value,
         "severity": traits.severity.value,
         "words": words(realtime),
+        "is_live": traits.sends,
         "forced": is_forced(last),
         "since": None if last is None else last.at,
         "attempt": _attempt(realtime),
@@ -76,6 +88,12 @@ def view(realtime: RealtimeService, *, now: float) -> _Json:
     }
 
 
+def words(realtime: RealtimeService) -> dict[str, str]:
+    """Return the state in sentences, which change with the state and not with the clock."""
+    told = narrate(_Seen(realtime.status), realtime.connection_status.last, realtime.config)
+    return {"says": redacted(told.headline), "next": told.next, "advice": redacted(told.advice)}
+
+
 def change_json(change: StatusChange) -> _Json:
     """Return one change."""
     return {
@@ -94,6 +112,11 @@ def change_json(change: StatusChange) -> _Json:
 def cause(change: StatusChange | None) -> _Json | None:
     """Return why the present state is no good one, where a failure led to it."""
     return None if change is None else _error_json(change.error)
+
+
+def is_forced(change: StatusChange | None) -> bool:
+    """Tell whether somebody forced the fallback that the client is in."""
+    return change is not None and change.trigger is Trigger.FORCE_FALLBACK
 
 
 def may(realtime: RealtimeService, last: StatusChange | None) -> dict[str, bool]:
@@ -185,21 +208,16 @@ def _undelivered(outcomes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _attempt(realtime: RealtimeService) -> _Json | None:
-    """Return which attempt is under way or comes next, and of how many; ``None`` where none is."""
+    """Return which attempt is under way or comes next, and of how many; ``None`` where none is.
+
+    The first dial of a person's is one more than the reconnection attempts that are configured: the number of
+    the last attempt may exceed them, and ``most`` is ``None`` then.
+    """
     last, traits = realtime.connection_status.last, TRAITS[realtime.status]
     if last is None or traits.carries_data or not traits.online:
         return None
-    most = realtime.config.max_reconnect_attempts + _begun_by_hand(realtime.connection_status.history)
-    return {"number": last.attempt, "most": most}
-
-
-def _begun_by_hand(history: Sequence[StatusChange]) -> bool:
-    """Tell whether a person began the present attempts: their first dial counts as one more."""
-    for change in reversed(history):
-        dials = change.trigger in {Trigger.CONNECT, Trigger.RETRY}
-        if change.attempt == 1 and (dials or TRAITS[change.current].waits):
-            return change.trigger is Trigger.CONNECT or (dials and not TRAITS[change.previous].online)
-    return False
+    most = realtime.config.max_reconnect_attempts
+    return {"number": last.attempt, "most": most if last.attempt <= most else None}
 
 
 def _error_json(error: RealtimeError | None) -> _Json | None:

@@ -18,7 +18,7 @@ from realtime_fsm.cli.paint import GLYPHS
 from realtime_fsm.server import BackendConfig, WebSocketService
 from realtime_fsm.testing import FaultProxy
 from realtime_fsm.web import StatusPage, serve_status_page
-from realtime_fsm.web.words import words
+from realtime_fsm.web.snapshot import words
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -186,10 +186,14 @@ def test_page_shows_that_it_gave_up(run_async: Run) -> None:
             await checked(page, here, S.FAILED, {"retry", "fallback", "pause"})
             assert await page.get_attribute("#now", "data-severity") == "error"
             assert "ConnectionLostError" in await text(page, "#cause")
+            await here.client.emit("note", 1)
+            await page.wait_for_selector("#kept-fact", state="visible")
+            assert await text(page, "#kept") == "1 message"
             here.proxy.refuse(False)
             await press(page, "retry")
             await shows(page, S.CONNECTED)
             assert await page.is_hidden("#cause-fact")
+            assert await page.is_hidden("#kept-fact")
 
     run_async(main())
 
@@ -366,6 +370,19 @@ def test_timeline_is_copied_as_json(run_async: Run) -> None:
                     (c.epoch, c.reason) for c in history
                 ]
                 assert [note["text"] for note in copied["notes"]] == ["a note"]
+
+    run_async(main())
+
+
+def test_page_tells_what_is_not_as_it_should_be(run_async: Run) -> None:
+    """Connected but deaf is not shown as if all were well."""
+
+    async def main() -> None:
+        async with stage() as here, browsing(here.page.url) as page:
+            assert await page.is_hidden("#unwell")
+            sick = {"deaf": True, "degraded": True, "reasons": ["Nobody answers."]}
+            await page.evaluate("health => take({...told, health})", sick)
+            assert await text(page, "#unwell") == "Not as it should be: Nobody answers."
 
     run_async(main())
 

@@ -98,7 +98,12 @@ function drawState() {
   write("server", told.server ? `to ${told.server}` : "");
   document.title = `${GLYPHS[told.status] || ""} ${name} – connection status`;
   byId("attempt-fact").hidden = told.attempt === null;
-  if (told.attempt) write("attempt", `${told.attempt.number} of ${told.attempt.most}`);
+  if (told.attempt) write("attempt", told.attempt.number + (told.attempt.most === null ? "" : ` of ${told.attempt.most}`));
+  const unwell = told.health.deaf || (told.is_live && told.health.degraded);
+  byId("unwell").hidden = !unwell;
+  write("unwell", unwell ? `Not as it should be: ${told.health.reasons.join(" ")}` : "");
+  byId("kept-fact").hidden = told.is_live || !told.outbox.waiting;
+  write("kept", count(told.outbox.waiting, "message", "messages"));
   byId("wait-fact").hidden = wait === null;
   byId("cause-fact").hidden = told.cause === null;
   if (told.cause) write("cause", `${told.cause.kind}: ${told.cause.message}`);
