@@ -96,6 +96,11 @@ async def shows(page: "Page", status: ConnectionStatus) -> None:
     )
 
 
+async def answers(page: "Page", said: str) -> None:
+    """Wait until the page answers to a button."""
+    await page.wait_for_function("said => document.getElementById('answer').textContent === said", arg=said)
+
+
 async def text(page: "Page", selector: str) -> str:
     """Return what an element says."""
     return (await page.text_content(selector) or "").strip()
@@ -208,7 +213,7 @@ def test_page_shows_an_outage_through_to_the_fallback_and_back(run_async: Run) -
             assert await text(page, "#outages-text") == "None in this time."
             here.proxy.block("/socket.io")
             await shows(page, S.RECONNECTING)
-            assert await page.is_visible("#countdown")
+            await page.wait_for_selector("#countdown", state="visible")
             await shows(page, S.FALLBACK)
             assert "1 outage" in await text(page, "#outages-text")
             assert "One lasts." in await text(page, "#outages-text")
@@ -240,17 +245,17 @@ def test_every_button_does_what_it_says(run_async: Run) -> None:
     async def main() -> None:
         async with stage() as here, browsing(here.page.url) as page:
             await press(page, "retry")
-            assert await text(page, "#answer") == "Nothing waits to be retried now."
+            await answers(page, "Nothing waits to be retried now.")
             await press(page, "fallback")
             await shows(page, S.FALLBACK)
             await press(page, "release")
             await page.wait_for_function(
                 "() => document.getElementById('state-name').textContent === 'FALLBACK'"
             )
-            assert await page.is_visible("#countdown")
+            await page.wait_for_selector("#countdown", state="visible")
             await press(page, "retry")
             await shows(page, S.CONNECTED)
-            assert await text(page, "#answer") == "Trying now."
+            await answers(page, "Trying now.")
             await press(page, "pause")
             await shows(page, S.DISCONNECTED)
             await page.wait_for_function("() => document.activeElement.dataset.action === 'resume'")
@@ -396,6 +401,7 @@ def test_page_shows_words_as_words(run_async: Run) -> None:
             here.page.announce(evil)
             await page.wait_for_selector("#note:not([hidden])")
             assert await text(page, "#note") == evil
+            await page.wait_for_selector("#timeline tr.remark")
             assert await text(page, "#timeline tr.remark td.why") == evil
             assert await page.locator("main img").count() == 0
 
