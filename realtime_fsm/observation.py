@@ -45,6 +45,11 @@ class Observation(Lifecycle):
             wall=self._wall,
         )
 
+    @property
+    def latency_samples(self) -> tuple[float, ...]:
+        """The last round trips of the heartbeats, 512 at most, the oldest first; seconds."""
+        return tuple(self._assembly.statistics.latency.recent)
+
     def health(self) -> Health:
         """Examine the client, as a health check would."""
         manager, config = self._manager, self.config

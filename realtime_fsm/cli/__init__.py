@@ -97,10 +97,20 @@ def _add_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         commands,
         "demo",
         "watch a real client on a real server survive real faults",
-        "  realtime-fsm demo\n  realtime-fsm demo --json | jq .recovery_seconds\n",
+        "  realtime-fsm demo\n"
+        "  realtime-fsm demo --web                 watch it in a browser, slowly (about a minute)\n"
+        "  realtime-fsm demo --json | jq .recovery_seconds\n",
     )
+    _add_web(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end, nothing else")
     parser.set_defaults(run=_demo)
+
+
+def _add_web(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--web", action="store_true", help="serve the status page on this machine")
+    parser.add_argument(
+        "--port", type=int, default=0, metavar="N", help="with --web: where; 0 picks one (default: 0)"
+    )
 
 
 def _add_listen(commands: "Commands[argparse.ArgumentParser]") -> None:
@@ -110,7 +120,8 @@ def _add_listen(commands: "Commands[argparse.ArgumentParser]") -> None:
         "connect to a Socket.IO server and print status changes and events until Ctrl-C",
         "  realtime-fsm listen http://localhost:3001\n"
         "  realtime-fsm listen https://example.org --channel bookings --channel prices\n"
-        "  TOKEN=... realtime-fsm listen https://example.org --token-env TOKEN --json\n",
+        "  TOKEN=... realtime-fsm listen https://example.org --token-env TOKEN --json\n"
+        "  realtime-fsm listen https://example.org --web --port 9102\n",
     )
     parser.add_argument("url", metavar="URL", help="the server's address, http:// or https://")
     parser.add_argument(
@@ -122,6 +133,7 @@ def _add_listen(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     parser.add_argument("--token-env", metavar="NAME", help="environment variable that holds the token")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+    _add_web(parser)
     parser.set_defaults(run=_listen)
 
 
@@ -218,7 +230,7 @@ def _add_fuzz(commands: "Commands[argparse.ArgumentParser]") -> None:
 def _demo(parsed: argparse.Namespace) -> int:
     from realtime_fsm.cli.demo import run_demo  # noqa: PLC0415
 
-    return run_demo(as_json=parsed.json)
+    return run_demo(as_json=parsed.json, web_port=parsed.port if parsed.web else None)
 
 
 def _listen(parsed: argparse.Namespace) -> int:
@@ -231,6 +243,7 @@ def _listen(parsed: argparse.Namespace) -> int:
         dialect=parsed.dialect,
         token_env=parsed.token_env,
         as_json=parsed.json,
+        web_port=parsed.port if parsed.web else None,
     )
 
 

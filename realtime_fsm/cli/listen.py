@@ -5,7 +5,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +21,14 @@ from realtime_fsm.service import RealtimeService
 
 
 def run_listen(
-    url: str, *, channels: list[str], namespace: str, dialect: str, token_env: str | None, as_json: bool
+    url: str,
+    *,
+    channels: list[str],
+    namespace: str,
+    dialect: str,
+    token_env: str | None,
+    as_json: bool,
+    web_port: int | None = None,
 ) -> int:
     """Listen until interrupted; return the exit code."""
     token = None
@@ -31,12 +39,14 @@ def run_listen(
             return EXIT_USAGE
     config = RealtimeConfig.from_env(server_url=url, namespace=namespace, dialect=dialect)
     try:
-        return asyncio.run(_listen(config, channels, token, as_json=as_json))
+        return asyncio.run(_listen(config, channels, token, as_json=as_json, web_port=web_port))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_OK  # being stopped is how this command is meant to end
 
 
-async def _listen(config: RealtimeConfig, channels: list[str], token: str | None, *, as_json: bool) -> int:
+async def _listen(
+    config: RealtimeConfig, channels: list[str], token: str | None, *, as_json: bool, web_port: int | None
+) -> int:
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -46,13 +56,16 @@ async def _listen(config: RealtimeConfig, channels: list[str], token: str | None
     realtime.connection_status.subscribe(_while_read(printer.change, task))
     changes = realtime.changes()
     try:
-        await realtime.connect()
-        if channels:
-            await realtime.subscribe(channels)
-        async for _ in changes:
-            if realtime.gave_up is not None:
-                raise realtime.gave_up
+        async with _page(realtime, web_port):
+            await realtime.connect()
+            if channels:
+                await realtime.subscribe(channels)
+            async for _ in changes:
+                if realtime.gave_up is not None:
+                    raise realtime.gave_up
     except RealtimeError as error:
+        if isinstance(error, ValueError):  # wrong usage: the port of the page is taken
+            raise
         await asyncio.sleep(0)  # what led to it is printed first
         sys.stderr.write(f"realtime-fsm: {error}\n")
         refused = error.category is ErrorCategory.AUTHENTICATION
@@ -74,6 +87,20 @@ def _while_read(show: Callable[..., None], task: asyncio.Task[Any] | None) -> Ca
                 task.cancel()
 
     return shown
+
+
+@asynccontextmanager
+async def _page(realtime: RealtimeService, port: int | None) -> AsyncIterator[None]:
+    """Serve the status page where it is asked for, and say where; stdout is for what is listened to."""
+    if port is None:
+        yield
+        return
+    from realtime_fsm.web import serve_status_page  # noqa: PLC0415 - only who wants it pays for it
+
+    async with serve_status_page(realtime, port=port) as page:
+        sys.stderr.write(f"The status page is at {page.url}\n")
+        sys.stderr.flush()
+        yield
 
 
 class _LinePrinter:

@@ -117,6 +117,16 @@ class ConnectionManager:
         return None if self._stay is None else self._stay.change.retry_in
 
     @property
+    def next_attempt_in(self) -> float | None:
+        """Seconds that are left until the next attempt; ``None`` while none is waited for."""
+        if self._stay is None:
+            return None
+        due_at, given = self._stay.due_at, self._stay.change.retry_in
+        if due_at is None and given is not None:
+            due_at = self._stay.entered_at + given  # the wait begins in the loop's next turn
+        return None if due_at is None else max(0.0, due_at - self._loop.time())
+
+    @property
     def task_count(self) -> int:
         """Tasks that the manager has running, the ones that are ending included."""
         return len(self._running) + len(self._ending)

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import aiohttp
 import canary
 
-from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE
+from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
 from realtime_fsm.server import BackendConfig, WebSocketService
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -198,3 +199,63 @@ def test_cli_demo_visits_all_states_and_loses_nothing(run_async: Run) -> None:
         }  # fmt: skip
 
     run_async(main(), timeout=90)
+
+
+def test_cli_listen_serves_the_page_where_it_is_asked_for(run_async: Run) -> None:
+    """``listen --web`` tells the page's address on stderr; the page shows this client; Ctrl-C ends both."""
+
+    async def main() -> None:
+        async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:
+            process = await command(
+                *(
+                    "listen",
+                    backend.url,
+                    "--dialect",
+                    "reference",
+                    "--token-env",
+                    "A_TOKEN",
+                    "--json",
+                    "--web",
+                ),
+                A_TOKEN=canary.jwt("me", 60),
+            )
+            try:
+                assert process.stderr is not None
+                async with asyncio.timeout(10):
+                    said = (await process.stderr.readline()).decode()
+                url = said.split()[-1]
+                assert said == f"The status page is at {url}\n"
+                statuses = [json.loads(await line(process))["current"] for _ in range(2)]
+                assert statuses == ["connecting", "connected"]
+                async with aiohttp.ClientSession() as http:
+                    stream = await http.get(f"{url}events")  # which does not hold the end
+                    async with http.get(f"{url}snapshot.json") as response:
+                        told = await response.text()
+                    assert json.loads(told)["view"]["status"] == "connected"
+                    assert not canary.found_in(told)
+                    process.send_signal(signal.SIGINT)
+                    out, error = await canary.output_of(process)
+                    stream.close()
+            except BaseException:
+                process.kill()
+                await process.communicate()
+                raise
+            assert json.loads(out.decode().splitlines()[-1])["current"] == "disconnected"
+            assert (process.returncode, error.decode()) == (EXIT_OK, "")
+
+    run_async(main())
+
+
+def test_cli_web_says_when_nothing_can_listen(run_async: Run) -> None:
+    """A port that is taken is one line on stderr, and wrong usage."""
+
+    async def main() -> None:
+        async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:
+            process = await command("listen", backend.url, "--web", "--port", str(backend.port))
+            async with asyncio.timeout(10):
+                _, error = await canary.output_of(process)
+            assert "nothing can listen" in error.decode()
+            assert "Traceback" not in error.decode()
+            assert process.returncode == EXIT_USAGE
+
+    run_async(main())

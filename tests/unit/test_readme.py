@@ -69,6 +69,7 @@ def snippet(marker: str) -> str:
         ("print(explore(", re.findall(r"^```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[0]),
         ("server.is_black_hole", "noticed after 35 s of virtual time\n"),
         ("FullStackEnvironment", ""),
+        ("serve_status_page", "connected\n"),
     ],
 )
 def test_readme_testing_snippets_run_and_print_what_they_say(marker: str, printed: str) -> None:
