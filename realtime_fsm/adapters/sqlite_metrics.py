@@ -30,8 +30,8 @@ _LONGEST_PAUSE: Final = 30.0
 _TOUCH_INTERVAL: Final = 10.0
 _TRIM_INTERVAL: Final = 60.0
 _LONGEST_WAIT: Final = 1.0
-_REFUSALS: Final = (sqlite3.Error, OverflowError, UnicodeError)
-"""What comes of a record that no table takes; half a surrogate pair cannot be encoded."""
+_REFUSALS: Final = (sqlite3.Error, OverflowError, UnicodeError)  # of a record that no table takes
+
 
 _logger = logging.getLogger("realtime_fsm.metrics_database")
 

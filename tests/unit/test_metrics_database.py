@@ -316,7 +316,7 @@ def test_label_that_is_no_text_is_kept_as_far_as_it_is(run_async: Run, path: Pat
 
 
 def test_closed_database_leaves_its_file_and_nothing_else(run_async: Run, path: Path) -> None:
-    """After ``close`` there is no thread of it, and one file; reading that leaves nothing beside it either."""
+    """After ``close`` there is no thread of it, and one file; reading it leaves nothing either."""
 
     async def main() -> None:
         async with MetricsDatabase(path) as database:
