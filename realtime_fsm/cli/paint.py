@@ -28,6 +28,14 @@ GLYPHS: Final = {
 """One glyph per state, so that colour is never the only sign."""
 
 
+def printable(text: str) -> str:
+    """Return a text that cannot command the terminal: it may come from a server."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 def wants_colour(stream: TextIO) -> bool:
     """Tell whether to colour: not in a pipe, and not where ``NO_COLOR`` is set (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -24,7 +24,9 @@ class Estimate(Protocol):
     """What knows how far a figure can be trusted: a ``Rate``, or what was resampled."""
 
     @property
-    def interval(self) -> Interval: ...
+    def interval(self) -> Interval:
+        """The interval of the figure."""
+
     def minus(self, other: Any, /) -> Interval:
         """Return the interval of the difference to another one of its kind."""
 

@@ -9,23 +9,27 @@ from realtime_fsm.monitoring.confidence import Interval
 
 NOTHING: Final = "-"
 _MOST_DIGITS: Final = 6
-_SCALES: Final = ((1.0, 1000.0, "ms"), (100.0, 1.0, "s"), (6000.0, 1 / 60, "min"))
-_LONGEST_SCALE: Final = (1 / 3600, "h")
+_ROUNDING: Final = 1e-12
+_LEAST: Final = 1e-6
+"""Share that is told from nothing, and how far from a whole."""
+_SCALES: Final = ((1.0, 1000.0, "ms"), (100.0, 1.0, "s"), (6000.0, 1 / 60, "min"), (360_000.0, 1 / 3600, "h"))
+_LONGEST_SCALE: Final = (1 / 86_400, "d")
 
 
 def percent(share: float | None) -> str:
-    """Write a share: ``96.6 %``, ``99.98 %``; only a whole is 100 %, and only nothing is 0 %."""
+    """Write a share: ``96.6 %``, ``99.982 %``; only a whole is 100 %, and only nothing is 0 %."""
     if share is None:
         return NOTHING
     rest = min(share, 1 - share)
-    if rest <= 0:
+    if rest <= _ROUNDING:
         return f"{share * 100:.0f} %"
-    digits = min(_MOST_DIGITS, max(1, ceil(-log10(rest)) - 2))
-    return f"{share * 100:.{digits}f} %"
+    if rest < _LEAST:
+        return f"< {_LEAST * 100:.4f} %" if share < _LEAST else f"> {100 - _LEAST * 100:.4f} %"
+    return f"{share * 100:.{max(1, ceil(-log10(rest)) - 1)}f} %"
 
 
 def duration(seconds: float | None) -> str:
-    """Write a duration: ``12 ms``, ``3.4 s``, ``5.6 min``, ``7.8 h``."""
+    """Write a duration: ``12 ms``, ``3.4 s``, ``5.6 min``, ``7.8 h``, ``9.0 d``."""
     if seconds is None:
         return NOTHING
     factor, unit = scale_of(seconds)
@@ -40,14 +44,9 @@ def number(value: float | None) -> str:
     return f"{value:.3g}" if 0 < abs(value) < 100 else f"{value:.0f}"  # noqa: PLR2004 - three digits
 
 
-def counted(count: int, noun: str) -> str:
-    """Write a number of things."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def moment(at: float, *, seconds: bool = False) -> str:
+def moment(at: float) -> str:
     """Write a time as ``2026-05-01 14:00``, UTC."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M")
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def scale_of(seconds: float) -> tuple[float, str]:
