@@ -71,6 +71,7 @@ class Painter:
         return self.paint(f"{GLYPHS[status]} {status:<12}", style)
 
     def line(self, text: str = "") -> None:
-        """Write a line at once, so that a pipe sees it too."""
-        self.stream.write(text + "\n")
+        """Write a line at once, so that a pipe sees it too; with ``?`` for what its encoding lacks."""
+        encoding = self.stream.encoding or "utf-8"  # a stream in memory has none
+        self.stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
         self.stream.flush()

@@ -52,6 +52,11 @@ def _print_table(painter: Painter, title: str, rows: Sequence[Row]) -> None:
 
 
 def _print_timeline(painter: Painter, report: Report) -> None:
+    """Print a strip for each implementation, unless the stream has no such characters."""
+    try:
+        _LEGEND.encode(painter.stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return
     painter.line()
     begin = words.moment(report.timeline.begins[0])
     painter.line(painter.paint(f"each {report.timeline.unit} from {begin} UTC", "bold"))

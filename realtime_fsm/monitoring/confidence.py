@@ -1,10 +1,10 @@
 """Quantiles, and how far the figures of a report can be trusted. Pure; the standard library is enough."""
 
 import random
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from math import ceil, sqrt
+from operator import mul
 from statistics import NormalDist
 from typing import Final, TypeVar
 
@@ -18,9 +18,8 @@ MIN_RUNS: Final = 8
 """Runs below which resampling them says nothing: the intervals would be far too narrow."""
 MIN_TRIALS: Final = 20
 
-_MAX_UNITS: Final = 1000
-_MAX_VALUES: Final = 5000
-_ROUNDING: Final = 1e-12
+_MAX_UNITS: Final = 200
+ROUNDING: Final = 1e-9
 _Z: Final = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 Item = TypeVar("Item")
@@ -36,7 +35,7 @@ class Interval:
     @property
     def excludes_zero(self) -> bool:
         """Whether all of it is on one side of zero, by more than rounding."""
-        return self.low > _ROUNDING or self.high < -_ROUNDING
+        return self.low > ROUNDING or self.high < -ROUNDING
 
 
 def quantile(ordered: Sequence[float], share: float) -> float | None:
@@ -138,13 +137,13 @@ def resampled_ratio(pairs: Sequence[tuple[float, float]], chance: random.Random)
         chance: Where chance comes from.
     """
     dealt = _dealt(pairs)
-    sums = [(sum(above for above, _ in unit), sum(below for _, below in unit)) for unit in dealt]
-    values = []
-    for weights in _draws(len(sums), chance):
-        above = sum(weight * pair[0] for weight, pair in zip(weights, sums, strict=True))
-        below = sum(weight * pair[1] for weight, pair in zip(weights, sums, strict=True))
-        values.append(above / below)
-    return Resampled(values, len(pairs))
+    above = [sum(pair[0] for pair in unit) for unit in dealt]
+    below = [sum(pair[1] for pair in unit) for unit in dealt]
+    values = [
+        sum(map(mul, weights, above)) / sum(map(mul, weights, below))
+        for weights in _draws(len(dealt), chance)
+    ]
+    return Resampled(values, len(dealt))
 
 
 def resampled_median(groups: Sequence[Sequence[float]], chance: random.Random) -> Resampled:
@@ -154,19 +153,27 @@ def resampled_median(groups: Sequence[Sequence[float]], chance: random.Random) -
         groups: The values of each run that has any.
         chance: Where chance comes from.
     """
-    share = _MAX_VALUES / sum(map(len, groups))
-    kept: list[tuple[float, float, int]] = []
-    for owner, dealt in enumerate(_dealt(groups)):
-        unit = sorted(value for group in dealt for value in group)
-        thin = _thinned(unit, share)
-        kept.extend((value, len(unit) / len(thin), owner) for value in thin)
-    ordered, masses, owners = zip(*sorted(kept), strict=True)
-    units = 1 + max(owners)
+    units = [sorted(value for group in dealt for value in group) for dealt in _dealt(groups)]
+    sizes = [len(unit) for unit in units]
+    pooled = sorted({value for unit in units for value in unit})
+    seen: dict[int, list[int]] = {}
+
+    def reached(place: int) -> list[int]:
+        """Count the values of each unit up to one of the pooled ones."""
+        if place not in seen:
+            seen[place] = [bisect_right(unit, pooled[place]) for unit in units]
+        return seen[place]
+
     values = []
-    for weights in _draws(units, chance):
-        drawn = [mass * weights[owner] for mass, owner in zip(masses, owners, strict=True)]
-        values.append(_weighted_median(ordered, drawn))
-    return Resampled(values, len(groups))
+    for weights in _draws(len(units), chance):
+        half = sum(map(mul, weights, sizes)) / 2
+        place = bisect_left(
+            range(len(pooled)),
+            half,
+            key=lambda at, weights=weights: sum(map(mul, weights, reached(at))),  # type: ignore[misc]
+        )
+        values.append(pooled[place])
+    return Resampled(values, len(units))
 
 
 def _draws(units: int, chance: random.Random) -> Iterator[list[int]]:
@@ -181,18 +188,6 @@ def _draws(units: int, chance: random.Random) -> Iterator[list[int]]:
 def _dealt(items: Sequence[Item]) -> list[Sequence[Item]]:
     """Deal runs out to a bounded number of units, so that a hundred thousand of them take no hour."""
     return [items[first::_MAX_UNITS] for first in range(min(len(items), _MAX_UNITS))]
-
-
-def _thinned(ordered: Sequence[float], share: float) -> Sequence[float]:
-    """Return fewer values that are spread as all of them are."""
-    count = max(1, round(len(ordered) * min(1.0, share)))
-    return [ordered[int((number + 0.5) * len(ordered) / count)] for number in range(count)]
-
-
-def _weighted_median(ordered: Sequence[float], masses: Sequence[float]) -> float:
-    sums = list(accumulate(masses))
-    half = sums[-1] / 2
-    return ordered[bisect_left(sums, half - _ROUNDING * half)]
 
 
 def _interval(values: Sequence[float], units: int) -> Interval:

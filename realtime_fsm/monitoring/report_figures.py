@@ -140,7 +140,7 @@ class Figures:
 def recoveries(found: Measurements) -> list[tuple[int, float]]:
     """Return the run and the seconds of each outage that ended in a live socket."""
     return [
-        (outage.run, outage.ended_at - outage.began_at)
+        (outage.run, max(0.0, outage.ended_at - outage.began_at))  # clocks are set back
         for outage in found.outages
         if outage.recovered and outage.ended_at is not None
     ]

@@ -5,11 +5,10 @@ from datetime import UTC, datetime
 from math import ceil, floor, log10
 from typing import Final
 
-from realtime_fsm.monitoring.confidence import Interval
+from realtime_fsm.monitoring.confidence import ROUNDING, Interval
 
 NOTHING: Final = "-"
 _MOST_DIGITS: Final = 6
-_ROUNDING: Final = 1e-12
 _LEAST: Final = 1e-6
 """Share that is told from nothing, and how far from a whole."""
 _SCALES: Final = ((1.0, 1000.0, "ms"), (100.0, 1.0, "s"), (6000.0, 1 / 60, "min"), (360_000.0, 1 / 3600, "h"))
@@ -21,7 +20,7 @@ def percent(share: float | None) -> str:
     if share is None:
         return NOTHING
     rest = min(share, 1 - share)
-    if rest <= _ROUNDING:
+    if rest <= ROUNDING:
         return f"{share * 100:.0f} %"
     if rest < _LEAST:
         return f"< {_LEAST * 100:.4f} %" if share < _LEAST else f"> {100 - _LEAST * 100:.4f} %"
@@ -67,7 +66,7 @@ def difference(value: float, interval: Interval, unit: str) -> str:
 def _digits(interval: Interval) -> int:
     """Two that count of the bound further from zero, and one of the other where the difference is certain."""
     far = max(abs(interval.low), abs(interval.high))
-    if far == 0:
+    if far < ROUNDING:
         return 1
     digits = 1 - floor(log10(far))
     if interval.excludes_zero:

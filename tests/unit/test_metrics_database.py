@@ -297,8 +297,11 @@ def test_record_that_no_table_takes_harms_no_other(run_async: Run, path: Path) -
             database.record_latency(float("nan"))
             database.record_attempt(1.0, number=2**70)
             database.record_change(Level.LIVE, current="half a pair \ud800")
+            database.record_latency(0.5, at=float("inf"))
+            database.record_attempt(-1.0)
+            database.record_outage(1_777_593_600_000.0, cause="milliseconds")
             database.record_latency(2.0)
-        assert (database.counters.written, database.counters.rejected) == (2, 3)
+        assert (database.counters.written, database.counters.rejected) == (2, 6)
 
     run_async(main())
     assert [seconds for *_, seconds in rows_of(path).latencies] == [1.0, 2.0]
