@@ -1,5 +1,6 @@
 """The plots of a report, by matplotlib, as SVG with light and dark colours."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from io import StringIO
@@ -152,7 +153,10 @@ def _draw_comparison(figure: Any, report: Report, *, columns: int) -> None:
 
 def _svg(figure: "Figure") -> str:
     text = StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    with warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes; the tables have it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
 
 
