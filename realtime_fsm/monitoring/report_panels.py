@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from math import nan
 from typing import TYPE_CHECKING, Final
 
 from realtime_fsm.monitoring import report_words as words
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MUTED: Final = "#59636e"
-SERIES: Final = (("#0969da", "-", "o"), ("#bc4c00", "--", "s"), ("#1a7f37", "-.", "^"), ("#8250df", ":", "D"))
-"""Colour, line and mark of each implementation: colour is never the only sign."""
+_COLOURS: Final = ("#0969da", "#bc4c00", "#1a7f37", "#8250df")
+_LINES: Final = ("-", "--", "-.", ":")
+_MARKS: Final = ("o", "s", "^", "D")
+_HATCHES: Final = ("", "////", "....", "xxxx")
 
 _MOST_POINTS: Final = 300
 _MOST_CAUSES: Final = 6
@@ -35,17 +38,13 @@ def availability(axes: "Axes", report: Report) -> None:
     """Draw how much of the wanted time was not live, bucket by bucket."""
     middle = report.timeline.step / 2
     for place, section in enumerate(report.sections):
-        colour, line, mark = SERIES[place % len(SERIES)]
-        points = [
-            (bucket.begin + middle, 100 * (1 - share))
-            for bucket in section.buckets
-            if (share := bucket.availability.share(Level.LIVE)) is not None
-        ]
-        if points:
-            times, values = zip(*points, strict=True)
-            moments = [datetime.fromtimestamp(at, UTC) for at in times]
-            style = {"marker": mark, "markersize": 3.5, "linestyle": line, "color": colour}
-            axes.plot(moments, values, label=_cut(section.implementation), **style)  # type: ignore[arg-type]
+        colour, line, mark, _ = _look(place)
+        shares = [bucket.availability.share(Level.LIVE) for bucket in section.buckets]
+        # A gap where nothing is known.
+        values = [nan if share is None else 100 * (1 - share) for share in shares]
+        moments = [datetime.fromtimestamp(bucket.begin + middle, UTC) for bucket in section.buckets]
+        style = {"marker": mark, "markersize": 3.5, "linestyle": line, "color": colour}
+        axes.plot(moments, values, label=_cut(section.implementation), **style)  # type: ignore[arg-type]
     _label_times(axes)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("% of the wanted time")
@@ -73,7 +72,7 @@ def causes(axes: "Axes", report: Report) -> None:
     thick = 0.8 / len(rates)
     for place, (section, rate) in enumerate(zip(report.sections, rates, strict=True)):
         heights = [row + 0.4 - (place + 0.5) * thick for row in range(len(names))]
-        colour = SERIES[place % len(SERIES)][0]
+        colour, _, _, hatch = _look(place)
         bars = axes.barh(
             heights,
             [rate.get(name, 0.0) for name in names],
@@ -81,7 +80,6 @@ def causes(axes: "Axes", report: Report) -> None:
             color=colour,
             label=_cut(section.implementation),
         )
-        hatch = ("", "////", "....", "xxxx")[place % len(SERIES)]
         for bar in bars:
             bar.set_hatch(hatch)
             bar.set_edgecolor("#ffffff")
@@ -101,7 +99,7 @@ def comparison(axes: "Axes", one: Comparison) -> None:
     elif one.unit == "seconds" and values:
         factor, unit = words.scale_of(max(values))
     for place, side in enumerate((one.baseline, one.candidate)):
-        colour, _, mark = SERIES[place]
+        colour, _, mark, _ = _look(place)
         if side.value is None:
             continue
         value = side.value * factor
@@ -118,6 +116,12 @@ def comparison(axes: "Axes", one: Comparison) -> None:
     axes.set_title(f"{_TITLES[one.figure]}, {unit}", fontsize=9)
 
 
+def _look(place: int) -> tuple[str, str, str, str]:
+    """Return colour, line, mark and hatch of an implementation: colour is never the only sign."""
+    first, second = place % len(_COLOURS), (place + place // len(_COLOURS)) % len(_LINES)
+    return _COLOURS[first], _LINES[second], _MARKS[second], _HATCHES[second]
+
+
 def _spread(axes: "Axes", report: Report, seconds: Sequence[Sequence[float]]) -> None:
     """Draw a cumulative distribution over a logarithmic axis of time for each implementation."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator  # noqa: PLC0415 - an extra
@@ -129,7 +133,7 @@ def _spread(axes: "Axes", report: Report, seconds: Sequence[Sequence[float]]) ->
             continue
         count = min(len(ordered), _MOST_POINTS)
         ranks = [max(1, round((number + 1) * len(ordered) / count)) for number in range(count)]
-        colour, line, _ = SERIES[place % len(SERIES)]
+        colour, line, _, _ = _look(place)
         times = [ordered[0], *(ordered[rank - 1] for rank in ranks)]
         shares = [0.0, *(100 * rank / len(ordered) for rank in ranks)]
         shown.extend(times)
@@ -193,7 +197,7 @@ def _of(name: str, rates: Sequence[dict[str, float]]) -> list[float]:
 
 
 def _cut(name: str) -> str:
-    """Return a name that fits, and that matplotlib does not take for mathematics."""
+    """Return a name that fits, and that matplotlib does not hide: it leaves out what begins with "_"."""
     text = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
     text = "".join(character if character.isprintable() else "?" for character in text)
-    return text.replace("$", r"\$").removeprefix("_") or words.NOTHING
+    return text.lstrip("_") or words.NOTHING
