@@ -30,6 +30,8 @@ _LONGEST_PAUSE: Final = 30.0
 _TOUCH_INTERVAL: Final = 10.0
 _TRIM_INTERVAL: Final = 60.0
 _LONGEST_WAIT: Final = 1.0
+_REFUSALS: Final = (sqlite3.Error, OverflowError, UnicodeError)  # of a record that no table takes
+
 
 _logger = logging.getLogger("realtime_fsm.metrics_database")
 
@@ -190,7 +192,7 @@ class SqliteMetrics:
         try:
             self._commit(connection, batch)
             rejected = 0
-        except (sqlite3.Error, OverflowError) as error:
+        except _REFUSALS as error:
             if is_outage(error):
                 raise
             rejected = self._commit_each(connection, batch)
@@ -205,7 +207,7 @@ class SqliteMetrics:
         for table, row in batch:
             try:
                 self._commit(connection, [(table, row)])
-            except (sqlite3.Error, OverflowError) as error:
+            except _REFUSALS as error:
                 if is_outage(error):
                     raise
                 rejected += 1

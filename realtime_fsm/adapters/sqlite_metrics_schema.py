@@ -9,6 +9,7 @@ Row = tuple[Any, ...]
 APPLICATION_ID: Final = 0x52464D44  # "RFMD"
 VERSION: Final = 1
 
+# The bounds keep out what is no time (infinity, milliseconds): one such record would spoil every report.
 _TABLES: Final = """
 CREATE TABLE run (
     id             INTEGER PRIMARY KEY,
@@ -22,8 +23,8 @@ CREATE TABLE run (
 CREATE TABLE change (
     id       INTEGER PRIMARY KEY,
     run      INTEGER NOT NULL REFERENCES run (id),
-    at       REAL NOT NULL,
-    level    TEXT NOT NULL,
+    at       REAL NOT NULL CHECK (abs(at) < 1e11),
+    level    TEXT NOT NULL CHECK (level IN ('live', 'degraded', 'down', 'off')),
     previous TEXT NOT NULL,
     current  TEXT NOT NULL,
     trigger  TEXT NOT NULL,
@@ -33,16 +34,16 @@ CREATE TABLE change (
 CREATE TABLE attempt (
     id       INTEGER PRIMARY KEY,
     run      INTEGER NOT NULL REFERENCES run (id),
-    at       REAL NOT NULL,
-    duration REAL NOT NULL,
+    at       REAL NOT NULL CHECK (abs(at) < 1e11),
+    duration REAL NOT NULL CHECK (duration BETWEEN 0 AND 1e11),
     number   INTEGER NOT NULL,
     cause    TEXT
 );
 CREATE TABLE outage (
     id        INTEGER PRIMARY KEY,
     run       INTEGER NOT NULL REFERENCES run (id),
-    at        REAL NOT NULL,
-    ended_at  REAL,
+    at        REAL NOT NULL CHECK (abs(at) < 1e11),
+    ended_at  REAL CHECK (abs(ended_at) < 1e11),
     cause     TEXT NOT NULL,
     recovered INTEGER NOT NULL,
     UNIQUE (run, at)
@@ -50,8 +51,8 @@ CREATE TABLE outage (
 CREATE TABLE latency (
     id      INTEGER PRIMARY KEY,
     run     INTEGER NOT NULL REFERENCES run (id),
-    at      REAL NOT NULL,
-    seconds REAL NOT NULL
+    at      REAL NOT NULL CHECK (abs(at) < 1e11),
+    seconds REAL NOT NULL CHECK (seconds BETWEEN 0 AND 1e11)
 );
 CREATE INDEX change_at ON change (at);
 CREATE INDEX attempt_at ON attempt (at);

@@ -1,4 +1,4 @@
-"""The command line: ``realtime-fsm demo | listen | doctor | serve | diagram | outbox | fuzz``.
+"""The command line: ``realtime-fsm demo | listen | doctor | report | serve | diagram | outbox | fuzz``.
 
 Each command imports what it needs only when it runs: ``--help`` and ``diagram`` never load the network
 libraries.
@@ -15,6 +15,7 @@ from realtime_fsm.cli.doctor_arguments import DOCTOR_EXAMPLES, add_doctor_argume
 from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.cli.outbox_arguments import add_outbox
 from realtime_fsm.cli.paint import discard_output, make_printable
+from realtime_fsm.cli.report_arguments import REPORT_EXAMPLES, add_report_arguments
 from realtime_fsm.machine.errors import MissingExtraError, RealtimeError
 
 _DESCRIPTION: Final = """\
@@ -25,6 +26,7 @@ examples:
   realtime-fsm demo                                  # watch a client survive real faults (about 30 s)
   realtime-fsm listen http://localhost:3001          # print status changes and events until Ctrl-C
   realtime-fsm doctor https://example.org            # find out why a server cannot be used
+  realtime-fsm report metrics.db --since 24h         # tell how available a client was, and why not
   realtime-fsm diagram --format mermaid              # draw the state machine
   realtime-fsm serve --port 3001                     # start the reference backend
   realtime-fsm outbox list app.outbox                # show what waits, and what was given up
@@ -72,6 +74,7 @@ def command_line_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_listen(commands)
     _add_doctor(commands)
+    _add_report(commands)
     _add_diagram(commands)
     _add_serve(commands)
     add_outbox(commands)
@@ -145,6 +148,16 @@ def _add_doctor(commands: "Commands[argparse.ArgumentParser]") -> None:
         DOCTOR_EXAMPLES,
     )
     add_doctor_arguments(parser)
+
+
+def _add_report(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = add_command(
+        commands,
+        "report",
+        "tell from a metrics database how available clients were, what failed, and which is better",
+        REPORT_EXAMPLES,
+    )
+    add_report_arguments(parser)
 
 
 def _add_diagram(commands: "Commands[argparse.ArgumentParser]") -> None:

@@ -87,9 +87,9 @@ class MetricsDatabase:
         self._writer = SqliteMetrics(
             Path(os.path.realpath(path)),
             labels={
-                "implementation": implementation,
-                "version": version,
-                "instance": gethostname() if instance is None else instance,
+                "implementation": _storable(implementation),
+                "version": _storable(version),
+                "instance": _storable(gethostname() if instance is None else instance),
             },
             max_age=max_age,
             max_rows=max_rows,
@@ -291,3 +291,8 @@ def _level(*, sends: bool, carries_data: bool, is_wanted: bool) -> Level:
 def _word(cause: str | BaseException | None) -> str | None:
     """Return a cause as one word; of an error never its text, which somebody else may have written."""
     return type(cause).__name__ if isinstance(cause, BaseException) else cause
+
+
+def _storable(label: str) -> str:
+    """Return a label as a file can hold it; the environment may bring bytes that are no text."""
+    return label.encode("utf-8", "replace").decode("utf-8")

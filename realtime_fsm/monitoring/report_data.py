@@ -151,7 +151,13 @@ class Measurements:
 
     def of(self, implementation: str) -> "Measurements":
         """Return what belongs to the runs of one implementation."""
-        runs = tuple(run for run in self.runs if run.implementation == implementation)
+        return self._of(tuple(run for run in self.runs if run.implementation == implementation))
+
+    def of_version(self, version: str) -> "Measurements":
+        """Return what belongs to the runs of one version."""
+        return self._of(tuple(run for run in self.runs if run.version == version))
+
+    def _of(self, runs: tuple[Run, ...]) -> "Measurements":
         mine = {run.number for run in runs}
         return Measurements(
             since=self.since,

@@ -296,11 +296,39 @@ def test_record_that_no_table_takes_harms_no_other(run_async: Run, path: Path) -
             database.record_latency(1.0)
             database.record_latency(float("nan"))
             database.record_attempt(1.0, number=2**70)
+            database.record_change(Level.LIVE, current="half a pair \ud800")
+            database.record_latency(0.5, at=float("inf"))
+            database.record_attempt(-1.0)
+            database.record_outage(1_777_593_600_000.0, cause="milliseconds")
             database.record_latency(2.0)
-        assert (database.counters.written, database.counters.rejected) == (2, 2)
+        assert (database.counters.written, database.counters.rejected) == (2, 6)
 
     run_async(main())
     assert [seconds for *_, seconds in rows_of(path).latencies] == [1.0, 2.0]
+
+
+def test_label_that_is_no_text_is_kept_as_far_as_it_is(run_async: Run, path: Path) -> None:
+    """Bytes of the environment that are no text become question marks in a label, and stop nothing."""
+
+    async def main() -> None:
+        async with MetricsDatabase(path, instance="host-\udcff") as database:
+            database.record_latency(1.0)
+
+    run_async(main())
+    assert rows_of(path).runs[0][3] == "host-?"
+
+
+def test_closed_database_leaves_its_file_and_nothing_else(run_async: Run, path: Path) -> None:
+    """After ``close`` there is no thread of it, and one file; reading it leaves nothing either."""
+
+    async def main() -> None:
+        async with MetricsDatabase(path) as database:
+            database.record_latency(1.0)
+
+    run_async(main())
+    assert len(rows_of(path).latencies) == 1
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert "realtime-metrics" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_retention_bounds_age_and_rows(run_async: Run, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

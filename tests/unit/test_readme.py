@@ -1,5 +1,6 @@
 """The README keeps what it promises: its snippets run, its commands are the ones that CI runs."""
 
+import json
 import re
 import socket
 import subprocess
@@ -131,6 +132,27 @@ def answer_without_tls(listener: socket.socket) -> None:
         with connection:
             connection.recv(65536)
             connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+
+def test_readme_report_snippet_writes_what_can_be_reported_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The snippet on reports runs as it stands, and the report on its file has the attempt that it made."""
+    run = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", snippet("MetricsDatabase(")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert (run.stdout, complaints(run.stderr), run.returncode) == ("", "", 0)
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "metrics.db", "--since", "1h", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["implementations"]
+    assert (found["implementation"], found["versions"]) == ("new", ["2.1"])
+    assert (found["attempts"]["count"], found["attempts"]["failures"]) == (1, 0)
+    assert found["availability"]["live_seconds"] > 0
 
 
 @pytest.mark.parametrize("marker", ["class TickerRules", "class PauseRules"])
