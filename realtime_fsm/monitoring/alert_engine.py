@@ -1,15 +1,15 @@
 """Decides what alerts there are: pure, and so the same in every run.
 
-``evaluate(state, sample, now)`` returns the next state and what is to be told. Everything that it looks back on
-is in the state, and bounded; counters are compared with what they were when it began, so that nothing that
-happened before is told.
+``evaluate(state, sample, now)`` returns the next state and what is to be told. Everything that it looks back
+on is in the state, and bounded; counters are compared with what they were when it began, so that nothing
+that happened before is told.
 """
 
 from typing import Final
 
 from attrs import evolve, frozen
 
-from realtime_fsm.machine.table import Severity
+from realtime_fsm.monitoring.alert_record import Alert, AlertState, Sample
 from realtime_fsm.monitoring.alert_rules import (
     MAX_ROUND_TRIPS,
     WINDOWED,
@@ -17,7 +17,6 @@ from realtime_fsm.monitoring.alert_rules import (
     Measure,
     duration,
 )
-from realtime_fsm.monitoring.alert_record import Alert, AlertState, Sample
 
 _MAX_POINTS: Final = 512
 """Steps into which the longest window is divided, at most."""
@@ -221,7 +220,6 @@ def _resolved(progress: Progress, alert: Alert, sample: Sample) -> tuple[Progres
     resolution = evolve(
         alert,
         state=AlertState.RESOLVED,
-        severity=Severity.INFO,
         sentence=f"Over after {lasted}: {alert.sentence}",
         remedy="",
         value=progress.value,

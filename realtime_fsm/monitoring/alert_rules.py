@@ -1,7 +1,7 @@
 """Rules of alerts: what is measured, from when it is alarming, and what people are told (SPEC D4).
 
-A rule *holds* from the moment that its value reaches ``threshold`` until it is at ``clear_threshold`` or below:
-between the two nothing changes, so that a value that trembles around a limit does not ring twice. Pure.
+A rule *holds* from when its value reaches ``threshold`` until it is at ``clear_threshold`` or below: between
+the two nothing changes, so that a value that trembles around a limit does not ring twice. Pure.
 """
 
 import math
@@ -185,7 +185,7 @@ class AlertRule:
     def _misfits(self, sound: set[str]) -> Iterable[str]:
         measure = self.measure
         if "window" in sound and measure in WINDOWED and not 0.0 < self.window <= MAX_WINDOW:
-            yield f"window={self.window!r} must be more than 0 and at most {MAX_WINDOW:g} s for {measure.value}"
+            yield f"window={self.window!r} must be more than 0 and at most {MAX_WINDOW:g} s"
         if "window" in sound and measure not in WINDOWED and self.window:
             yield f"window={self.window!r} must be 0: {measure.value} is not counted over one"
         if "min_samples" in sound and measure not in SAMPLED and self.min_samples != 1:
@@ -196,7 +196,7 @@ class AlertRule:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration for people, in the unit that suits it: ``250 ms``, ``45 s``, ``10 min``, ``1.5 h``."""
+    """Return a duration in the unit that suits it: ``250 ms``, ``45 s``, ``10 min``, ``1.5 h``."""
     if 0.0 < seconds < 1.0:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 2 * _MINUTE:

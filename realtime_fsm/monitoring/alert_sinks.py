@@ -1,7 +1,7 @@
 """Where alerts go: a sink sends one alert, and a lane brings it the alerts in turn.
 
-A sink that fails, hangs or is slow delays nothing but itself: each has a lane of its own, with a bounded queue
-and a task.
+A sink that fails, hangs or is slow delays nothing but itself: each has a lane of its own, with a bounded
+queue and a task.
 """
 
 import asyncio

@@ -76,8 +76,8 @@ class Alerts:
         async with Alerts(realtime, sinks=[LogSink(), WebhookSink(url, secret=secret)]) as alerts:
             ...
 
-    It looks at the metrics and the health every ``interval``, and whenever the state changes or an attempt ends.
-    What happened before it was started fires nothing. What holds when it is stopped is not resolved: nobody
+    It looks at metrics and health every ``interval``, and whenever the state changes or an attempt ends. What
+    happened before it was started fires nothing. What holds when it is stopped is not resolved: nobody
     looks any more. Nothing that happens to it or to its sinks reaches the connection.
 
     Args:
@@ -229,13 +229,12 @@ class Alerts:
         """Look at the client once, and tell what follows."""
         now = asyncio.get_running_loop().time()
         try:
-            sample = self._sample(now)
+            self._watch, told = evaluate(self._watch, self._sample(now), now)
         except Exception:
             self._counts["errors"] += 1
             _logger.exception("the client could not be looked at")
             return
         self._counts["samples"] += 1
-        self._watch, told = evaluate(self._watch, sample, now)
         for alert in told:
             self._counts[alert.state] += 1
             self.recent.append(alert)
@@ -275,7 +274,8 @@ def _check(rules: tuple[AlertRule, ...], sinks: tuple[AlertSink, ...], **numbers
     problems += [f"sinks: {sink!r} has no send()" for sink in sinks if not hasattr(sink, "send")]
     for name, value in numbers.items():
         is_count = name == "max_queued"
-        if not isinstance(value, int if is_count else (int, float)) or not 0 < value < float("inf"):
+        is_number = isinstance(value, int if is_count else (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 < value < float("inf"):
             problems.append(f"{name}={value!r} must be a {'whole ' if is_count else ''}number, more than 0")
     if problems:
         raise ConfigurationError(*problems)

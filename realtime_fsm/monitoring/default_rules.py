@@ -46,8 +46,8 @@ DEFAULT_RULES: Final[tuple[AlertRule, ...]] = (
         sentence="There has been no live connection for {value}.",
         remedy="Run `realtime-fsm doctor` against the server; `retry_now()` once it is mended.",
     ),
-    # Above a second people feel that nothing is live any more. Ten round trips, and a minute, because one that
-    # was slow proves nothing: at the default heartbeat a window holds about 24.
+    # Above a second people feel that nothing is live any more. Ten round trips, and a minute, because one
+    # that was slow proves nothing: at the default heartbeat a window holds about 24.
     AlertRule(
         name="latency",
         measure=Measure.LATENCY_P95,
@@ -72,8 +72,8 @@ DEFAULT_RULES: Final[tuple[AlertRule, ...]] = (
         sentence="A message has been waiting in the outbox for {value}.",
         remedy="If the connection is live, the server does not acknowledge: see to its handlers.",
     ),
-    # A dead letter is a message that was promised to be delivered, and will not be unless somebody acts: one is
-    # enough. An hour, so that a burst of them is one alert.
+    # A dead letter is a message that was promised to be delivered, and will not be unless somebody acts: one
+    # is enough. An hour, so that a burst of them is one alert.
     AlertRule(
         name="dead_letters",
         measure=Measure.DEAD_LETTERS,
