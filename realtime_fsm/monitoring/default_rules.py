@@ -70,7 +70,7 @@ DEFAULT_RULES: Final[tuple[AlertRule, ...]] = (
         hold=30.0,
         severity=Severity.WARNING,
         sentence="A message has been waiting in the outbox for {value}.",
-        remedy="If the connection is live, the server does not acknowledge: see to its handlers.",
+        remedy="Restore the connection; where it is live, the server takes messages too slowly.",
     ),
     # A dead letter is a message that was promised to be delivered, and will not be unless somebody acts: one
     # is enough. An hour, so that a burst of them is one alert.
