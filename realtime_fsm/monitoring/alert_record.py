@@ -1,5 +1,6 @@
 """What is known of a client at one time, and what people are told of it: frozen records."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -90,3 +91,28 @@ class Alert:
             "began_at": self.began_at,
             "at": self.at,
         }
+
+
+@frozen(kw_only=True)
+class AlertCounters:
+    """What became of alerts so far.
+
+    Attributes:
+        samples: Times that the client was looked at.
+        fired: Alerts that were to be sent, without resolutions.
+        resolved: Resolutions that were to be sent.
+        suppressed: Times that a rule held within its cool-down.
+        sent: Alerts and resolutions that a sink took; each counts once for every sink.
+        failed: Of them, the ones that a sink could not send.
+        dropped: Of them, the ones that were never given to a sink, by reason.
+        errors: Times that the client could not be looked at.
+    """
+
+    samples: int = 0
+    fired: int = 0
+    resolved: int = 0
+    suppressed: int = 0
+    sent: int = 0
+    failed: int = 0
+    dropped: Mapping[str, int]
+    errors: int = 0

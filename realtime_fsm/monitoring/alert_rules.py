@@ -202,8 +202,8 @@ def duration(seconds: float) -> str:
     if seconds < 2 * _MINUTE:
         return f"{seconds:.3g} s"
     if seconds < 2 * _HOUR:
-        return f"{seconds / _MINUTE:.3g} min"
-    return f"{seconds / _HOUR:.3g} h"
+        return f"{round(seconds / _MINUTE, 1):g} min"
+    return f"{round(seconds / _HOUR, 1):g} h"
 
 
 def check_rules(rules: Iterable[AlertRule]) -> tuple[AlertRule, ...]:

@@ -4,23 +4,43 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, Self
 from uuid import uuid4
 
-from attrs import asdict, frozen
+from attrs import asdict
 
 from realtime_fsm.engine.status import ConnectionStatusManager
 from realtime_fsm.machine.errors import ClosedError, ConfigurationError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Trigger
 from realtime_fsm.monitoring.alert_engine import Progress, begin, evaluate
-from realtime_fsm.monitoring.alert_record import Alert, AlertState, Sample
-from realtime_fsm.monitoring.alert_rules import MAX_ROUND_TRIPS, AlertRule, check_rules
-from realtime_fsm.monitoring.alert_sinks import AlertSink, Lane, LogSink
+from realtime_fsm.monitoring.alert_record import Alert, AlertCounters, AlertState, Sample
+from realtime_fsm.monitoring.alert_rules import (
+    MAX_ROUND_TRIPS,
+    AlertRule,
+    Measure,
+    check_rules,
+    read_rules,
+)
+from realtime_fsm.monitoring.alert_sinks import AlertSink, CallbackSink, Lane, LogSink
 from realtime_fsm.monitoring.default_rules import DEFAULT_RULES
 from realtime_fsm.monitoring.health import Health
 from realtime_fsm.monitoring.metrics import ConnectionMetrics
+
+__all__ = [
+    "DEFAULT_RULES",
+    "Alert",
+    "AlertCounters",
+    "AlertRule",
+    "AlertSink",
+    "AlertState",
+    "Alerts",
+    "CallbackSink",
+    "LogSink",
+    "Measure",
+    "read_rules",
+]
 
 _RECENT: Final = 100
 """Alerts that are kept for pages."""
@@ -41,31 +61,6 @@ class Watched(Protocol):
 
     def health(self) -> Health:
         """Examine it."""
-
-
-@frozen(kw_only=True)
-class AlertCounters:
-    """What became of alerts so far.
-
-    Attributes:
-        samples: Times that the client was looked at.
-        fired: Alerts that were to be sent, without resolutions.
-        resolved: Resolutions that were to be sent.
-        suppressed: Times that a rule held within its cool-down.
-        sent: Alerts and resolutions that a sink took; each counts once for every sink.
-        failed: Of them, the ones that a sink could not send.
-        dropped: Of them, the ones that were never given to a sink, by reason.
-        errors: Times that the client could not be looked at.
-    """
-
-    samples: int = 0
-    fired: int = 0
-    resolved: int = 0
-    suppressed: int = 0
-    sent: int = 0
-    failed: int = 0
-    dropped: Mapping[str, int]
-    errors: int = 0
 
 
 class Alerts:

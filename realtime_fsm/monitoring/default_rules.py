@@ -9,8 +9,8 @@ _MINUTE: Final = 60.0
 
 DEFAULT_RULES: Final[tuple[AlertRule, ...]] = (
     # Half of the attempts fail: not a bad moment but a bad server, or a bad path to it. With the default
-    # backoff a restart of half a minute makes at most 6 failed attempts, so 8 are asked for: a deployment is
-    # silent, and a server that stays away is told of after a minute and a half.
+    # backoff a restart of half a minute makes 5 failed attempts and one that succeeds, so 8 are asked for: a
+    # deployment is silent, and a server that stays away is told of after a minute and a half.
     AlertRule(
         name="failure_rate",
         measure=Measure.FAILURE_RATE,
@@ -35,7 +35,7 @@ DEFAULT_RULES: Final[tuple[AlertRule, ...]] = (
         sentence="The connection was lost {value} times within {window}.",
         remedy="Look for a proxy that cuts idle connections, a restarting server, or a bad network.",
     ),
-    # Two minutes are longer than a deployment, a failover and the first six attempts: somebody must look.
+    # Two minutes are longer than a deployment, a failover and the first seven attempts: somebody must look.
     # Where polling carries the data this is an outage all the same, because it is slower and costs more.
     AlertRule(
         name="time_to_recover",

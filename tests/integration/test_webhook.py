@@ -72,7 +72,7 @@ class Receiver:
 
 
 def signed_by_hand(message: bytes, key: bytes) -> str:
-    """Return the signature as RFC 2104 defines it, without the module ``hmac``; for keys of up to 64 bytes."""
+    """Return the signature as RFC 2104 defines it, without the module ``hmac``."""
     assert len(key) <= 64
     padded = key.ljust(64, b"\0")
     inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded) + message).digest()
@@ -136,7 +136,7 @@ def test_alert_arrives_signed(secret: str | bytes, key: bytes) -> None:
 
 
 def test_signature_is_the_one_of_standard_webhooks() -> None:
-    """The example that the libraries of Standard Webhooks are tested with gets the signature that they expect."""
+    """The example by which the libraries of Standard Webhooks are tested is signed as they expect."""
     key = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     headers = Signature(f"whsec_{key}").headers(
         "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'

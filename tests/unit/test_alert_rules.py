@@ -326,7 +326,16 @@ def test_default_rules_watch_everything_and_speak_to_people() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.0, "0 s"), (0.25, "250 ms"), (1.5, "1.5 s"), (119.0, "119 s"), (600.0, "10 min"), (7200.0, "2 h")],
+    [
+        (0.0, "0 s"),
+        (0.25, "250 ms"),
+        (1.5, "1.5 s"),
+        (119.0, "119 s"),
+        (600.0, "10 min"),
+        (125.0, "2.1 min"),
+        (1e6, "277.8 h"),
+        (7200.0, "2 h"),
+    ],
 )
 def test_durations_are_shown_in_the_unit_that_suits_them(seconds: float, words: str) -> None:
     """People read minutes and hours."""
