@@ -12,14 +12,13 @@ from attrs import evolve, frozen
 from realtime_fsm.monitoring.alert_record import Alert, AlertState, Sample
 from realtime_fsm.monitoring.alert_rules import (
     MAX_ROUND_TRIPS,
-    WINDOWED,
     AlertRule,
     Measure,
     duration,
 )
 
 _MAX_POINTS: Final = 512
-"""Steps into which the longest window is divided, at most."""
+"""Steps into which a window is divided, at most: what it begins with is known to within one of them."""
 
 
 @frozen(kw_only=True)
@@ -49,12 +48,12 @@ class Progress:
 
 @frozen(kw_only=True)
 class Past:
-    """What windows are counted over.
+    """What the window of one rule is counted over.
 
     Attributes:
         points: When samples were taken, and what they were, the oldest first; bounded by thinning them out.
         round_trips: When round trips became known, and what they were.
-        span: Seconds that are looked back, at most.
+        span: Seconds of the window.
     """
 
     points: tuple[tuple[float, Sample], ...] = ()
@@ -88,13 +87,13 @@ class Watch:
     Attributes:
         rules: What is watched for.
         source: Begins every ``incident``: two that watch at the same time need two.
-        past: What windows are counted over.
+        pasts: What the window of each rule is counted over, in their order.
         progress: How far each rule has come, in their order.
     """
 
     rules: tuple[AlertRule, ...]
     source: str
-    past: Past
+    pasts: tuple[Past, ...]
     progress: tuple[Progress, ...]
 
     @property
@@ -105,8 +104,8 @@ class Watch:
 
 def begin(rules: tuple[AlertRule, ...], source: str) -> Watch:
     """Return the state before the first sample."""
-    span = max((rule.window for rule in rules), default=0.0)
-    return Watch(rules=rules, source=source, past=Past(span=span), progress=(Progress(),) * len(rules))
+    pasts = tuple(Past(span=rule.window) for rule in rules)
+    return Watch(rules=rules, source=source, pasts=pasts, progress=(Progress(),) * len(rules))
 
 
 def evaluate(state: Watch, sample: Sample, now: float) -> tuple[Watch, tuple[Alert, ...]]:
@@ -122,20 +121,20 @@ def evaluate(state: Watch, sample: Sample, now: float) -> tuple[Watch, tuple[Ale
     Returns:
         The next state, and the alerts that are to be sent, in the order of the rules.
     """
-    past = state.past.grown(sample, now)
+    pasts = tuple(past.grown(sample, now) for past in state.pasts)
     progress, told = [], []
-    for rule, before in zip(state.rules, state.progress, strict=True):
+    for rule, past, before in zip(state.rules, pasts, state.progress, strict=True):
         value = measured(rule, past, sample, now)
         after, alert = _step(rule, evolve(before, value=value), sample, now, state.source)
         progress.append(after)
         if alert is not None:
             told.append(alert)
-    return evolve(state, past=past, progress=tuple(progress)), tuple(told)
+    return evolve(state, pasts=pasts, progress=tuple(progress)), tuple(told)
 
 
 def measured(rule: AlertRule, past: Past, sample: Sample, now: float) -> float | None:
     """Return the value of what a rule looks at; ``None`` where there are too few samples."""
-    began = past.at(now - rule.window) if rule.measure in WINDOWED else sample
+    began = past.at(now - rule.window)
     match rule.measure:
         case Measure.FAILURE_RATE:
             attempts = sample.attempts - began.attempts
@@ -146,7 +145,7 @@ def measured(rule: AlertRule, past: Past, sample: Sample, now: float) -> float |
         case Measure.TIME_TO_RECOVER:
             return sample.down_for or 0.0
         case Measure.LATENCY_P95:
-            trips = sorted(seconds for when, seconds in past.round_trips if when > now - rule.window)
+            trips = sorted(seconds for _, seconds in past.round_trips)
             return trips[-(-len(trips) * 95 // 100) - 1] if len(trips) >= rule.min_samples else None
         case Measure.OUTBOX_AGE:
             return sample.outbox_age

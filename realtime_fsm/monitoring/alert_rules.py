@@ -235,6 +235,9 @@ def read_rules(given: Iterable[Mapping[str, Any]]) -> tuple[AlertRule, ...]:
     known = {attribute.name for attribute in fields(AlertRule)}
     required = {attribute.name for attribute in fields(AlertRule) if attribute.default is NOTHING}
     for number, one in enumerate(given, start=1):
+        if not isinstance(one, Mapping):
+            problems.append(f"rule {number}: {one!r} is no mapping of fields to values")
+            continue
         of = f"rule {one.get('name', number)!r}: "
         unfit = [f"{of}{name} is no field of a rule" for name in one if name not in known]
         unfit += [f"{of}{name} is missing" for name in sorted(required - set(one))]

@@ -139,8 +139,16 @@ def test_rules_of_a_file_are_read_or_refused_together() -> None:
     (read,) = read_rules([good])
     assert (read.measure, read.severity) == (Measure.LATENCY_P95, Severity.ERROR)
     with pytest.raises(ConfigurationError) as raised:
-        read_rules([{**good, "treshold": 1}, {"name": "bare"}, {**good, "window": -1, "hold": -1}])
+        read_rules(
+            [
+                {**good, "treshold": 1},
+                {"name": "bare"},
+                {**good, "window": -1, "hold": -1},
+                "nothing",  # type: ignore[list-item]
+            ]
+        )
     problems = raised.value.problems
+    assert "rule 4: 'nothing' is no mapping of fields to values" in problems
     assert "rule 'slow': treshold is no field of a rule" in problems
     assert "rule 'bare': sentence is missing" in problems
     assert sum("must be a finite number of seconds" in problem for problem in problems) == 2
@@ -270,12 +278,21 @@ def test_latency_is_the_percentile_of_the_window() -> None:
 
 def test_memory_is_bounded_and_windows_stay_right() -> None:
     """However many samples come, few are kept, and a window still counts to within a step."""
-    bench = Bench(rule("outages", threshold=1e9, clear_threshold=0, window=3600.0))
+    windows = {"long": 3600.0, "short": 30.0, "longest": 86400.0}
+    bench = Bench(
+        *(
+            rule("outages", name=name, threshold=1e9, clear_threshold=0, window=window)
+            for name, window in windows.items()
+        )
+    )
     for tick in range(20_000):
         bench.see(tick / 2, losses=tick, round_trips=(0.1, 0.2))
-    assert len(bench.watch.past.points) <= 1030
-    assert len(bench.watch.past.round_trips) <= MAX_ROUND_TRIPS
+    for past in bench.watch.pasts:
+        assert len(past.points) <= 1030
+        assert len(past.round_trips) <= MAX_ROUND_TRIPS
     assert bench.watch.progress[0].value == pytest.approx(7200, abs=32)
+    assert bench.watch.progress[1].value == pytest.approx(60, abs=1)
+    assert bench.watch.progress[2].value == 19_999
 
 
 def test_engine_is_deterministic_and_alerts_alternate() -> None:

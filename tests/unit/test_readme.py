@@ -77,7 +77,7 @@ resolved time_to_recover
     ],
 )
 def test_readme_snippets_in_virtual_time_run_and_print_what_they_say(marker: str, printed: str) -> None:
-    """The snippets on alerts and testing run as they stand, in a fresh interpreter, with nothing on stderr."""
+    """The snippets on alerts and testing run as they stand, in a fresh interpreter; stderr stays empty."""
     run = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", snippet(marker)],
         capture_output=True,
