@@ -1,4 +1,4 @@
-"""Alerts on a whole client, in virtual time: each default rule fires for its fault, and resolves."""
+"""Alerts (SPEC D4) on a whole client, in virtual time: each default rule fires and resolves."""
 
 import asyncio
 import json
