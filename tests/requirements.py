@@ -141,7 +141,7 @@ REQUIREMENTS: Final = (
     ),
     Requirement(
         "F1",
-        "`WebSocketService`: a Socket.IO server with CORS, authentication, heartbeat, subscriptions, polling.",
+        "`WebSocketService`: a Socket.IO server with CORS, authentication, heartbeat, channels, polling.",
         (
             "integration/test_backend.py::*",
             "unit/test_server_config.py::test_config_has_the_asked_for_defaults",

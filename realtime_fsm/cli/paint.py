@@ -29,14 +29,6 @@ GLYPHS: Final = {
 """One glyph per state, so that colour is never the only sign."""
 
 
-def printable(text: str) -> str:
-    """Return a text that cannot command the terminal: it may come from a server."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
-
 def wants_colour(stream: TextIO) -> bool:
     """Tell whether to colour: not in a pipe, and not where ``NO_COLOR`` is set (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -96,7 +88,6 @@ class Painter:
         return self.paint(f"{GLYPHS[status]} {status:<12}", style)
 
     def line(self, text: str = "") -> None:
-        """Write a line at once, so that a pipe sees it too; with ``?`` for what its encoding lacks."""
-        encoding = self.stream.encoding or "utf-8"  # a stream in memory has none
-        self.stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+        """Write a line at once, so that a pipe sees it too."""
+        self.stream.write(text + "\n")
         self.stream.flush()

@@ -14,7 +14,7 @@ Row = SCRIPT["Row"]
 
 
 def test_proofs_hold_and_the_readme_says_so() -> None:
-    """Nothing promised or asked for is without a test, no test is made up, and the README's tables are fresh."""
+    """Nothing promised or asked for lacks a test, no test is made up, and the README's tables are fresh."""
     done = subprocess.run(
         [sys.executable, str(ROOT / ".ci" / "proofs.py"), "--check"],
         capture_output=True,
@@ -35,7 +35,7 @@ def test_proofs_cover_every_requirement() -> None:
 
 
 def test_proof_that_is_none_is_found(tmp_path: Path) -> None:
-    """A row without a test, with one that does not exist, in a file without any, or that is doubled is named."""
+    """A row is named that has no test, one that does not exist, a file without any, or a double."""
     (tmp_path / "test_a.py").write_text("def test_x() -> None: ...\n")
     (tmp_path / "test_b.py").write_text("VALUE = 1\n")
     right = [Row("A1", "holds", ("test_a.py::test_x", "test_a.py::*"))]

@@ -71,10 +71,18 @@ def snippet(marker: str) -> str:
         ("server.is_black_hole", "noticed after 35 s of virtual time\n"),
         ("FullStackEnvironment", ""),
         ("serve_status_page", "connected\n"),
+        (
+            "DEFAULT_RULES",
+            """fired failure_rate
+fired time_to_recover
+active: failure_rate time_to_recover
+resolved time_to_recover
+""",
+        ),
     ],
 )
-def test_readme_testing_snippets_run_and_print_what_they_say(marker: str, printed: str) -> None:
-    """The snippets on testing run as they stand, in a fresh interpreter, and leave nothing on stderr."""
+def test_readme_snippets_in_virtual_time_run_and_print_what_they_say(marker: str, printed: str) -> None:
+    """The snippets on alerts and testing run as they stand, in a fresh interpreter; stderr stays empty."""
     run = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", snippet(marker)],
         capture_output=True,
