@@ -1,7 +1,7 @@
 """``EngineClient``: the new implementation, as a rollout runs it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -35,12 +35,10 @@ _LEFT = frozenset({Outcome.PENDING, Outcome.DROPPED, Outcome.STORED})
 class _Service(RealtimeService):
     """A service that another client can take over from, and that can take over from another one."""
 
-    async def submit(self, event: str, args: tuple[Any, ...]) -> Message:
-        """Accept a message, as ``emit`` does; return it, and not only its receipt."""
+    def submit(self, event: str, args: tuple[Any, ...]) -> tuple[Message, Awaitable[None] | None]:
+        """Accept a message, as ``emit`` does; return it, and what is still to be waited for."""
         message = self._composer.compose(event, args)
-        if (waiting := self._intake.submit(message)) is not None:
-            await waiting
-        return message
+        return message, self._intake.submit(message)
 
     def withdraw(self, message: Message) -> None:
         """Give a message up, because another client sends it."""
@@ -173,11 +171,14 @@ class EngineClient:
 
     async def post(self, letter: Letter) -> None:
         """Accept a message; with a durable outbox it is on the disk when this returns."""
-        message = await self._service.submit(letter.event, letter.args)
-        if message.receipt.is_settled:  # before anybody could be told
-            _settle(letter, message)
-        else:
-            self._posted[message] = letter
+        message, waiting = self._service.submit(letter.event, letter.args)
+        self._posted[message] = letter  # if this is cancelled it is left to a release
+        try:
+            if waiting is not None:
+                await waiting
+        except RealtimeError:
+            self._posted.pop(message, None)
+            raise
 
     async def drain(self) -> None:
         """Wait until what was posted has come to its end, or the connection is lost."""
@@ -209,7 +210,8 @@ class EngineClient:
             if outcome in _LEFT or (outcome is Outcome.EXPIRED and message not in repeatable):
                 may_repeat = message.delivery is Delivery.AT_LEAST_ONCE
                 letter.was_sent = message.sent_at is not None and not may_repeat
-                letter.identity = identity_of(message) if message in repeatable else None
+                is_numbered = message in repeatable and message.sequence > 0
+                letter.identity = identity_of(message) if is_numbered else None
                 left.append(letter)
             else:
                 _settle(letter, message)

@@ -50,10 +50,11 @@ class Comparison:
 
     Args:
         within: Seconds by which one may see an event later than the other.
+        differences: What it counts into; by default new ones.
     """
 
-    def __init__(self, within: float) -> None:
-        self.differences = Differences()
+    def __init__(self, within: float, differences: Differences | None = None) -> None:
+        self.differences = Differences() if differences is None else differences
         self._within = within
         self._is_begun = False
         self._waiting: dict[str, deque[_Waiting]] = {LEGACY: deque(), NEW: deque()}

@@ -70,19 +70,32 @@ class RolloutOutflow:
         self._client = client
         self._woken.set()
 
-    async def hold(self) -> None:
-        """Hand nothing on from now on."""
+    async def hold(self, limit: float) -> None:
+        """Hand nothing on from now on.
+
+        Args:
+            limit: Seconds that a client has to take the message that is being handed to it. What it has not
+                taken by then is among what it leaves when it is released.
+        """
         self._client = None
-        await self._idle.wait()
+        try:
+            async with asyncio.timeout(limit):
+                await self._idle.wait()
+        except TimeoutError:
+            await self._stop()
+            self.start()
+
+    async def handed_on(self) -> None:
+        """Wait until the client has taken everything that was accepted. The caller bounds it."""
+        while self._waiting or not self._idle.is_set():
+            self._idle.clear()
+            self._woken.set()
+            await self._idle.wait()
 
     async def close(self) -> None:
         """End, and give up what waits."""
         self._client = None
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
-        self._idle.set()
+        await self._stop()
         self.abandon(list(self._waiting))
         self._waiting.clear()
         self._open.clear()
@@ -96,6 +109,13 @@ class RolloutOutflow:
     @property
     def _is_full(self) -> bool:
         return len(self._open) >= self._limit
+
+    async def _stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+        self._idle.set()
 
     async def _run(self) -> None:
         while True:

@@ -224,6 +224,7 @@ class RolloutConfig:
         fallback_after: How long the new one may be without a connection, with ``fallback``.
         drain_timeout: How long the one that goes has for what it has sent.
         compare_within: With ``shadow``: how much later one may see an event than the other.
+        auto_rollback: Whether the new one is rolled back by itself when it fails more often than the old one.
     """
 
     implementation: str = "legacy"
@@ -235,6 +236,7 @@ class RolloutConfig:
     fallback_after: float = _seconds(30.0)
     drain_timeout: float = _seconds(5.0)
     compare_within: float = _seconds(10.0)
+    auto_rollback: bool = True
 
     def __attrs_post_init__(self) -> None:
         Setting.read({"implementation": self.implementation, "percent": self.percent})
