@@ -26,6 +26,9 @@ _CLOSE_TIMEOUT: Final = 2.0
 
 _logger = logging.getLogger("realtime_fsm.migration")
 
+_silent = logging.Logger("the old client", logging.CRITICAL)
+"""python-socketio logs every packet, and so the token; what matters is told by the errors."""
+
 
 class PlainSocket:
     """A plain client for one connection. Made on the loop; ``open`` or ``close`` must be called.
@@ -50,7 +53,11 @@ class PlainSocket:
         self._refusal: object = None
         self._session = aiohttp.ClientSession()
         self._client = socketio.AsyncClient(
-            reconnection=False, handle_sigint=False, http_session=self._session
+            reconnection=False,
+            handle_sigint=False,
+            http_session=self._session,
+            logger=_silent,
+            engineio_logger=_silent,
         )
         self._is_closing = False
         namespace = config.namespace
