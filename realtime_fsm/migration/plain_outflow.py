@@ -74,8 +74,12 @@ class PlainOutflow:
         self._progress.set()
 
     async def drain(self) -> None:
-        """Wait until everything has been acknowledged, or written; or the connection has ended."""
-        while self._socket is not None and (self._waiting or self._in_flight):
+        """Wait until everything has been acknowledged, or written; or the connection has ended.
+
+        For what was sent and may be sent again it waits over a reconnect: nobody else can tell whether the
+        server has had it.
+        """
+        while self._is_unsure or (self._socket is not None and (self._waiting or self._in_flight)):
             self._progress.clear()
             await self._progress.wait()
         if self._socket is not None:
@@ -99,6 +103,10 @@ class PlainOutflow:
         return left
 
     # Inside.
+
+    @property
+    def _is_unsure(self) -> bool:
+        return bool(self._in_flight) or any(letter.was_sent for letter in self._waiting)
 
     async def _send_all(self, socket: PlainSocket) -> None:
         window = self._config.max_in_flight

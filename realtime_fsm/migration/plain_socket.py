@@ -26,8 +26,39 @@ _CLOSE_TIMEOUT: Final = 2.0
 
 _logger = logging.getLogger("realtime_fsm.migration")
 
-_silent = logging.Logger("the old client", logging.CRITICAL)
+_silent = logging.Logger("the old client", logging.CRITICAL)  # noqa: LOG001 - nobody must be able to get at it
 """python-socketio logs every packet, and so the token; what matters is told by the errors."""
+
+
+class _Session:
+    """A session that closes everything that was ever opened with it; python-engineio forgets some."""
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession()
+        self._opened: list[aiohttp.ClientResponse | aiohttp.ClientWebSocketResponse] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    async def get(self, *args: Any, **options: Any) -> Any:
+        return self._kept(await self._session.get(*args, **options))
+
+    async def post(self, *args: Any, **options: Any) -> Any:
+        return self._kept(await self._session.post(*args, **options))
+
+    async def ws_connect(self, *args: Any, **options: Any) -> Any:
+        return self._kept(await self._session.ws_connect(*args, **options))
+
+    async def close(self) -> None:
+        for one in self._opened:
+            closing = one.close()
+            if closing is not None:
+                await closing
+        await self._session.close()
+
+    def _kept(self, one: Any) -> Any:
+        self._opened = [*(other for other in self._opened if not other.closed), one]
+        return one
 
 
 class PlainSocket:
@@ -51,7 +82,7 @@ class PlainSocket:
         self._on_event = on_event
         self._on_lost = on_lost
         self._refusal: object = None
-        self._session = aiohttp.ClientSession()
+        self._session = _Session()
         self._client = socketio.AsyncClient(
             reconnection=False,
             handle_sigint=False,
@@ -84,7 +115,10 @@ class PlainSocket:
             await self.close()
             told = f"{origin_of(config.server_url)} did not answer within {config.connection_timeout} s."
             raise ConnectTimeoutError(told) from None
-        except socketio.exceptions.ConnectionError as error:
+        except RealtimeError:
+            await self.close()
+            raise
+        except Exception as error:  # noqa: BLE001 - of the library's, which may raise anything at a bad peer
             await self.close()
             raise self._translated(error) from None
         except BaseException:
@@ -138,7 +172,11 @@ class PlainSocket:
             await asyncio.wait(loops, timeout=_CLOSE_TIMEOUT)
         if engine in _connected_clients():
             _connected_clients().remove(engine)
-        await self._session.close()
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await self._session.close()
+        except TimeoutError:
+            _logger.warning("the session of the old client did not close in time")
 
     # Inside.
 
