@@ -209,7 +209,12 @@ class PlainClient:
         number = 1
         try:
             while True:
-                number = 1 if await self._connection(number) else number + 1
+                try:
+                    has_lived = await self._connection(number)
+                except Exception:
+                    _logger.exception("the old client failed; it is tried again")
+                    has_lived = False
+                number = 1 if has_lived else number + 1
                 self._decided.set()
                 await asyncio.sleep(self._delay(number))
         finally:
@@ -255,6 +260,8 @@ class PlainClient:
         event, config = self.config.dialect.heartbeat_event, self.config
         loop = asyncio.get_running_loop()
         while not lost.done():
+            if not socket.is_live:  # the library does not tell of a session that the server refuses later
+                return "the server refuses the session"
             began = loop.time()
             try:
                 if event is not None:

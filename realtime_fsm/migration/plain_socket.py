@@ -91,6 +91,7 @@ class PlainSocket:
             engineio_logger=_silent,
         )
         self._is_closing = False
+        self._asked: set[asyncio.Future[list[Any]]] = set()
         namespace = config.namespace
         self._client.on("*", self._event, namespace=namespace)
         self._client.on("disconnect", self._disconnected, namespace=namespace)
@@ -138,7 +139,7 @@ class PlainSocket:
 
         Raises:
             TimeoutError: If none came in time.
-            socketio.exceptions.SocketIOError: If it is not connected.
+            socketio.exceptions.SocketIOError: If it is not connected, or not any more.
         """
         answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
@@ -146,9 +147,13 @@ class PlainSocket:
             if not answered.done():
                 answered.set_result(list(given))
 
-        async with asyncio.timeout(timeout):
-            await self.emit(event, args, on_ack)
-            return await answered
+        self._asked.add(answered)
+        try:
+            async with asyncio.timeout(timeout):
+                await self.emit(event, args, on_ack)
+                return await answered
+        finally:
+            self._asked.discard(answered)
 
     async def written(self) -> None:
         """Wait until everything that was emitted has been written to the network. The caller bounds it."""
@@ -201,6 +206,9 @@ class PlainSocket:
     def _disconnected(self, reason: str = "") -> None:
         if not self._is_closing:
             self._is_closing = True
+            for answered in self._asked:  # nobody must wait for what cannot come any more
+                if not answered.done():
+                    answered.set_exception(socketio.exceptions.DisconnectedError())
             self._on_lost(str(reason))
 
     def _refused(self, said: object = None) -> None:

@@ -12,6 +12,7 @@ import pytest
 import socketio
 from aiohttp import web
 from migration_scene import SOON, Stream, backend, client_config, settings
+from socketio import packet
 
 from realtime_fsm import ClosedError, DeliveryError, Dialect, Outcome, SubscriptionRefusedError
 from realtime_fsm.adapters.sqlite_metrics_file import read
@@ -316,5 +317,98 @@ def test_plain_server_gets_every_message_once_over_switches(run_async: Callable[
             assert {receipt.outcome for receipt in receipts} == {Outcome.SENT}
             assert len(set(heard)) == len(heard)
             assert sorted(heard) == heard
+
+    run_async(main())
+
+
+def test_old_client_connects_again_when_it_loses_the_link_in_the_midst_of_a_request(
+    run_async: Callable[..., Any],
+) -> None:
+    """It waits for no answer that cannot come: to a subscription, or in a session that was refused."""
+    config: dict[str, Any] = {
+        "dialect": Dialect(name="confirming", confirms_subscriptions=True),
+        "ack_timeout": 10 * SOON,
+        "heartbeat_interval": 0.1,
+        "heartbeat_timeout": 0.1,
+    }
+
+    async def main() -> None:
+        asked: list[str] = []
+        moved = asyncio.Event()
+
+        async def until(count: int) -> None:
+            async with asyncio.timeout(SOON):
+                while len(asked) < count:
+                    moved.clear()
+                    await moved.wait()
+
+        async with plain_server() as (sio, url):
+
+            async def subscribe(sid: str, _: Any) -> Any:
+                asked.append(sid)
+                moved.set()
+                if len(asked) == 1:
+                    await sio.disconnect(sid)
+                return {"ok": True}
+
+            sio.on("subscribe", subscribe)
+            client = PlainClient(client_config(url, **config), reconnect_delay=0.01)
+            await client.subscribe({"ticks": None}, {})
+            await client.connect()
+            await until(2)
+            refusal = sio.packet_class(packet.CONNECT_ERROR, data={"message": "not any more"}, namespace="/")
+            await sio._send_packet(sio.manager.eio_sid_from_sid(asked[1], "/"), refusal)
+            await until(3)
+            await client.disconnect()
+
+    run_async(main())
+
+
+def test_rollout_can_be_begun_again(run_async: Callable[..., Any]) -> None:
+    """After a disconnect it connects again, with its subscriptions and handlers."""
+
+    async def main() -> None:
+        async with backend() as (server, token):
+            rollout = Rollout(client_config(server.url), settings(), client_id="me", token=token, environ={})
+            heard: asyncio.Queue[int] = asyncio.Queue()
+            rollout.on("tick", heard.put_nowait)
+            for number in range(2):
+                async with rollout, asyncio.timeout(SOON):
+                    await rollout.subscribe(["ticks"])
+                    server.publish("ticks", "tick", number)
+                    assert await heard.get() == number
+                    rollout.override("new")
+                    assert await settled(rollout) == "new"
+                    await rollout.unsubscribe(["ticks"])
+                rollout.override(None)
+
+    run_async(main())
+
+
+def test_shadow_sends_no_message_of_its_own(run_async: Callable[..., Any]) -> None:
+    """The client beside the old one connects under the same identity, and emits nothing (SPEC G2)."""
+
+    async def main() -> None:
+        async with backend() as (server, token):
+            senders: list[str | None] = []
+            server.on("note", lambda client, _: senders.append(client.sid))
+            rollout = Rollout(
+                client_config(server.url),
+                settings(implementation="shadow"),
+                client_id="me",
+                token=token,
+                environ={},
+            )
+            async with rollout, asyncio.timeout(SOON):
+                await rollout.subscribe(["ticks"])
+                rollout.on("tick", lambda _: None)
+                for number in range(5):
+                    await (await rollout.emit("note", number))
+                while rollout.differences.matched == 0:
+                    server.publish("ticks", "tick", len(senders))
+                    await asyncio.sleep(0)
+                await (await rollout.emit("note", 5))
+            assert len(senders) == 6
+            assert len(set(senders)) == 1
 
     run_async(main())
