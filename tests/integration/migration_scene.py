@@ -95,6 +95,13 @@ class Stream:
                 await underway.popleft()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, bounded."""
+    async with asyncio.timeout(SOON):
+        while not condition():  # noqa: ASYNC110 - of what tells nobody
+            await asyncio.sleep(0)
+
+
 def backend_config(**given: Any) -> BackendConfig:
     """Return a configuration for a test."""
     secret = canary.secret(secrets.token_hex(32))

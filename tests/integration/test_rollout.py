@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import socketio
 from aiohttp import web
-from migration_scene import SOON, Stream, backend, client_config, settings
+from migration_scene import SOON, Stream, backend, client_config, settings, until
 from socketio import packet
 
 from realtime_fsm import ClosedError, DeliveryError, Dialect, Outcome, SubscriptionRefusedError
@@ -334,19 +334,10 @@ def test_old_client_connects_again_when_it_loses_the_link_in_the_midst_of_a_requ
 
     async def main() -> None:
         asked: list[str] = []
-        moved = asyncio.Event()
-
-        async def until(count: int) -> None:
-            async with asyncio.timeout(SOON):
-                while len(asked) < count:
-                    moved.clear()
-                    await moved.wait()
-
         async with plain_server() as (sio, url):
 
             async def subscribe(sid: str, _: Any) -> Any:
                 asked.append(sid)
-                moved.set()
                 if len(asked) == 1:
                     await sio.disconnect(sid)
                 return {"ok": True}
@@ -355,10 +346,10 @@ def test_old_client_connects_again_when_it_loses_the_link_in_the_midst_of_a_requ
             client = PlainClient(client_config(url, **config), reconnect_delay=0.01)
             await client.subscribe({"ticks": None}, {})
             await client.connect()
-            await until(2)
+            await until(lambda: len(asked) == 2)
             refusal = sio.packet_class(packet.CONNECT_ERROR, data={"message": "not any more"}, namespace="/")
             await sio._send_packet(sio.manager.eio_sid_from_sid(asked[1], "/"), refusal)
-            await until(3)
+            await until(lambda: len(asked) == 3)
             await client.disconnect()
 
     run_async(main())
@@ -410,5 +401,156 @@ def test_shadow_sends_no_message_of_its_own(run_async: Callable[..., Any]) -> No
                 await (await rollout.emit("note", 5))
             assert len(senders) == 6
             assert len(set(senders)) == 1
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("implementation", ["legacy", "new"])
+def test_server_is_answered_and_bookings_are_monitored(
+    run_async: Callable[..., Any], implementation: str
+) -> None:
+    """What a handler returns answers the server, and bookings and their end work, whichever client runs."""
+
+    async def plain() -> None:
+        async with plain_server() as (sio, url):
+            sids: list[str] = []
+            sio.on("hello", sids.append)
+            given = settings(implementation=implementation)
+            rollout = Rollout(client_config(url, dialect=Dialect.PLAIN), given, client_id="me", environ={})
+
+            @rollout.on("ask")
+            async def answer(a: int, b: int) -> int:
+                return a + b
+
+            async with rollout, asyncio.timeout(SOON):
+                await (await rollout.emit("hello"))
+                await until(lambda: bool(sids))
+                assert await sio.call("ask", (1, 2), to=sids[0]) == 3
+                assert rollout.off("ask") == 1
+                assert await sio.call("ask", (1, 2), to=sids[0]) is None
+
+    async def reference() -> None:
+        async with backend() as (server, token):
+            given = settings(implementation=implementation)
+            rollout = Rollout(client_config(server.url), given, client_id="me", token=token, environ={})
+            heard: asyncio.Queue[Any] = asyncio.Queue()
+            rollout.on("booking_updated", heard.put_nowait)
+            async with rollout, asyncio.timeout(SOON):
+                await rollout.monitor_bookings(["42"])
+                server.publish("booking:42", "booking_updated", 1)
+                assert await heard.get() == 1
+                await rollout.unsubscribe(["booking:42", "never"])
+                await (await barrier(rollout))
+                server.publish("booking:42", "booking_updated", 2)
+                await (await barrier(rollout))
+                assert heard.empty()
+
+    async def barrier(rollout: Rollout) -> Any:
+        receipt = await rollout.emit("nobody")
+
+        async def wait() -> None:
+            with pytest.raises(DeliveryError):
+                await receipt
+
+        return wait()
+
+    run_async(plain())
+    run_async(reference())
+
+
+def test_messages_that_wait_for_a_plain_server_change_the_client(run_async: Callable[..., Any]) -> None:
+    """What the new one could not send yet the old one sends, once; and the other way round."""
+    received: list[int] = []
+
+    async def main() -> None:
+        async with (
+            plain_server() as (sio, url),
+            FaultProxy("127.0.0.1", int(url.rpartition(":")[2])) as proxy,
+        ):
+            sio.on("number", lambda _, n: received.append(n))
+            config = client_config(url, dialect=Dialect.PLAIN)
+            dead = client_config(proxy.url, dialect=Dialect.PLAIN)
+            clients = default_clients(config, None)
+            pairs = (("new", EngineClient), ("legacy", PlainClient))
+            for first, kind in pairs:
+                received.clear()
+                rollout = Rollout(
+                    config,
+                    settings(implementation=first),
+                    client_id="me",
+                    clients=clients | {first: lambda kind=kind: kind(dead)},
+                    environ={},
+                )
+                lost = asyncio.Event()
+                async with rollout, asyncio.timeout(SOON):
+                    client = rollout._stage.running.client
+                    client.watch(lambda _, lost=lost: lost.set())
+                    proxy.refuse(True)
+                    proxy.reset_peer()
+                    await lost.wait()
+                    receipts = [await rollout.emit("number", n) for n in range(20)]
+                    rollout.override("legacy" if first == "new" else "new")
+                    await asyncio.gather(*receipts)
+                    await until(lambda: len(received) == 20)
+                assert received == list(range(20))
+                proxy.refuse(False)
+
+    run_async(main())
+
+
+def test_message_of_unknown_fate_is_told_as_lost_and_never_doubled(run_long: Callable[..., Any]) -> None:
+    """What the old one had under way on a dead link when the new one took over is lost, and says so."""
+
+    async def main() -> None:
+        async with backend() as (server, token), FaultProxy("127.0.0.1", server.port) as proxy:
+            received: list[int] = []
+            server.on("number", lambda _, n: received.append(n))
+            config = client_config(server.url)
+            clients = default_clients(config, token) | {
+                "legacy": lambda: PlainClient(client_config(proxy.url), token=token)
+            }
+            given = settings(drain_timeout=0.2)
+            rollout = Rollout(config, given, client_id="me", clients=clients, environ={})
+            async with rollout, asyncio.timeout(SOON):
+                proxy.black_hole(True)
+                lost = await rollout.emit("number", 1)
+                await until(lambda: not len(rollout._stage.outflow))
+                rollout.override("new")
+                assert await settled(rollout) == "new"
+                await (await rollout.emit("number", 2))
+                assert lost.outcome is Outcome.LOST
+            assert received == [2]
+
+    run_long(main(), timeout=60.0)
+
+
+def test_old_client_tells_of_silence(run_async: Callable[..., Any]) -> None:
+    """A server that does not answer a dial is told as such; one that acknowledges nothing, by the receipt."""
+
+    async def main() -> None:
+        async with backend() as (server, token), FaultProxy("127.0.0.1", server.port) as proxy:
+            proxy.black_hole(True)
+            client = PlainClient(client_config(proxy.url, connection_timeout=0.2), token=token)
+            errors: list[str] = []
+            client.watch(lambda signal: errors.append(type(signal.error).__name__))
+            await client.connect()
+            await client.disconnect()
+            assert errors == ["ConnectTimeoutError"]
+        async with plain_server() as (sio, url):
+            sio.on("slow", lambda _: {"no": "answer of the dialect"})
+            dialect = Dialect(name="silent", wraps_answers=True)
+            given = {"ack_timeout": 0.1, "heartbeat_interval": 0.1, "heartbeat_timeout": 0.1}
+            client = PlainClient(client_config(url, dialect=dialect, **given))
+            sio.on("mute", hang)
+            await client.connect()
+            async with asyncio.timeout(SOON):
+                with pytest.raises(DeliveryError, match="not of its dialect"):
+                    await (await client.emit("slow"))
+                with pytest.raises(DeliveryError, match="did not acknowledge it"):
+                    await (await client.emit("mute"))
+            await client.disconnect()
+
+    async def hang(*_: Any) -> None:
+        await asyncio.sleep(0.5)  # longer than the client waits
 
     run_async(main())
