@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import socketio
 
-from realtime_fsm.engine.dispatcher import Delivered, Dispatcher, Handler
+from realtime_fsm.engine.dispatcher import Dispatcher, Handler
 from realtime_fsm.engine.message import Receipt
-from realtime_fsm.engine.payload import check_event_name, encode
+from realtime_fsm.engine.payload import check_event_name
 from realtime_fsm.engine.port import TokenSource
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.config import RealtimeConfig
@@ -30,6 +30,8 @@ from realtime_fsm.migration.rollout_client import (
     Wanted,
     Watcher,
     Watchers,
+    letter_of,
+    post_to,
 )
 from realtime_fsm.monitoring.metrics_database import MetricsDatabase
 
@@ -40,17 +42,6 @@ RECONNECT_DELAY_MAX: Final = 5.0
 _SPREAD: Final = 0.5
 
 _logger = logging.getLogger("realtime_fsm.migration")
-
-
-def letter_of(event: str, data: Any, *, max_bytes: int) -> Letter:
-    """Return a message that can be sent.
-
-    Raises:
-        InvalidArgumentError: If it cannot be, ever.
-    """
-    args = data if isinstance(data, tuple) else () if data is None else (data,)
-    encode([check_event_name(event), *args], what=f"The event {event!r}", max_bytes=max_bytes)
-    return Letter(event, args, Receipt(event))
 
 
 class PlainClient:
@@ -291,19 +282,3 @@ class PlainClient:
         first, most = self._delays
         delay = min(first * 2.0 ** min(number - 1, 30), most)
         return delay * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - no secret
-
-
-def post_to(dispatcher: Dispatcher) -> Sink:
-    """Return a sink that hands events to the handlers of a dispatcher."""
-
-    def sink(event: str, args: list[Any]) -> "asyncio.Future[Any]":
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def answered(given: Any) -> None:
-            if not answer.done():
-                answer.set_result(given)
-
-        dispatcher.post(Delivered(event, args, answered))
-        return answer
-
-    return sink

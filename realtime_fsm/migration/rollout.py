@@ -15,9 +15,8 @@ from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.subscription import BOOKING_PREFIX, check_names
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import ClosedError, InvalidArgumentError
-from realtime_fsm.migration.plain_client import letter_of
 from realtime_fsm.migration.rollback_rule import RollbackRule
-from realtime_fsm.migration.rollout_client import RolloutClient
+from realtime_fsm.migration.rollout_client import RolloutClient, letter_of
 from realtime_fsm.migration.rollout_comparison import Differences
 from realtime_fsm.migration.rollout_control import RolloutControl
 from realtime_fsm.migration.rollout_decision import Decisions

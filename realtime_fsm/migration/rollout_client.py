@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from attrs import define, field, frozen
 
-from realtime_fsm.engine.dispatcher import Handler
+from realtime_fsm.engine.dispatcher import Delivered, Dispatcher, Handler
 from realtime_fsm.engine.message import Receipt
+from realtime_fsm.engine.payload import check_event_name, encode
 from realtime_fsm.engine.subscription import Position
 from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.monitoring.metrics_database import MetricsDatabase
@@ -199,3 +200,30 @@ class Answers:
         for waiter in self._open:
             if not waiter.done():
                 waiter.set_result(None)
+
+
+def letter_of(event: str, data: Any, *, max_bytes: int) -> Letter:
+    """Return a message that can be sent.
+
+    Raises:
+        InvalidArgumentError: If it cannot be, ever.
+    """
+    args = data if isinstance(data, tuple) else () if data is None else (data,)
+    encode([check_event_name(event), *args], what=f"The event {event!r}", max_bytes=max_bytes)
+    return Letter(event, args, Receipt(event))
+
+
+def post_to(dispatcher: Dispatcher) -> Sink:
+    """Return a sink that hands events to the handlers of a dispatcher."""
+
+    def sink(event: str, args: list[Any]) -> "asyncio.Future[Any]":
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def answered(given: Any) -> None:
+            if not answer.done():
+                answer.set_result(given)
+
+        dispatcher.post(Delivered(event, args, answered))
+        return answer
+
+    return sink

@@ -11,8 +11,8 @@ from realtime_fsm.engine.port import TokenSource
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.migration.engine_client import EngineClient
-from realtime_fsm.migration.plain_client import PlainClient, post_to
-from realtime_fsm.migration.rollout_client import RolloutClient, Sink
+from realtime_fsm.migration.plain_client import PlainClient
+from realtime_fsm.migration.rollout_client import RolloutClient, Sink, post_to
 from realtime_fsm.migration.rollout_comparison import Comparison, Differences
 from realtime_fsm.migration.rollout_control import RolloutControl
 from realtime_fsm.migration.rollout_decision import DecisionKind

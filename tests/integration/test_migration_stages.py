@@ -4,8 +4,10 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import pytest
 from migration_scene import SOON, Stream, backend, client_config, settings
 
 from realtime_fsm.migration import (
@@ -252,6 +254,43 @@ def test_new_client_that_fails_more_often_is_rolled_back_by_itself(run_long: Cal
                 assert rollout.release()
                 assert await settled(rollout) == "new"
                 await stream.flowing()
+                await stream.end()
+            stream.check()
+
+    run_long(main(), timeout=60.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_switches_and_faults_at_random_lose_and_double_nothing(
+    run_long: Callable[..., Any], seed: int
+) -> None:
+    """Whenever one switches and whenever the link breaks, each message and event comes once and in order."""
+    random = Random(seed)  # noqa: S311 - no secret
+
+    async def main() -> None:
+        async with backend() as (server, token), FaultProxy("127.0.0.1", server.port) as proxy:
+            config = client_config(proxy.url, max_reconnect_attempts=50)
+            clients = default_clients(config, token) | {
+                "legacy": lambda: PlainClient(config, token=token, reconnect_delay=0.02)
+            }
+            given = settings(auto_rollback=False, drain_timeout=SOON)
+            rollout = Rollout(config, given, client_id="me", clients=clients, environ={})
+            stream = Stream(server, rollout)
+            steps = (
+                lambda: rollout.override(random.choice(["legacy", "shadow", "new"])),
+                proxy.reset_peer,
+                proxy.cut,
+                lambda: None,
+            )
+            async with rollout:
+                await rollout.subscribe(["ticks"])
+                stream.start()
+                for _ in range(10):
+                    random.choices(steps, weights=(35, 25, 15, 25))[0]()
+                    for _ in range(random.randrange(60)):
+                        await asyncio.sleep(0)
+                    if random.random() < 0.5:
+                        await settled(rollout)
                 await stream.end()
             stream.check()
 

@@ -12,8 +12,7 @@ from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.subscription import Position
 from realtime_fsm.machine.delivery import Outcome
 from realtime_fsm.machine.errors import OutboxFullError, OutboxStorageError
-from realtime_fsm.migration.plain_client import post_to
-from realtime_fsm.migration.rollout_client import Letter, Places, Signal, SignalKind, Sink, Wanted
+from realtime_fsm.migration.rollout_client import Letter, Places, Signal, SignalKind, Sink, Wanted, post_to
 from realtime_fsm.migration.rollout_outflow import RolloutOutflow
 from realtime_fsm.migration.rollout_running import Handover, Running
 
