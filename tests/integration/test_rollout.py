@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -552,5 +552,39 @@ def test_old_client_tells_of_silence(run_async: Callable[..., Any]) -> None:
 
     async def hang(*_: Any) -> None:
         await asyncio.sleep(0.5)  # longer than the client waits
+
+    run_async(main())
+
+
+def test_messages_that_another_client_sent_do_not_stay_in_the_outbox(
+    run_async: Callable[..., Any], tmp_path: Path
+) -> None:
+    """What the old one took over from a durable outbox is not sent again when the new one comes back."""
+    received: list[int] = []
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            sio, url = await stack.enter_async_context(plain_server())
+            sio.on("number", lambda _, n: received.append(n))
+            port = int(url.rpartition(":")[2])
+            proxy = await stack.enter_async_context(FaultProxy("127.0.0.1", port))
+            config = client_config(url, dialect=Dialect.PLAIN)
+            durable = client_config(proxy.url, dialect=Dialect.PLAIN, outbox_path=str(tmp_path / "outbox.db"))
+            clients = default_clients(config, None) | {"new": lambda: EngineClient(durable)}
+            given = settings(implementation="new")
+            rollout = Rollout(config, given, client_id="me", clients=clients, environ={})
+            async with rollout, asyncio.timeout(SOON):
+                proxy.refuse(True)
+                proxy.reset_peer()
+                await until(lambda: not rollout.is_connected)
+                receipts = [await rollout.emit("number", n) for n in range(10)]
+                rollout.override("legacy")
+                await asyncio.gather(*receipts)
+                proxy.refuse(False)
+                rollout.override(None)
+                assert await settled(rollout) == "new"
+                await (await rollout.emit("number", 10))
+                await until(lambda: 10 in received)
+            assert received == list(range(11))
 
     run_async(main())
