@@ -82,7 +82,16 @@ REQUIREMENTS: Final = (
             _MANAGER + "metrics_tell_its_story",
         ),
     ),
-    Requirement("B4", "Indicators for people: what is wrong, what happens next, what they can do.", ()),
+    Requirement(
+        "B4",
+        "Indicators for people: what is wrong, what happens next, what they can do.",
+        (
+            "unit/test_narration.py::*",
+            "unit/test_web.py::*",
+            "integration/test_web_page.py::*",
+            "unit/test_outage.py::*",
+        ),
+    ),
     Requirement(
         "C1",
         "`FallbackPollingService`: poll endpoints, synchronise subscriptions, queue and flush messages.",
@@ -112,6 +121,7 @@ REQUIREMENTS: Final = (
             _MANAGER + "retry_now_revives_it_from_failed_with_fresh_attempts",
             _MANAGER + "retry_now_ends_the_backoff",
             _MANAGER + "retry_now_hurries_the_probe",
+            "integration/test_web_page.py::*",
         ),
     ),
     Requirement(
@@ -127,8 +137,22 @@ REQUIREMENTS: Final = (
             "unit/test_config.py::test_config_accepts_every_log_level",
         ),
     ),
-    Requirement("D3", "Health check endpoints.", ("unit/test_health.py::*",)),
-    Requirement("D4", "Performance monitoring and alerting.", ()),
+    Requirement(
+        "D3",
+        "Health check endpoints.",
+        ("unit/test_health.py::*", "integration/test_health_application.py::*"),
+    ),
+    Requirement(
+        "D4",
+        "Performance monitoring and alerting.",
+        (
+            "unit/test_alert_rules.py::*",
+            "unit/test_alerts.py::*",
+            "integration/test_webhook.py::*",
+            "unit/test_metrics_database.py::*",
+            "unit/test_report.py::*",
+        ),
+    ),
     Requirement(
         "E1",
         "Every field with its default, its variable, and its old name in milliseconds; `ws://` is refused.",
@@ -147,9 +171,34 @@ REQUIREMENTS: Final = (
             "unit/test_server_config.py::test_config_has_the_asked_for_defaults",
         ),
     ),
-    Requirement("G1", "The old client's interface stays functional, and warns that it is deprecated.", ()),
-    Requirement("G2", "Gradual rollout: a flag, a percentage, the new one with the old one as fallback.", ()),
-    Requirement("G3", "Rollback by the flag, by alerts and by hand; a database compares the two.", ()),
+    Requirement(
+        "G1",
+        "The old client's interface stays functional, and warns that it is deprecated.",
+        (
+            "unit/test_legacy_websocket.py::*",
+            "integration/test_async_client.py::*",
+        ),
+    ),
+    Requirement(
+        "G2",
+        "Gradual rollout: a flag, a percentage, the new one with the old one as fallback.",
+        (
+            "integration/test_migration_stages.py::test_four_stages_and_back_lose_and_double_nothing",
+            "unit/test_rollout_setting.py::*",
+            "integration/test_rollout.py::*",
+            "integration/test_migration_stages.py::test_old_client_takes_over_when_the_new_one_gives_up",
+        ),
+    ),
+    Requirement(
+        "G3",
+        "Rollback by the flag, by alerts and by hand; a database compares the two.",
+        (
+            "integration/test_migration_guide.py::test_guide_runs_from_stage_one_to_the_rollback",
+            "unit/test_rollout_rule.py::*",
+            "integration/test_migration_stages.py::test_new_client_that_fails_more_often_is_rolled_back_by_itself",
+            "integration/test_rollout.py::test_both_are_recorded_in_one_database_and_it_is_the_evidence",
+        ),
+    ),
     Requirement(
         "H1",
         "Unit tests: connection manager, fallback, errors, configuration.",
