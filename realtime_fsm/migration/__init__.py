@@ -1,6 +1,7 @@
 """From an old client to this one: side by side, step by step, and back."""
 
 from realtime_fsm.migration.engine_client import EngineClient
+from realtime_fsm.migration.legacy_websocket import LegacyWebSocket, ReadyState
 from realtime_fsm.migration.plain_client import PlainClient
 from realtime_fsm.migration.rollback_rule import RollbackLimits, RollbackRule
 from realtime_fsm.migration.rollout import Rollout
@@ -13,7 +14,9 @@ __all__ = [
     "Decision",
     "DecisionKind",
     "EngineClient",
+    "LegacyWebSocket",
     "PlainClient",
+    "ReadyState",
     "RealtimeClient",
     "RollbackLimits",
     "RollbackRule",
