@@ -64,6 +64,28 @@ def snippet(marker: str) -> str:
     return found
 
 
+DOOR = """# Every state, every trigger
+
+A cell names the state that is entered, with the guard that must hold; branches are tried
+from top to bottom.
+
+| trigger | open | closed (now) | locked |
+| --- | --- | --- | --- |
+| `shut` | closed |  |  |
+| `pull` |  | open |  |
+| `lock` |  | locked |  |
+
+## What a state means
+
+| state | runs while it lasts |
+| --- | --- |
+| open | nothing |
+| closed (now) | nothing |
+| locked | nothing |
+
+"""
+
+
 @pytest.mark.parametrize(
     ("marker", "printed"),
     [
@@ -71,6 +93,9 @@ def snippet(marker: str) -> str:
         ("server.is_black_hole", "noticed after 35 s of virtual time\n"),
         ("FullStackEnvironment", ""),
         ("serve_status_page", "connected\n"),
+        ("LegacyWebSocket(", "open\nCLOSED\n"),
+        ("CollectorRegistry()", "1\n"),
+        ("door = Machine(", DOOR),
         (
             "DEFAULT_RULES",
             """fired failure_rate
