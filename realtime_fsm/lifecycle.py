@@ -204,6 +204,22 @@ class Lifecycle:
         """Why nothing is tried any more by itself; ``None`` while something is."""
         return None if self._manager is None else self._manager.resting_error
 
+    @property
+    def next_attempt_in(self) -> float | None:
+        """Seconds until the socket is tried for by itself, probing included; ``None`` while no wait is."""
+        return None if self._manager is None else self._manager.next_attempt_in
+
+    def pause(self) -> bool:
+        """Let the connection go, and keep everything else, until ``connect()``.
+
+        Other than after ``disconnect()``, messages are accepted and wait, whatever the outbox; streams of
+        events and of changes stay open; nothing is settled but what was in flight and is never sent twice.
+
+        Returns:
+            Whether there was anything to be paused.
+        """
+        return self._manager is not None and self._manager.fire(Trigger.DISCONNECT)
+
     def retry_now(self) -> bool:
         """Try to connect now instead of later; return whether there was a wait to be ended (SPEC C4)."""
         return self._manager is not None and self._manager.retry_now()

@@ -12,9 +12,10 @@ from attrs import asdict
 from realtime_fsm.assembly import loop_time
 from realtime_fsm.engine.message import Message
 from realtime_fsm.engine.outage import OutageHook, OutageWatch
+from realtime_fsm.engine.subscription import SubscriptionState
 from realtime_fsm.lifecycle import Lifecycle
 from realtime_fsm.machine.errors import InvalidArgumentError
-from realtime_fsm.monitoring.health import Health, examine
+from realtime_fsm.monitoring.health import Health, Signs, examine
 from realtime_fsm.monitoring.metrics import ConnectionMetrics, measure
 
 _LOG_LEVELS: Final = {
@@ -44,13 +45,31 @@ class Observation(Lifecycle):
             wall=self._wall,
         )
 
+    @property
+    def latency_samples(self) -> tuple[float, ...]:
+        """The last round trips of the heartbeats, 512 at most, the oldest first; seconds."""
+        return tuple(self._assembly.statistics.latency.recent)
+
     def health(self) -> Health:
         """Examine the client, as a health check would."""
+        manager, config = self._manager, self.config
+        link = None if manager is None else manager.link
         return examine(
             self.status,
             self.connection_status.last,
+            Signs(
+                unanswered_since=None if link is None else link.unanswered_since,
+                answer_within=config.heartbeat_timeout,
+                unacknowledged_since=None if link is None else self._sender.oldest_in_flight_at,
+                acknowledge_within=config.ack_timeout,
+                polls_fail=manager is not None and manager.polling.is_failing,
+                refused_channels=sum(
+                    subscription.state is SubscriptionState.REFUSED
+                    for subscription in self._assembly.subscriptions
+                ),
+            ),
             self._dispatcher,
-            time=loop_time,
+            now=0.0 if manager is None else loop_time(),
             patience=_STUCK_AFTER,
         )
 
@@ -109,7 +128,7 @@ class Observation(Lifecycle):
         told: dict[str, Any] = {
             "at": self._wall(),
             "status": self.status.value,
-            "health": {"ready": health.ready, "degraded": health.degraded, "reasons": list(health.reasons)},
+            "health": health.to_json(),
             "metrics": {**asdict(metrics), "status": metrics.status.value},
             "records": self._assembly.recorder.as_json(),
         }

@@ -53,10 +53,15 @@ def storage_error(path: Path, doing: str, error: BaseException) -> OutboxStorage
         doing: What was tried: ``opened``, ``written``.
         error: What came of it.
     """
-    code = code_of(error)
-    if isinstance(error, PermissionError):
-        code = sqlite3.SQLITE_CANTOPEN
-    why, remedy = _MEANINGS.get(code, (f"{type(error).__name__}: {error}", None))
+    why, remedy = meaning_of(error)
     translated = OutboxStorageError(f"The outbox {path} cannot be {doing}: {why}.", remedy=remedy)
     translated.__cause__ = error
     return translated
+
+
+def meaning_of(error: BaseException) -> tuple[str, str | None]:
+    """Return what is wrong with a file, in words that end a sentence, and what can be done about it."""
+    code = code_of(error)
+    if isinstance(error, PermissionError):
+        code = sqlite3.SQLITE_CANTOPEN
+    return _MEANINGS.get(code, (f"{type(error).__name__}: {error}", None))

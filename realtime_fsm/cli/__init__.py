@@ -1,4 +1,4 @@
-"""The command line: ``realtime-fsm demo | listen | serve | diagram | outbox | fuzz``.
+"""The command line: ``realtime-fsm demo | listen | doctor | report | serve | diagram | outbox | fuzz``.
 
 Each command imports what it needs only when it runs: ``--help`` and ``diagram`` never load the network
 libraries.
@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.cli.command import EXIT_CODES, Commands, add_command
+from realtime_fsm.cli.doctor_arguments import DOCTOR_EXAMPLES, add_doctor_arguments
+from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.cli.outbox_arguments import add_outbox
+from realtime_fsm.cli.paint import discard_output, make_printable
+from realtime_fsm.cli.report_arguments import REPORT_EXAMPLES, add_report_arguments
 from realtime_fsm.machine.errors import MissingExtraError, RealtimeError
 
 _DESCRIPTION: Final = """\
@@ -18,22 +23,32 @@ Keeps a Socket.IO connection alive, and the data flowing by HTTP polling when it
 """
 _EPILOG: Final = """\
 examples:
-  realtime-fsm demo                                  watch a client survive real faults (about 30 s)
-  realtime-fsm listen http://localhost:3001          print status changes and events until Ctrl-C
-  realtime-fsm diagram --format mermaid              draw the state machine
-  realtime-fsm serve --port 3001                     start the reference backend
-  realtime-fsm outbox list app.outbox                show what waits, and what was given up
-  realtime-fsm fuzz --seeds 2000                     look for a schedule of faults that breaks a promise
-
-exit codes:
-  0 all is well   1 the command failed   2 wrong usage   3 unreachable   4 refused
+  realtime-fsm demo                                  # watch a client survive real faults (about 30 s)
+  realtime-fsm listen http://localhost:3001          # print status changes and events until Ctrl-C
+  realtime-fsm doctor https://example.org            # find out why a server cannot be used
+  realtime-fsm report metrics.db --since 24h         # tell how available a client was, and why not
+  realtime-fsm diagram --format mermaid              # draw the state machine
+  realtime-fsm serve --port 3001                     # start the reference backend
+  realtime-fsm outbox list app.outbox                # show what waits, and what was given up
+  realtime-fsm fuzz --seeds 2000                     # look for a schedule of faults that breaks a promise
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code. Errors of the library are one line on stderr."""
-    parsed = _parser().parse_args(arguments)
+    make_printable()
     try:
+        return _run(arguments)
+    except BrokenPipeError:  # `realtime-fsm outbox list ... | head`
+        discard_output()
+        return EXIT_OK
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        parsed = command_line_parser().parse_args(arguments)
         code: int = parsed.run(parsed)
     except MissingExtraError as error:
         sys.stderr.write(f"realtime-fsm: {error}\n")
@@ -41,30 +56,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RealtimeError as error:
         sys.stderr.write(f"realtime-fsm: {error}\n")
         return EXIT_USAGE if isinstance(error, ValueError) else EXIT_FAILED
-    except BrokenPipeError:  # `realtime-fsm listen ... | head`
-        sys.stderr.close()
-        return EXIT_OK
-    except KeyboardInterrupt:
-        return 130
+    finally:
+        sys.stdout.flush()  # here, where it is known what to do about a pipe that nobody reads
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def command_line_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    root = argparse.ArgumentParser(
         prog="realtime-fsm",
         description=_DESCRIPTION,
-        epilog=_EPILOG,
+        epilog=_EPILOG + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    root.add_argument("--version", action=_Version)
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_listen(commands)
+    _add_doctor(commands)
+    _add_report(commands)
     _add_diagram(commands)
     _add_serve(commands)
-    _add_outbox(commands)
+    add_outbox(commands)
     _add_fuzz(commands)
-    return parser
+    return root
 
 
 class _Version(argparse.Action):
@@ -80,40 +95,36 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-_Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse names the type of its own result so
-
-
-def _add(
-    commands: "_Commands[argparse.ArgumentParser]", name: str, summary: str, examples: str
-) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
-def _add_demo(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = _add(
+def _add_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = add_command(
         commands,
         "demo",
         "watch a real client on a real server survive real faults",
-        "  realtime-fsm demo\n  realtime-fsm demo --json | jq .recovery_seconds\n",
+        "  realtime-fsm demo\n"
+        "  realtime-fsm demo --web                 # watch it in a browser, slowly (about a minute)\n"
+        "  realtime-fsm demo --json | jq .recovery_seconds\n",
     )
+    _add_web(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end, nothing else")
     parser.set_defaults(run=_demo)
 
 
-def _add_listen(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = _add(
+def _add_web(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--web", action="store_true", help="serve the status page on this machine")
+    parser.add_argument(
+        "--port", type=int, default=0, metavar="N", help="with --web: where; 0 picks one (default: 0)"
+    )
+
+
+def _add_listen(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = add_command(
         commands,
         "listen",
         "connect to a Socket.IO server and print status changes and events until Ctrl-C",
         "  realtime-fsm listen http://localhost:3001\n"
         "  realtime-fsm listen https://example.org --channel bookings --channel prices\n"
-        "  TOKEN=... realtime-fsm listen https://example.org --token-env TOKEN --json\n",
+        "  TOKEN=... realtime-fsm listen https://example.org --token-env TOKEN --json\n"
+        "  realtime-fsm listen https://example.org --web --port 9102\n",
     )
     parser.add_argument("url", metavar="URL", help="the server's address, http:// or https://")
     parser.add_argument(
@@ -125,20 +136,58 @@ def _add_listen(commands: "_Commands[argparse.ArgumentParser]") -> None:
     )
     parser.add_argument("--token-env", metavar="NAME", help="environment variable that holds the token")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+    _add_web(parser)
     parser.set_defaults(run=_listen)
 
 
-def _add_diagram(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = _add(
+def _add_doctor(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = add_command(
+        commands,
+        "doctor",
+        "find out what is wrong between here and a Socket.IO server, and what to do about it",
+        DOCTOR_EXAMPLES,
+    )
+    add_doctor_arguments(parser)
+
+
+def _add_report(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = add_command(
+        commands,
+        "report",
+        "tell from a metrics database how available clients were, what failed, and which is better",
+        REPORT_EXAMPLES,
+    )
+    add_report_arguments(parser)
+
+
+def _add_diagram(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = add_command(
         commands,
         "diagram",
         "draw the state machine, from the machine itself",
         "  realtime-fsm diagram\n"
-        "  realtime-fsm diagram --format dot --output machine.dot\n"
+        "  realtime-fsm diagram --format svg --direction TB --highlight fallback --output machine.svg\n"
+        "  realtime-fsm listen http://localhost:3001 --json > changes.jsonl\n"
+        "  realtime-fsm diagram --format svg --history changes.jsonl --output outage.svg\n"
+        "  realtime-fsm diagram --format png --theme dark --output machine.png\n"
         "  realtime-fsm diagram --format table --output transitions.md --check\n",
     )
+    formats = ["svg", "png", "mermaid", "dot", "table"]
     parser.add_argument(
-        "--format", default="mermaid", choices=["mermaid", "dot", "table"], help="default: mermaid"
+        "--format", default="mermaid", choices=formats, help="default: mermaid; png needs the extra [render]"
+    )
+    parser.add_argument("--highlight", metavar="STATE", help="mark a state as the current one")
+    parser.add_argument(
+        "--history",
+        type=Path,
+        metavar="FILE",
+        help="mark what happened; FILE is what `listen --json` printed",
+    )
+    parser.add_argument(
+        "--direction", choices=["LR", "TB"], help="from left to right, or from top to bottom, as for a phone"
+    )
+    parser.add_argument(
+        "--theme", choices=["light", "dark"], help="colours of svg and png; by default an svg has both"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
     parser.add_argument(
@@ -147,8 +196,8 @@ def _add_diagram(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser.set_defaults(run=_diagram)
 
 
-def _add_serve(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = _add(
+def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = add_command(
         commands,
         "serve",
         "start the reference backend",
@@ -167,40 +216,8 @@ def _add_serve(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser.set_defaults(run=_serve)
 
 
-def _add_outbox(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = _add(
-        commands,
-        "outbox",
-        "look into the file of an outbox, and decide about its dead letters",
-        "  realtime-fsm outbox list app.outbox\n"
-        "  realtime-fsm outbox retry app.outbox 1f0c9a77e2b4-17\n"
-        "  realtime-fsm outbox drop app.outbox --all\n",
-    )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    path = argparse.ArgumentParser(add_help=False)
-    path.add_argument("path", metavar="PATH", type=Path, help="the file: the client's outbox_path")
-    path.add_argument("--json", action="store_true", help="print one JSON object")
-    listing = actions.add_parser(
-        "list",
-        parents=[path],
-        help="show what waits and the dead letters, never a body; also while it is used",
-    )
-    listing.add_argument(
-        "--limit", type=int, default=20, metavar="N", help="waiting messages to be listed (default: 20)"
-    )
-    listing.set_defaults(run=_outbox_list)
-    for name, summary in (
-        ("retry", "let dead letters wait again, behind all others"),
-        ("drop", "delete dead letters for good"),
-    ):
-        action = actions.add_parser(name, parents=[path], help=summary)
-        action.add_argument("ids", metavar="ID", nargs="*", help="id of a dead letter, as `list` shows it")
-        action.add_argument("--all", action="store_true", help="all dead letters")
-        action.set_defaults(run=_outbox_change, action=name)
-
-
-def _add_fuzz(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = _add(
+def _add_fuzz(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = add_command(
         commands,
         "fuzz",
         "play schedules of faults on the whole engine, until one breaks a promise",
@@ -226,7 +243,7 @@ def _add_fuzz(commands: "_Commands[argparse.ArgumentParser]") -> None:
 def _demo(parsed: argparse.Namespace) -> int:
     from realtime_fsm.cli.demo import run_demo  # noqa: PLC0415
 
-    return run_demo(as_json=parsed.json)
+    return run_demo(as_json=parsed.json, web_port=parsed.port if parsed.web else None)
 
 
 def _listen(parsed: argparse.Namespace) -> int:
@@ -239,29 +256,22 @@ def _listen(parsed: argparse.Namespace) -> int:
         dialect=parsed.dialect,
         token_env=parsed.token_env,
         as_json=parsed.json,
+        web_port=parsed.port if parsed.web else None,
     )
 
 
 def _diagram(parsed: argparse.Namespace) -> int:
-    from realtime_fsm.diagram import render  # noqa: PLC0415
+    from realtime_fsm.cli.diagram import Request, run_diagram  # noqa: PLC0415
 
-    text = render(parsed.format)
-    if parsed.check:
-        if parsed.output is None:
-            sys.stderr.write("realtime-fsm: --check needs --output FILE, the file to be checked.\n")
-            return EXIT_USAGE
-        fresh = parsed.output.is_file() and parsed.output.read_text(encoding="utf-8") == text
-        if not fresh:
-            sys.stderr.write(
-                f"realtime-fsm: {parsed.output} is stale; "
-                f"renew it: realtime-fsm diagram --format {parsed.format} --output {parsed.output}\n"
-            )
-        return EXIT_OK if fresh else EXIT_FAILED
-    if parsed.output is None:
-        sys.stdout.write(text)
-    else:
-        parsed.output.write_text(text, encoding="utf-8")
-    return EXIT_OK
+    request = Request(
+        format=parsed.format,
+        direction=parsed.direction,
+        highlight=parsed.highlight,
+        history=parsed.history,
+        theme=parsed.theme,
+        output=parsed.output,
+    )
+    return run_diagram(request, check=parsed.check)
 
 
 def _serve(parsed: argparse.Namespace) -> int:
@@ -282,18 +292,3 @@ def _fuzz(parsed: argparse.Namespace) -> int:
         full_stack=parsed.full_stack,
         as_json=parsed.json,
     )
-
-
-def _outbox_list(parsed: argparse.Namespace) -> int:
-    from realtime_fsm.cli.outbox import run_list  # noqa: PLC0415
-
-    return run_list(parsed.path, limit=parsed.limit, as_json=parsed.json)
-
-
-def _outbox_change(parsed: argparse.Namespace) -> int:
-    from realtime_fsm.cli.outbox import run_change  # noqa: PLC0415
-
-    if bool(parsed.ids) is parsed.all:
-        sys.stderr.write(f"realtime-fsm: outbox {parsed.action} needs either IDs or --all.\n")
-        return EXIT_USAGE
-    return run_change(parsed.action, parsed.path, None if parsed.all else parsed.ids, as_json=parsed.json)

@@ -16,6 +16,7 @@ from attrs import asdict
 from realtime_fsm.cli.demo_backend import CHANNEL, PUBLISHED, QUIET, RECEIVED, numbers, received_numbers
 from realtime_fsm.cli.demo_process import Backend
 from realtime_fsm.cli.demo_report import DemoResult, Narrator
+from realtime_fsm.cli.demo_show import Show
 from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK
 from realtime_fsm.engine.resync import Missed
 from realtime_fsm.engine.subscription import Position
@@ -29,28 +30,31 @@ from realtime_fsm.service import RealtimeService
 from realtime_fsm.testing.fault_proxy import FaultProxy
 
 _EMIT_PACE: Final = 0.05
-_STEP_LIMIT: Final = 15.0
-"""Seconds that any one step may take before the demo says that it failed."""
-
 _TOKEN_LIFE: Final = 5.0
 """Short, so that tokens are refreshed on the live connection all the while."""
 
 _SOCKET_PATH: Final = "/socket.io"
 
 
-def run_demo(*, as_json: bool) -> int:
-    """Run the demo; return 0 only when all six states were visited, and nothing was lost or repeated."""
+def run_demo(*, as_json: bool, web_port: int | None = None) -> int:
+    """Run the demo; return 0 only when all six states were visited, and nothing was lost or repeated.
+
+    Args:
+        as_json: Print one JSON object at the end, and nothing else.
+        web_port: Where the status page is served; 0 picks a port, ``None`` serves none.
+    """
+    show = Show(narrator=Narrator(quiet=as_json), port=web_port)
     with tempfile.TemporaryDirectory(prefix="realtime_fsm_demo_") as folder:
-        result = asyncio.run(_demo(Path(folder), quiet=as_json))
+        result = asyncio.run(_demo(Path(folder), show))
     if as_json:
         sys.stdout.write(json.dumps(asdict(result), indent=2) + "\n")
     return EXIT_OK if result.ok else EXIT_FAILED
 
 
-async def _demo(folder: Path, *, quiet: bool) -> DemoResult:
+async def _demo(folder: Path, show: Show) -> DemoResult:
     secret = secrets.token_hex(32)
     async with Backend(folder, secret) as backend, FaultProxy("127.0.0.1", backend.port) as proxy:
-        return await _Demo(folder, secret, backend, proxy, Narrator(quiet=quiet)).run()
+        return await _Demo(folder, secret, backend, proxy, show).run()
 
 
 class _Identity:
@@ -70,13 +74,11 @@ class _Identity:
 class _Demo:
     """One run: traffic both ways all the while, and one fault after another."""
 
-    def __init__(
-        self, folder: Path, secret: str, backend: Backend, proxy: FaultProxy, narrator: Narrator
-    ) -> None:
+    def __init__(self, folder: Path, secret: str, backend: Backend, proxy: FaultProxy, show: Show) -> None:
         self._folder = folder
         self._backend = backend
         self._proxy = proxy
-        self._narrator = narrator
+        self._show = show
         self._identity = _Identity(secret)
         self._visited: dict[ConnectionStatus, None] = {ConnectionStatus.DISCONNECTED: None}
         self._transitions = 0
@@ -85,15 +87,25 @@ class _Demo:
         self._events: list[int] = []
         self._events_repeated = 0
         self._recovery: dict[str, float] = {}
-        self._realtime = RealtimeService(_config(proxy.url, folder), token=self._identity)
+        self._realtime = RealtimeService(show.paced(_config(proxy.url, folder)), token=self._identity)
         self._realtime.connection_status.subscribe(self._changed)
         self._realtime.on("tick", self._hear)
         self._realtime.on_resync(self._load)
 
     async def run(self) -> DemoResult:
         """Play all faults and return what was counted."""
+        async with self._show.running(self._realtime):
+            result = await self._play()
+            self._show.narrator.summary(result)
+            verdict = "Nothing was lost" if result.ok else "Something went wrong"
+            self._show.note(f"The demo is over. {verdict}: the figures are in the terminal.")
+            await self._show.linger()
+            await self._realtime.disconnect()  # somebody may have pressed Resume
+        return result
+
+    async def _play(self) -> DemoResult:
         already_published = 0
-        self._narrator.chapter("Connect", "a client, a server, and a proxy that makes trouble between them")
+        self._show.chapter("Connect", "a client, a server, and a proxy that makes trouble between them")
         async with self._realtime as realtime:
             await realtime.subscribe([CHANNEL])
             already_published = len(numbers(self._folder / PUBLISHED))
@@ -104,14 +116,12 @@ class _Demo:
             finally:
                 self._is_emitting = False
                 await emitting
-            self._narrator.chapter("Disconnect", "what is left is delivered first")
+            self._show.chapter("Disconnect", "what is left is delivered first")
             (self._folder / QUIET).touch()
             await self._wait(lambda: realtime.metrics.messages_waiting == 0)
             await self._settle()
         await asyncio.sleep(0)  # the last change is counted in the loop's next turn
-        result = self._result(already_published)
-        self._narrator.summary(result)
-        return result
+        return self._result(already_published)
 
     async def _faults(self) -> None:
         await self._fault("reset", "the TCP connection is reset", self._reset)
@@ -156,19 +166,22 @@ class _Demo:
         await self._until(ConnectionStatus.FALLBACK)
         before = len(self._events)
         await self._wait(lambda: len(self._events) >= before + 5)
-        self._narrator.chapter("socket unblocked", "probing finds it by itself")
+        await self._show.look()
+        self._show.chapter("socket unblocked", "probing finds it by itself")
         self._proxy.block(None)
         return time.monotonic()
 
     async def _fault(self, name: str, explanation: str, make: Callable[[], Awaitable[float]]) -> None:
         """Make a fault, wait until it has been felt and overcome, and until the connection is stable."""
-        self._narrator.chapter(name, explanation)
+        self._show.chapter(name, explanation)
         connections = self._realtime.metrics.total_connections
         began = await make()
         await self._wait(lambda: self._realtime.metrics.total_connections > connections)
         await self._until(ConnectionStatus.CONNECTED)
         self._recovery[name] = round(time.monotonic() - began, 3)
+        self._show.note(f"Over: {name}. Connected again after {self._recovery[name]:.1f} s.")
         await self._stable()
+        await self._show.look()
 
     async def _stable(self) -> None:
         """Wait until the connection counts as stable, and messages flow again."""
@@ -188,10 +201,10 @@ class _Demo:
         await self._wait(lambda: not TRAITS[self._realtime.status].sends)
 
     async def _until(self, status: ConnectionStatus) -> None:
-        await self._realtime.wait_for(status, timeout=_STEP_LIMIT)
+        await self._realtime.wait_for(status, timeout=self._show.step_limit)
 
     async def _wait(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(_STEP_LIMIT):
+        async with asyncio.timeout(self._show.step_limit):
             while not condition():  # noqa: ASYNC110 - of counters, in this process and in files
                 await asyncio.sleep(0.01)
 
@@ -209,14 +222,14 @@ class _Demo:
 
     async def _load(self, _: Missed) -> Position:
         """Load all numbers anew: the server was killed, and its log with it."""
-        answer = await self._realtime.call("snapshot", timeout=_STEP_LIMIT)
+        answer = await self._realtime.call("snapshot", timeout=self._show.step_limit)
         self._events = answer["numbers"]
         return Position(epoch=answer["epoch"], offset=answer["offset"])
 
     def _changed(self, change: StatusChange) -> None:
         self._transitions += 1
         self._visited[change.current] = None
-        self._narrator.change(change)
+        self._show.narrator.change(change)
 
     def _result(self, already_published: int) -> DemoResult:
         received = received_numbers(self._folder / RECEIVED)

@@ -35,7 +35,8 @@ def run_fuzz(*, seeds: int, first: int, replay: str | None, full_stack: bool, as
         InvalidArgumentError: If ``replay`` is no schedule.
     """
     if seeds < 1 or first < 0:
-        sys.stderr.write(f"realtime-fsm: --seeds {seeds} must be 1 or more, --first {first} 0 or more.\n")
+        wrong = f"--seeds {seeds} must be 1 or more" if seeds < 1 else f"--first {first} must be 0 or more"
+        sys.stderr.write(f"realtime-fsm: {wrong}.\n")
         return EXIT_USAGE
     environment = _environment(full_stack=full_stack)
     flags = " --full-stack" if full_stack else ""

@@ -5,13 +5,15 @@ import json
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from attrs import define, field
 
 from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
-from realtime_fsm.cli.paint import Painter
+from realtime_fsm.cli.paint import Painter, printable
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import ErrorCategory, RealtimeError, SubscriptionRefusedError
 from realtime_fsm.machine.record import StatusChange
@@ -19,7 +21,14 @@ from realtime_fsm.service import RealtimeService
 
 
 def run_listen(
-    url: str, *, channels: list[str], namespace: str, dialect: str, token_env: str | None, as_json: bool
+    url: str,
+    *,
+    channels: list[str],
+    namespace: str,
+    dialect: str,
+    token_env: str | None,
+    as_json: bool,
+    web_port: int | None = None,
 ) -> int:
     """Listen until interrupted; return the exit code."""
     token = None
@@ -30,28 +39,33 @@ def run_listen(
             return EXIT_USAGE
     config = RealtimeConfig.from_env(server_url=url, namespace=namespace, dialect=dialect)
     try:
-        return asyncio.run(_listen(config, channels, token, as_json=as_json))
+        return asyncio.run(_listen(config, channels, token, as_json=as_json, web_port=web_port))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_OK  # being stopped is how this command is meant to end
 
 
-async def _listen(config: RealtimeConfig, channels: list[str], token: str | None, *, as_json: bool) -> int:
+async def _listen(
+    config: RealtimeConfig, channels: list[str], token: str | None, *, as_json: bool, web_port: int | None
+) -> int:
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     printer = _JsonPrinter() if as_json else _LinePrinter()
     realtime = RealtimeService(config, token=token)
-    realtime.on("*", printer.event)
-    realtime.connection_status.subscribe(printer.change)
+    realtime.on("*", _while_read(printer.event, task))
+    realtime.connection_status.subscribe(_while_read(printer.change, task))
     changes = realtime.changes()
     try:
-        await realtime.connect()
-        if channels:
-            await realtime.subscribe(channels)
-        async for _ in changes:
-            if realtime.gave_up is not None:
-                raise realtime.gave_up
+        async with _page(realtime, web_port):
+            await realtime.connect()
+            if channels:
+                await realtime.subscribe(channels)
+            async for _ in changes:
+                if realtime.gave_up is not None:
+                    raise realtime.gave_up
     except RealtimeError as error:
+        if isinstance(error, ValueError):  # wrong usage: the port of the page is taken
+            raise
         await asyncio.sleep(0)  # what led to it is printed first
         sys.stderr.write(f"realtime-fsm: {error}\n")
         refused = error.category is ErrorCategory.AUTHENTICATION
@@ -60,6 +74,33 @@ async def _listen(config: RealtimeConfig, channels: list[str], token: str | None
         await realtime.disconnect()
         await asyncio.sleep(0)  # callbacks run in the loop's next turn
     return EXIT_OK
+
+
+def _while_read(show: Callable[..., None], task: asyncio.Task[Any] | None) -> Callable[..., None]:
+    """Return a printer that ends the command when nobody reads it any more, as in ``listen ... | head``."""
+
+    def shown(*args: Any) -> None:
+        try:
+            show(*args)
+        except BrokenPipeError:
+            if task is not None:
+                task.cancel()
+
+    return shown
+
+
+@asynccontextmanager
+async def _page(realtime: RealtimeService, port: int | None) -> AsyncIterator[None]:
+    """Serve the status page where it is asked for, and say where; stdout is for what is listened to."""
+    if port is None:
+        yield
+        return
+    from realtime_fsm.web import serve_status_page  # noqa: PLC0415 - only who wants it pays for it
+
+    async with serve_status_page(realtime, port=port) as page:
+        sys.stderr.write(f"The status page is at {page.url}\n")
+        sys.stderr.flush()
+        yield
 
 
 class _LinePrinter:
@@ -73,13 +114,15 @@ class _LinePrinter:
         then = "" if change.retry_in is None else f"; next attempt in {change.retry_in:.1f} s"
         clock = datetime.fromtimestamp(change.at, tz=UTC).astimezone().strftime("%H:%M:%S")
         painter = self._painter
-        painter.line(f"{painter.paint(clock, 'dim')} {painter.status(change.current)} {change.reason}{then}")
+        reason = printable(change.reason)
+        painter.line(f"{painter.paint(clock, 'dim')} {painter.status(change.current)} {reason}{then}")
 
     def event(self, name: str, *args: Any) -> None:
         """Print an event."""
         clock = datetime.now(tz=UTC).astimezone().strftime("%H:%M:%S")
-        data = " ".join(_shown(arg) for arg in args)
-        self._painter.line(f"{self._painter.paint(clock, 'dim')} {self._painter.paint(name, 'bold')} {data}")
+        data = " ".join(printable(_shown(arg)) for arg in args)
+        name = self._painter.paint(printable(name), "bold")
+        self._painter.line(f"{self._painter.paint(clock, 'dim')} {name} {data}")
 
 
 @define

@@ -12,7 +12,7 @@ from attrs import asdict
 from realtime_fsm.adapters import sqlite_upkeep as upkeep
 from realtime_fsm.adapters.sqlite_upkeep import DeadEntry, Entry, Inventory
 from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
-from realtime_fsm.cli.paint import Painter
+from realtime_fsm.cli.paint import Painter, printable
 
 _HEAD: Final = ("ID", "EVENT", "DELIVERY", "AGE", "SIZE", "ATTEMPTS")
 _RIGHT: Final = frozenset({"AGE", "SIZE", "ATTEMPTS"})
@@ -66,7 +66,7 @@ def run_change(action: str, path: Path, message_ids: Collection[str] | None, *, 
     if as_json:
         _write_json({participle: list(result.done), "unknown": list(result.unknown)})
     if result.unknown:
-        names = ", ".join(map(_printable, result.unknown))
+        names = ", ".join(map(printable, result.unknown))
         sys.stderr.write(
             f"realtime-fsm: {path} has no dead letter {names}; nothing was {participle}. "
             f"See `realtime-fsm outbox list {path}`.\n"
@@ -122,7 +122,7 @@ def _print(painter: Painter, path: Path, inventory: Inventory, now: float) -> No
         return
     painter.line(painter.paint(_counted(len(inventory.dead), "dead letter"), "red"))
     _print_table(
-        painter, (*_HEAD, "REASON"), [(*_cells(e, now), _printable(e.reason)) for e in inventory.dead]
+        painter, (*_HEAD, "REASON"), [(*_cells(e, now), printable(e.reason)) for e in inventory.dead]
     )
     painter.line(painter.paint(f"  realtime-fsm outbox retry|drop {path} ID... | --all", "dim"))
 
@@ -130,8 +130,8 @@ def _print(painter: Painter, path: Path, inventory: Inventory, now: float) -> No
 def _cells(entry: Entry, now: float) -> tuple[str, ...]:
     since = entry.died_at if isinstance(entry, DeadEntry) else entry.accepted_at
     return (
-        _printable(entry.message_id),  # in full: it is what `retry` and `drop` take
-        _cut(_printable(entry.event)),
+        printable(entry.message_id),  # in full: it is what `retry` and `drop` take
+        _cut(printable(entry.event)),
         entry.delivery,
         _age(now - since),
         _size(entry.size_bytes),
@@ -150,14 +150,6 @@ def _print_table(painter: Painter, head: Sequence[str], rows: Sequence[Sequence[
         ]
         text = "  " + "  ".join(cells).rstrip()
         painter.line(painter.paint(text, "dim") if number == 0 else text)
-
-
-def _printable(text: str) -> str:
-    """Return a text that cannot command the terminal: it may come from a server."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 def _cut(text: str) -> str:

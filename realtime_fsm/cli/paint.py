@@ -1,5 +1,6 @@
 """Output for a terminal and for a pipe: colour only where a person looks and has not declined it."""
 
+import io
 import os
 import sys
 from typing import Final, TextIO
@@ -31,6 +32,30 @@ GLYPHS: Final = {
 def wants_colour(stream: TextIO) -> bool:
     """Tell whether to colour: not in a pipe, and not where ``NO_COLOR`` is set (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def make_printable() -> None:
+    """Let everything be printed: where the output's encoding lacks a sign, its number stands for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def printable(text: str) -> str:
+    """Return a text that cannot command the terminal: it may come from a server."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def discard_output() -> None:
+    """Print nothing more: nobody reads it. Python itself would complain of that at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, sys.stdout.fileno())
+    finally:
+        os.close(nowhere)
 
 
 @define

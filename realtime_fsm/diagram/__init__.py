@@ -1,38 +1,136 @@
-"""Pictures of the machine: the machine, then a neutral graph, then a renderer per format."""
+"""Pictures of the machine: the machine, then a neutral graph, then a renderer per format.
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Final
+::
+
+    render(format="svg")                                   the shipped machine; needs nothing
+    render(my_machine, format="svg")                       a machine of `transitions`: the extra [render]
+    render([("off", "press", "on")], format="mermaid")     a table; needs nothing
+    render(format="svg", history="changes.jsonl")          what happened, as `listen --json` printed it
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, overload
 
 from realtime_fsm.diagram.dot import render_dot
 from realtime_fsm.diagram.graph import Graph, build_graph
+from realtime_fsm.diagram.history import History, HistoryLike, Step, history_of, read_history
+from realtime_fsm.diagram.layout import laid_out
+from realtime_fsm.diagram.machines import MachineLike, graph_of
+from realtime_fsm.diagram.marks import Marks, marks_of
 from realtime_fsm.diagram.mermaid import render_mermaid
+from realtime_fsm.diagram.plan import placed
+from realtime_fsm.diagram.png import raster
+from realtime_fsm.diagram.shipped import NAME, PLANS, checked_direction, shipped_svg
+from realtime_fsm.diagram.style import checked_theme, stylesheet
+from realtime_fsm.diagram.svg import Look, paint
 from realtime_fsm.diagram.table import render_table
+from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.errors import InvalidArgumentError
 
-__all__ = ["FORMATS", "readme_block", "render"]
+__all__ = [
+    "FORMATS",
+    "History",
+    "HistoryLike",
+    "MachineLike",
+    "Step",
+    "read_history",
+    "readme_block",
+    "render",
+    "shipped_svg",
+    "stylesheet",
+]
 
-FORMATS: Final[Mapping[str, Callable[[Graph], str]]] = MappingProxyType(
-    {"mermaid": render_mermaid, "dot": render_dot, "table": render_table}
-)
-"""The renderers by name. A new format is one function from the graph to text."""
+FORMATS: Final = ("svg", "png", "mermaid", "dot", "table")
+"""The formats by name."""
+
+TextFormat = Literal["svg", "mermaid", "dot", "table"]
 
 
-def render(format: str) -> str:  # noqa: A002 - the word that the command line uses
-    """Return the shipped machine in a format; deterministic, ends with a newline.
+@overload
+def render(
+    machine: MachineLike | None = None,
+    *,
+    format: TextFormat = "mermaid",
+    direction: str | None = None,
+    highlight: str | None = None,
+    history: HistoryLike | None = None,
+    theme: str | None = None,
+    activities: Mapping[Any, Sequence[str]] | None = None,
+) -> str: ...
+@overload
+def render(
+    machine: MachineLike | None = None,
+    *,
+    format: Literal["png"],
+    direction: str | None = None,
+    highlight: str | None = None,
+    history: HistoryLike | None = None,
+    theme: str | None = None,
+    activities: Mapping[Any, Sequence[str]] | None = None,
+) -> bytes: ...
+@overload
+def render(
+    machine: MachineLike | None = None,
+    *,
+    format: str,
+    direction: str | None = None,
+    highlight: str | None = None,
+    history: HistoryLike | None = None,
+    theme: str | None = None,
+    activities: Mapping[Any, Sequence[str]] | None = None,
+) -> str | bytes: ...
+def render(
+    machine: MachineLike | None = None,
+    *,
+    format: str = "mermaid",  # noqa: A002 - the word that the command line uses
+    direction: str | None = None,
+    highlight: str | None = None,
+    history: HistoryLike | None = None,
+    theme: str | None = None,
+    activities: Mapping[Any, Sequence[str]] | None = None,
+) -> str | bytes:
+    """Return a machine in a format; deterministic, and text ends with a newline.
 
     Args:
-        format: A name in ``FORMATS``.
+        machine: A machine of ``transitions``, a table of rows (see ``MachineLike``); ``None`` is the
+            shipped one.
+        format: A name in ``FORMATS``; ``png`` gives bytes.
+        direction: ``LR`` or ``TB``; by default ``LR`` for SVG and PNG, and the renderer's choice otherwise.
+        highlight: The state that is marked as the current one; by default the one where a history ends.
+        history: What happened: changes as observers are told them, or a file of ``listen --json``.
+        theme: ``light`` or ``dark``, for SVG and PNG; by default an SVG follows its reader, a PNG is light.
+        activities: What is written into the states of a machine of your own, by their names.
 
     Raises:
-        InvalidArgumentError: If there is no such format.
+        InvalidArgumentError: If there is no such format, direction, theme or state, or if the machine or
+            the history cannot be understood, or if they do not belong together.
+        MissingExtraError: If PNG, or SVG of a machine of your own, is asked for without [render].
     """
-    renderer = FORMATS.get(format)
-    if renderer is None:
+    if format not in FORMATS:
         raise InvalidArgumentError(f"format={format!r} is unknown.", remedy=f"Use {', '.join(FORMATS)}.")
-    return renderer(build_graph())
+    if direction is not None:
+        checked_direction(direction)
+    checked_theme(theme)
+    graph = build_graph() if machine is None else graph_of(machine, activities=activities)
+    told = None if history is None else history_of(history)
+    marks = marks_of(graph, highlight=highlight, history=told)
+    if format == "table":
+        return render_table(marks.on(graph), told)
+    if format in {"mermaid", "dot"}:
+        return (render_dot if format == "dot" else render_mermaid)(marks.on(graph), direction)
+    shipped = machine is None or isinstance(machine, ConnectionMachine)
+    if format == "png":
+        return raster(_svg(graph, marks, direction, theme or "light", shipped=shipped))
+    return _svg(graph, marks, direction, theme, shipped=shipped)
+
+
+def _svg(graph: Graph, marks: Marks, direction: str | None, theme: str | None, *, shipped: bool) -> str:
+    way = direction or "LR"
+    drawing = placed(graph, PLANS[way]) if shipped else laid_out(graph, way, badges=marks.history is not None)
+    name = NAME if shipped else f"The states {', '.join(node.name for node in graph.nodes)}"
+    return paint(drawing, Look(name=name, marks=marks, theme=theme, live=shipped))
 
 
 def readme_block() -> str:
     """Return the Mermaid diagram in a fenced block, as it stands in the README between its markers."""
-    return f"```mermaid\n{render('mermaid')}```\n"
+    return f"```mermaid\n{render(format='mermaid')}```\n"

@@ -5,6 +5,8 @@ from attrs import frozen
 from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.table import ACTIVITIES, IGNORED, TRAITS, ConnectionStatus, Row, Trigger, rows_of
 
+TIMES = "\N{MULTIPLICATION SIGN}"
+DOT = "\N{MIDDLE DOT}"
 OTHERWISE = "else"
 """UML's word for the branch that is taken when no guard before it holds."""
 
@@ -16,14 +18,33 @@ class Node:
     Attributes:
         name: Its value.
         activities: What runs while it lasts, each with its guard: ``probing [may_probe]``.
-        severity: How much it should worry a person.
+        severity: How much it should worry a person; empty where nobody has said.
         meaning: What it is, in words for people.
+        current: Whether it is marked as the current one.
+        note: How often a history entered it, and for how long.
     """
 
     name: str
     activities: tuple[str, ...]
     severity: str
     meaning: str
+    current: bool = False
+    note: str = ""
+
+    @property
+    def heading(self) -> str:
+        """How it is called: ours in capitals, those of other machines as they call them."""
+        return self.name.upper() if self.severity else self.name
+
+    @property
+    def title(self) -> str:
+        """What stands at its head, in words alone."""
+        return f"{self.heading} (now)" if self.current else self.heading
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What stands below its title."""
+        return (*self.activities, self.note) if self.note else self.activities
 
 
 @frozen(kw_only=True)
@@ -35,17 +56,19 @@ class Edge:
         trigger: What fires it.
         dest: The state that is entered.
         guard: What must hold; ``else`` for the branch after guarded ones, ``None`` where nothing must.
+        count: How often a history has taken it.
     """
 
     source: str
     trigger: str
     dest: str
     guard: str | None = None
+    count: int = 0
 
     @property
     def label(self) -> str:
-        """What an arrow says: ``trigger [guard]``."""
-        return _guarded(self.trigger, self.guard)
+        """What an arrow says: ``trigger [guard]``, and how often it was taken."""
+        return _counted(_guarded(self.trigger, self.guard), self.count)
 
 
 @frozen(kw_only=True)
@@ -71,7 +94,7 @@ class Graph:
     """The machine, ready to be drawn.
 
     Attributes:
-        initial: The state in which it begins.
+        initial: The state in which it begins; empty where there is none.
         nodes: Its states.
         triggers: What can be fired.
         edges: Its moves; those of one pair stand in the order in which they are tried.
@@ -101,11 +124,21 @@ class Graph:
         return tuple(trigger for trigger in self.triggers if ends(trigger))
 
     @property
+    def ending_labels(self) -> tuple[str, ...]:
+        """What the arrow out of the frame says: every ending, and how often it was taken."""
+        counts = {
+            trigger: sum(edge.count for edge in self.edges if edge.trigger == trigger)
+            for trigger in self.endings
+        }
+        return tuple(_counted(trigger, count) for trigger, count in counts.items())
+
+    @property
     def arrows(self) -> tuple[Arrow, ...]:
         """The edges but the endings, those between the same two states merged; in the order of the edges."""
         labels: dict[tuple[str, str], list[str]] = {}
+        endings = self.endings
         for edge in self.edges:
-            if edge.trigger not in self.endings:
+            if edge.trigger not in endings:
                 labels.setdefault((edge.source, edge.dest), []).append(edge.label)
         return tuple(
             Arrow(source=source, dest=dest, labels=tuple(texts)) for (source, dest), texts in labels.items()
@@ -150,3 +183,7 @@ def _edge(row: Row) -> Edge:
 
 def _guarded(name: str, guard: str | None) -> str:
     return str(name) if guard is None else f"{name} [{guard}]"
+
+
+def _counted(text: str, count: int) -> str:
+    return f"{text} {TIMES}{count}" if count else text

@@ -84,6 +84,7 @@ class Stay:
         may: Tells whether a trigger would move the machine now.
         dispose: Releases a link that nobody wants, in the background.
         wake: Set by ``retry_now()``: whoever waits goes on as if its time had come.
+        due_at: When the wait under way ends by itself, on the loop's clock; ``None`` while none is.
     """
 
     epoch: int
@@ -95,6 +96,7 @@ class Stay:
     may: Callable[["Stay", Trigger], bool]
     dispose: Callable[[Link], None]
     wake: asyncio.Event = field(factory=asyncio.Event)
+    due_at: float | None = None
 
     def report(
         self, trigger: Trigger, *, error: RealtimeError | None = None, link: Link | None = None
@@ -104,10 +106,13 @@ class Stay:
 
     async def pause(self, seconds: float) -> bool:
         """Wait for a time, or until somebody wakes the stay; return whether it was woken."""
+        self.due_at = asyncio.get_running_loop().time() + seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(self.due_at):
                 await self.wake.wait()
         except TimeoutError:
             return False
+        finally:
+            self.due_at = None
         self.wake.clear()
         return True

@@ -23,6 +23,9 @@ ANY_EVENT: Final = "*"
 _TURN: Final = 64
 """Events handled before the loop gets a turn: handlers that never await must not starve the network."""
 
+_SAME_HOLD: Final = 1.0
+"""Seconds within which reading that is held back again has not really gone on in between."""
+
 _logger = logging.getLogger("realtime_fsm.dispatcher")
 
 
@@ -96,6 +99,9 @@ class Dispatcher:
         self._arrived = asyncio.Event()
         self._relieved = asyncio.Event()
         self._relieved.set()
+        self._held_since = 0.0
+        self._relieved_at = 0.0
+        self._held_before = 0.0
         self._task: asyncio.Task[None] | None = None
         self.handling: str | None = None
         self.handling_since = 0.0
@@ -126,10 +132,26 @@ class Dispatcher:
         """Whether no more should be read from the network."""
         return len(self._queue) >= self._limit
 
+    def held_back_for(self, now: float) -> float:
+        """Return how many seconds somebody has waited to be ``relieved``; 0 where nobody waits.
+
+        Where the wait before ended a moment ago, that one counts if it was longer: handlers that never
+        catch up do not look as if they did whenever a few more events are read.
+
+        Args:
+            now: The loop's clock.
+        """
+        return 0.0 if self._relieved.is_set() else max(now - self._held_since, self._held_before)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was started, and handles nothing any more although nobody has closed it."""
+        return self._task is not None and self._task.done()
+
     async def relieved(self) -> None:
         """Wait until half of the room is free again."""
         if self.is_congested:
-            self._relieved.clear()
+            self._hold()
         await self._relieved.wait()
 
     def post(self, event: Delivered) -> None:
@@ -170,6 +192,16 @@ class Dispatcher:
         task.cancel()
         await asyncio.wait({task})
 
+    def _hold(self) -> None:
+        """Begin to let those wait who want to be ``relieved``."""
+        if not self._relieved.is_set():
+            return
+        now = asyncio.get_running_loop().time()
+        goes_on = now - self._relieved_at < _SAME_HOLD
+        self._held_before = self._relieved_at - self._held_since if goes_on else 0.0
+        self._held_since = now
+        self._relieved.clear()
+
     async def _run(self) -> None:
         me = asyncio.current_task()
         turn = 0
@@ -179,7 +211,8 @@ class Dispatcher:
                 await self._arrived.wait()
                 continue
             event = self._queue.popleft()
-            if len(self._queue) * 2 <= self._limit:
+            if len(self._queue) * 2 <= self._limit and not self._relieved.is_set():
+                self._relieved_at = asyncio.get_running_loop().time()
                 self._relieved.set()
             if isinstance(event, Errand):
                 await self._call(event.what, event.run)

@@ -38,7 +38,7 @@ async def heartbeat(parts: Components, stay: Stay) -> None:
 
 
 async def _until_due(parts: Components, link: Link, probe: Probe) -> None:
-    """Wait until the next probe is due. Traffic in the meantime puts it off."""
+    """Wait until the next probe is due. Traffic in the meantime puts it off, once the last was answered."""
     time = asyncio.get_running_loop().time
     while (wait := _next_probe_at(parts, link, probe) - time()) > 0:  # noqa: ASYNC110 - no event a frame
         await asyncio.sleep(wait)
@@ -46,7 +46,8 @@ async def _until_due(parts: Components, link: Link, probe: Probe) -> None:
 
 def _next_probe_at(parts: Components, link: Link, probe: Probe) -> float:
     """Return when the link will have been silent for long enough, or a message unacknowledged."""
-    silent_at = link.quiet_since + parts.config.heartbeat_interval
+    quiet_since = link.quiet_since if link.unanswered_since is None else probe.sent_at
+    silent_at = quiet_since + parts.config.heartbeat_interval
     oldest = parts.sender.oldest_in_flight_at
     if oldest is None:
         return silent_at

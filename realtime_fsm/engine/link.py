@@ -96,6 +96,7 @@ class Link:
         self._requests: set[asyncio.Future[list[Any]]] = set()
         self._pong: AckCallback | None = None
         self._acks_heartbeat: bool | None = None  # found out by the first probe
+        self._unanswered_since: float | None = None
         self.secrets: set[str] = set()
         self.lost = False
         self.transport: Transport = factory(self)
@@ -119,6 +120,17 @@ class Link:
     def quiet_since(self) -> float:
         """Since when nothing has come from the peer although it was listened to, on the loop's clock."""
         return max(self.transport.last_received, self._resumed_at)
+
+    @property
+    def unanswered_since(self) -> float | None:
+        """When the first probe was sent that the server has not answered, with none answered since.
+
+        ``None`` where there is no such probe, where nothing is known of how this server answers, or while
+        reading is held back; that time counts for nothing.
+        """
+        if self._unanswered_since is None or self.is_paused:
+            return None
+        return max(self._unanswered_since, self._resumed_at)
 
     async def open(self, auth: Mapping[str, Any] | None) -> None:
         """Open the transport; errors as for ``Transport.open``, without what ``auth`` holds."""
@@ -169,6 +181,8 @@ class Link:
             probe.pinged = self.transport.ping()
         if self._heartbeat is not None and (self._acks_heartbeat is not False or not probe.pinged):
             probe.number = self.send(self._heartbeat, partial(self._heartbeat_acknowledged, probe))
+        if self._unanswered_since is None and (probe.pinged or self._acks_heartbeat):
+            self._unanswered_since = probe.sent_at
         if self._acks_heartbeat is None:
             self._acks_heartbeat = False  # until the acknowledgement says otherwise
         return probe
@@ -277,6 +291,7 @@ class Link:
         self._answered(probe, args)
 
     def _answered(self, probe: Probe, _: list[Any]) -> None:
+        self._unanswered_since = None
         if not probe.answered:
             probe.answered = True
             self._statistics.latency.add(self._time() - probe.sent_at)

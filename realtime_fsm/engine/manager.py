@@ -117,6 +117,16 @@ class ConnectionManager:
         return None if self._stay is None else self._stay.change.retry_in
 
     @property
+    def next_attempt_in(self) -> float | None:
+        """Seconds that are left until the next attempt; ``None`` while none is waited for."""
+        if self._stay is None:
+            return None
+        due_at, given = self._stay.due_at, self._stay.change.retry_in
+        if due_at is None and given is not None:
+            due_at = self._stay.entered_at + given  # the wait begins in the loop's next turn
+        return None if due_at is None else max(0.0, due_at - self._loop.time())
+
+    @property
     def task_count(self) -> int:
         """Tasks that the manager has running, the ones that are ending included."""
         return len(self._running) + len(self._ending)
@@ -275,7 +285,9 @@ class ConnectionManager:
         known = self._parts.status.last
         self._parts.status.set(change)
         if change.error is not None and (known is None or known.error is not change.error):
-            self._parts.recovery.handle(change.error, log=False)  # the line above has said it
+            falls_back = status is ConnectionStatus.FAILED and self._may_fall_back()
+            leads_to = ConnectionStatus.FALLBACK if falls_back else status
+            self._parts.recovery.handle(change.error, log=False, status=leads_to)  # it is logged above
 
     async def _run(self, activity: Activity, stay: Stay, before: frozenset[asyncio.Task[None]]) -> None:
         """Run one activity after all of the states before have ended; make a crash of it a trigger."""

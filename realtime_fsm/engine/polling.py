@@ -71,6 +71,11 @@ class FallbackPollingService:
             self._sources.append(_Source(None))
         self.is_polling = False
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether it polls, and the last poll of every source has failed."""
+        return self.is_polling and all(source.failures > 0 for source in self._sources)
+
     async def run(self, stay: Stay) -> None:
         """Poll everything until cancelled; report it when the server refuses the token for good."""
         self.is_polling = True

@@ -9,7 +9,7 @@ from realtime_fsm.engine.flight_recorder import FlightRecorder, Kind
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.errors import ErrorCategory, RealtimeError
 from realtime_fsm.machine.recovery import ConnectionIssue, Recovery, issue_for, recovery_for
-from realtime_fsm.machine.table import Severity
+from realtime_fsm.machine.table import ConnectionStatus, Severity
 
 _LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
 
@@ -44,9 +44,17 @@ class ErrorRecoveryStrategy:
         self.deactivate_fallback = release_fallback
         self.errors: Counter[ErrorCategory] = Counter()
 
-    def handle(self, error: RealtimeError, *, log: bool = True) -> Recovery:
-        """Count an error, tell people, and return what is done about it."""
-        issue = issue_for(error)
+    def handle(
+        self, error: RealtimeError, *, log: bool = True, status: ConnectionStatus | None = None
+    ) -> Recovery:
+        """Count an error, tell people, and return what is done about it.
+
+        Args:
+            error: What went wrong.
+            log: Whether nobody has logged it yet.
+            status: The state to which it has led, if it has.
+        """
+        issue = issue_for(error, status)
         self.errors[error.category] += 1
         self._recorder.note(Kind.ISSUE, f"{type(error).__name__}: {error.message}")
         if log:

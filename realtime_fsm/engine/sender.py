@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 from realtime_fsm.engine.answer import unwrap
@@ -94,9 +95,9 @@ class Sender:
 
     @property
     def oldest_accepted_at(self) -> float | None:
-        """When the oldest message that waits or is in flight was accepted, seconds since the Unix epoch."""
-        first = (next(iter(self._in_flight), None), next(iter(self.queue), None))
-        return min((message.accepted_at for message in first if message is not None), default=None)
+        """When the oldest message that has not come to its end was accepted, Unix time."""
+        first = (*islice(self._in_flight, 1), *(m for _, m in islice(self._unwritten, 1)))
+        return min((message.accepted_at for message in (*first, *islice(self.queue, 1))), default=None)
 
     async def drained(self, can_go_on: Callable[[], bool]) -> None:
         """Wait until nothing is left, or nothing can be delivered any more. The caller bounds it."""

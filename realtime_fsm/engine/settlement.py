@@ -90,6 +90,7 @@ class Settlement:
     def _bury(self, message: Message, outcome: Outcome, reason: str) -> None:
         """Put a message among the dead letters, and tell people: its caller may not be there any more."""
         self._outbox.bury(DeadLetter(message=message, reason=reason, died_at=self._wall()))
+        self._statistics.buried += 1
         self._report(
             DeliveryError(
                 f"Message {message.receipt.message_id} ({message.event!r}) is {outcome.value}: {reason}.",

@@ -20,12 +20,14 @@ class Latency:
         last: Seconds, or ``None`` before the first.
         total: Sum of all, seconds.
         count: How many.
+        listeners: Told of each, at once; they are the library's own, and never raise.
         recent: The last of them, for percentiles.
     """
 
     last: float | None = None
     total: float = 0.0
     count: int = 0
+    listeners: list[Callable[[float], object]] = field(factory=list, repr=False)
     recent: deque[float] = field(factory=lambda: deque(maxlen=RECENT))
 
     def add(self, seconds: float) -> None:
@@ -33,6 +35,8 @@ class Latency:
         self.last = seconds
         self.total += seconds
         self.count += 1
+        for listener in self.listeners:
+            listener(seconds)
         self.recent.append(seconds)
 
     @property
@@ -110,6 +114,7 @@ class Statistics:
         published: Messages published over HTTP.
         repeated: Messages that the server had applied before, and said so.
         settled: Messages by what became of them (value of ``Outcome``).
+        buried: Messages put among the dead letters.
         events: Events that arrived, over the socket or by polling.
         dispatched: Events that reached at least one handler.
         duplicates: Events that were dropped because they had arrived before.
@@ -149,6 +154,7 @@ class Statistics:
     published: int = 0
     repeated: int = 0
     settled: Counter[str] = field(factory=Counter)
+    buried: int = 0
     events: int = 0
     dispatched: int = 0
     duplicates: int = 0

@@ -68,13 +68,21 @@ class ConnectionStatusManager:
         for callback in self._attempt_callbacks:
             asyncio.get_running_loop().call_soon(self._call, callback, attempt)
 
-    def subscribe_attempts(self, callback: Callable[[AttemptRecord], object]) -> Callable[[], None]:
-        """Call ``callback`` with how every dial ends from now on; return a function that ends it."""
-        return _added(self._attempt_callbacks, callback)
-
     def subscribe(self, callback: Callable[[StatusChange], object]) -> Callable[[], None]:
         """Call ``callback`` with every change from now on; return a function that ends it."""
         return _added(self._callbacks, callback)
+
+    def subscribe_attempts(self, callback: Callable[[AttemptRecord], object]) -> Callable[[], None]:
+        """Call ``callback`` with the end of every dial from now on; return a function that ends it."""
+        return _added(self._attempt_callbacks, callback)
+
+    def subscribe_latency(self, callback: Callable[[float], object]) -> Callable[[], None]:
+        """Call ``callback`` with every round trip of a heartbeat, in seconds; return what ends it."""
+
+        def tell(seconds: float) -> None:
+            asyncio.get_running_loop().call_soon(self._call, callback, seconds)
+
+        return _added(self._statistics.latency.listeners, tell)
 
     def changes(self) -> Stream[StatusChange]:
         """Return a stream of every change from now on. It ends when the client disconnects."""

@@ -32,6 +32,7 @@ _COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "messages_resent": ("messages_resent", "Repeats after a loss"),
     "messages_published": ("messages_published", "Messages published over HTTP"),
     "messages_repeated": ("messages_repeated", "Messages that the server had applied before"),
+    "messages_buried": ("messages_buried", "Messages put among the dead letters"),
     "events_received": ("events_received", "Events that arrived"),
     "events_dispatched": ("events_dispatched", "Events that reached a handler"),
     "events_duplicates": ("duplicates_dropped", "Events that had arrived before"),

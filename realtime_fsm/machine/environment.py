@@ -14,8 +14,18 @@ from realtime_fsm.machine.errors import ConfigurationError
 
 PREFIX: Final = "REALTIME_"
 
-OTHER_NAMES: Final = frozenset({"REALTIME_TOKEN", "REALTIME_SERVER_SECRET", "REALTIME_SERVER_LEDGER_PATH"})
-"""Names with our prefix that are read elsewhere: by the command line, never into the configuration."""
+OTHER_NAMES: Final = frozenset(
+    {
+        "REALTIME_TOKEN",
+        "REALTIME_SERVER_SECRET",
+        "REALTIME_SERVER_LEDGER_PATH",
+        "REALTIME_IMPLEMENTATION",
+        "REALTIME_ROLLOUT_FILE",
+        "REALTIME_ROLLOUT_PERCENT",
+    }
+)
+"""Names with our prefix that are read elsewhere, by the command line and by a rollout: never into the
+configuration."""
 
 OLD_NAMES: Final[Mapping[str, tuple[str, bool]]] = MappingProxyType(
     {

@@ -24,6 +24,7 @@
      |    +-- MissingExtraError (ImportError)           an optional dependency is not installed
      |    +-- OutboxFullError
      |    +-- OutboxStorageError                        the file of the outbox: full disk, locked, corrupt
+     |    +-- MetricsStorageError                       the file of the metrics, likewise
      |    +-- DeliveryError                             what became of a message that was not delivered
      |    +-- CallTimeoutError (TimeoutError)
      |    +-- SubscriptionRefusedError
@@ -257,6 +258,13 @@ class OutboxStorageError(ApplicationError):
 
     default_retryable = True
     default_remedy = "Check the disk, the permissions, and that no other client uses the same `outbox_path`."
+
+
+class MetricsStorageError(ApplicationError):
+    """The file of the metrics database cannot be used. The connection does not care; records are lost."""
+
+    default_retryable = True
+    default_remedy = "Check the disk and the permissions; it is tried again by itself."
 
 
 class DeliveryError(ApplicationError):

@@ -7,8 +7,12 @@ from typing import Final
 
 from attrs import frozen
 
-from realtime_fsm.machine.errors import ErrorCategory, RealtimeError
-from realtime_fsm.machine.table import Severity
+from realtime_fsm.machine.errors import ErrorCategory, InternalError, RealtimeError
+from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Severity
+
+_SEVERITIES: Final = (Severity.INFO, Severity.WARNING, Severity.ERROR)
+_BUG: Final = "The client itself has made a mistake."
+_PROMISE: Final = "by itself"
 
 
 class Recovery(Enum):
@@ -61,7 +65,7 @@ RECOVERIES: Final[Mapping[ErrorCategory, RecoveryRow]] = MappingProxyType(
             retryable=Recovery.REPORT,
             final=Recovery.REPORT,
             severity=Severity.WARNING,
-            notice="A message could not be handled; the connection is not affected.",
+            notice="Something could not be done; the connection is not affected.",
         ),
     }
 )
@@ -73,13 +77,15 @@ class ConnectionIssue:
 
     Attributes:
         severity: How much it should worry them.
-        message: What is wrong and what they can do.
+        message: What is wrong, what happens next, and what they can do.
         error: The error itself.
+        status: The state to which the error has led; ``None`` where it has changed nothing.
     """
 
     severity: Severity
     message: str
     error: RealtimeError
+    status: ConnectionStatus | None = None
 
 
 def recovery_for(error: RealtimeError) -> Recovery:
@@ -88,7 +94,23 @@ def recovery_for(error: RealtimeError) -> Recovery:
     return row.retryable if error.retryable else row.final
 
 
-def issue_for(error: RealtimeError) -> ConnectionIssue:
-    """Return what people are told about an error."""
+def issue_for(error: RealtimeError, status: ConnectionStatus | None = None) -> ConnectionIssue:
+    """Return what people are told about an error.
+
+    Args:
+        error: What went wrong.
+        status: The state to which it has led, if it has: that one says what happens next.
+    """
     row = RECOVERIES[error.category]
-    return ConnectionIssue(severity=row.severity, message=f"{row.notice} {error}", error=error)
+    notice = _BUG if isinstance(error, InternalError) else row.notice
+    if status is None:
+        return ConnectionIssue(severity=row.severity, message=f"{notice} {error}", error=error)
+    traits = TRAITS[status]
+    # Where nothing is tried any more, an error must not promise that it is.
+    remedy = error.remedy if traits.online or _PROMISE not in error.remedy else ""
+    return ConnectionIssue(
+        severity=max(row.severity, traits.severity, key=_SEVERITIES.index),
+        message=" ".join(part for part in (notice, error.message, traits.meaning, remedy) if part),
+        error=error,
+        status=status,
+    )

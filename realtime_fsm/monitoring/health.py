@@ -1,12 +1,15 @@
 """Whether the client is well, in the terms of a health check (SPEC D3)."""
 
-from collections.abc import Callable
+from typing import Any, Final
 
 from attrs import frozen
 
 from realtime_fsm.engine.dispatcher import Dispatcher
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.table import TRAITS, ConnectionStatus
+
+_HOPELESS: Final = 10
+"""Times the patience after which a handler that holds everything up is not waited for any more."""
 
 
 @frozen(kw_only=True)
@@ -17,21 +20,66 @@ class Health:
         live: The engine works; ``False`` only where a restart of the process could help.
         ready: Data flows, over the socket or by polling.
         degraded: It works, but not as it should.
-        reasons: Why it is not ready, or degraded.
+        reasons: Why it is not live, not ready, or degraded.
+        deaf: The state says that data flows, and it does not: nobody answers, or nobody listens.
+        status: The state of the connection.
     """
 
     live: bool
     ready: bool
     degraded: bool
     reasons: tuple[str, ...]
+    deaf: bool = False
+    status: ConnectionStatus = ConnectionStatus.DISCONNECTED
+
+    @property
+    def summary(self) -> str:
+        """All of it in one word: ``ok``, ``degraded`` or ``unavailable``."""
+        if not (self.live and self.ready):
+            return "unavailable"
+        return "degraded" if self.degraded else "ok"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as what ``json.dumps`` takes."""
+        return {
+            "status": self.summary,
+            "live": self.live,
+            "ready": self.ready,
+            "degraded": self.degraded,
+            "deaf": self.deaf,
+            "connection": self.status.value,
+            "reasons": list(self.reasons),
+        }
+
+
+@frozen(kw_only=True)
+class Signs:
+    """Signs of life of the peer. Instants are on the loop's clock.
+
+    Attributes:
+        unanswered_since: When the first probe was sent that was not answered, with none answered since.
+        answer_within: Seconds that an answer may take.
+        unacknowledged_since: When the oldest message was sent that is not acknowledged.
+        acknowledge_within: Seconds that an acknowledgement may take.
+        polls_fail: Whether data should come by polling, and every poll fails.
+        refused_channels: How many of the wanted channels the server refuses.
+    """
+
+    unanswered_since: float | None = None
+    answer_within: float = 10.0
+    unacknowledged_since: float | None = None
+    acknowledge_within: float = 30.0
+    polls_fail: bool = False
+    refused_channels: int = 0
 
 
 def examine(
     status: ConnectionStatus,
     last: StatusChange | None,
+    signs: Signs,
     dispatcher: Dispatcher,
     *,
-    time: Callable[[], float],
+    now: float,
     patience: float,
 ) -> Health:
     """Examine a client.
@@ -39,24 +87,84 @@ def examine(
     Args:
         status: The state.
         last: The last change.
-        dispatcher: Whether handlers keep up: connected but deaf is not healthy.
-        time: The loop's clock.
-        patience: Seconds that one handler may take before it counts as stuck.
+        signs: Whether the peer is there: connected but deaf is not healthy.
+        dispatcher: Whether handlers keep up: that is deafness too.
+        now: The loop's clock.
+        patience: Seconds that one handler may take, or reading may be held back, before that counts.
     """
     traits = TRAITS[status]
-    reasons: list[str] = []
-    if not traits.sends:
-        why = "" if last is None else f" ({last.reason})"
-        reasons.append(f"{status}{why}: {traits.meaning}")
-    since = 0.0 if dispatcher.handling is None else time() - dispatcher.handling_since
-    stuck = since > patience
-    if stuck:
-        reasons.append(f"A handler of {dispatcher.handling!r} has been running for {since:.0f} s.")
-    if dispatcher.is_congested:
-        reasons.append("The handlers are behind; reading from the network is held back.")
+    dead = _dead(dispatcher, now, patience)
+    deaf = [*_unheard(signs, now), *_unread(dispatcher, now, patience)] if traits.carries_data else []
+    mild = _mild(dispatcher, signs, now, patience) if not deaf else []
+    reasons = [*dead, *_state(status, last), *deaf, *mild]
     return Health(
-        live=True,
-        ready=traits.carries_data and not (stuck and dispatcher.is_congested),
+        live=not dead,
+        ready=traits.carries_data and not deaf and not dead,
         degraded=bool(reasons),
         reasons=tuple(reasons),
+        deaf=bool(deaf),
+        status=status,
     )
+
+
+def _state(status: ConnectionStatus, last: StatusChange | None) -> list[str]:
+    """Return why the state itself is not perfect."""
+    traits = TRAITS[status]
+    if traits.sends:
+        return []
+    why = "" if last is None else f" ({last.reason})"
+    return [f"{status}{why}: {traits.meaning}"]
+
+
+def _dead(dispatcher: Dispatcher, now: float, patience: float) -> list[str]:
+    """Return what only a restart could mend."""
+    if dispatcher.has_ended:
+        return ["The events are handed to nobody any more: the task that does it has ended."]
+    busy = _busy(dispatcher, now)
+    if dispatcher.is_congested and busy > patience * _HOPELESS:
+        return [f"A handler of {dispatcher.handling!r} has held everything up for {busy:.0f} s."]
+    return []
+
+
+def _unheard(signs: Signs, now: float) -> list[str]:
+    """Return how it shows that nobody answers."""
+    reasons = []
+    if signs.unanswered_since is not None and now - signs.unanswered_since > signs.answer_within:
+        reasons.append(f"The server has not answered a heartbeat for {now - signs.unanswered_since:.0f} s.")
+    if signs.polls_fail:
+        reasons.append("The last poll of everything that is polled has failed.")
+    return reasons
+
+
+def _unread(dispatcher: Dispatcher, now: float, patience: float) -> list[str]:
+    """Return how it shows that nobody listens."""
+    reasons = []
+    busy, held = _busy(dispatcher, now), dispatcher.held_back_for(now)
+    if busy > patience and len(dispatcher):
+        reasons.append(
+            f"A handler of {dispatcher.handling!r} has been running for {busy:.0f} s; "
+            f"{len(dispatcher)} events wait behind it."
+        )
+    if held > patience:
+        reasons.append(f"The handlers are behind: nothing was read from the network for {held:.0f} s.")
+    return reasons
+
+
+def _mild(dispatcher: Dispatcher, signs: Signs, now: float, patience: float) -> list[str]:
+    """Return what is not as it should be, while data flows all the same."""
+    reasons = []
+    busy = _busy(dispatcher, now)
+    if busy > patience:
+        reasons.append(f"A handler of {dispatcher.handling!r} has been running for {busy:.0f} s.")
+    if dispatcher.is_congested or dispatcher.held_back_for(now) > 0:
+        reasons.append("The handlers are behind; reading from the network is held back.")
+    sent = signs.unacknowledged_since
+    if sent is not None and now - sent > signs.acknowledge_within:
+        reasons.append(f"The server has not acknowledged a message for {now - sent:.0f} s.")
+    if signs.refused_channels:
+        reasons.append(f"The server refuses {signs.refused_channels} of the channels.")
+    return reasons
+
+
+def _busy(dispatcher: Dispatcher, now: float) -> float:
+    return 0.0 if dispatcher.handling is None else now - dispatcher.handling_since

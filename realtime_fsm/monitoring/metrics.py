@@ -43,6 +43,7 @@ class ConnectionMetrics:
         messages_resent: Repeats after a loss.
         messages_published: Published over HTTP.
         messages_repeated: That the server had applied before, and said so.
+        messages_buried: Put among the dead letters.
         messages_by_outcome: What became of messages, by the value of ``Outcome``.
         outbox_bytes: Bytes in the outbox.
         outbox_oldest_age: Seconds since the oldest message in it was accepted; 0 where it is empty.
@@ -93,6 +94,7 @@ class ConnectionMetrics:
     messages_resent: int
     messages_published: int
     messages_repeated: int
+    messages_buried: int
     messages_by_outcome: Mapping[str, int]
     outbox_bytes: int
     outbox_oldest_age: float
@@ -169,6 +171,7 @@ def measure(
         messages_resent=statistics.resent,
         messages_published=statistics.published,
         messages_repeated=statistics.repeated,
+        messages_buried=statistics.buried,
         messages_by_outcome=settled,
         outbox_bytes=sender.queue.size_bytes,
         outbox_oldest_age=0.0 if oldest is None else max(0.0, wall() - oldest),

@@ -23,7 +23,11 @@ from realtime_fsm.server.token import Identity, TokenRefusedError, Verifier
 EVENTS_PATH: Final = "/realtime/events"
 MESSAGES_PATH: Final = "/realtime/messages"
 HEALTH_PATH: Final = "/healthz"
+LIVE_PATH: Final = "/livez"
+READY_PATH: Final = "/readyz"
 
+_HEALTH_PATHS: Final = frozenset({HEALTH_PATH, LIVE_PATH, READY_PATH})
+_NOT_STORED: Final = {"Cache-Control": "no-store"}
 _MAX_MESSAGES: Final = 100
 _MAX_BODY_MESSAGES: Final = 16
 """So many messages of the largest size fit into one request."""
@@ -37,28 +41,51 @@ class HttpRoutes:
         verifier: Says whose a token is.
         channels: What is polled.
         router: What published messages go through.
+        unready: Says why no more clients should be sent here; empty where they may come.
     """
 
     def __init__(
-        self, config: BackendConfig, verifier: Verifier, channels: Channels, router: MessageRouter
+        self,
+        config: BackendConfig,
+        verifier: Verifier,
+        channels: Channels,
+        router: MessageRouter,
+        *,
+        unready: Callable[[], tuple[str, ...]],
     ) -> None:
         self._config = config
         self._verifier = verifier
         self._channels = channels
         self._router = router
+        self._unready = unready
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes to an application."""
         for method, path, handler in (
             ("GET", HEALTH_PATH, self._health),
+            ("GET", LIVE_PATH, self._live),
+            ("GET", READY_PATH, self._ready),
             ("GET", EVENTS_PATH, self._identified(self._events)),
             ("POST", MESSAGES_PATH, self._identified(self._messages)),
         ):
             app.router.add_route(method, path, guarded(_answering(handler), self._config.origins))
             app.router.add_route("OPTIONS", path, guarded(preflight, self._config.origins))
+            if path in _HEALTH_PATHS:
+                app.router.add_route("HEAD", path, guarded(_answering(handler), self._config.origins))
+
+    async def _live(self, _: web.Request) -> web.StreamResponse:
+        """Answer, which is all that is asked: a backend that does not is to be started again."""
+        return _told(True)
 
     async def _health(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response({"ok": True})
+        """Say all of it, with the code of the worst; not for who restarts: that is ``/livez``."""
+        reasons = self._unready()
+        return _told(not reasons, live=True, ready=not reasons, reasons=list(reasons))
+
+    async def _ready(self, _: web.Request) -> web.StreamResponse:
+        """Say whether more clients may be sent here. Those that are here already stay served."""
+        reasons = self._unready()
+        return _told(not reasons, reasons=list(reasons))
 
     def _identified(
         self, handler: Callable[[web.Request, Identity], Awaitable[web.StreamResponse]]
@@ -123,6 +150,12 @@ class HttpRoutes:
         else:
             answer = await self._router.handle(client, event, args)
         return {"message_id": message.get("message_id"), **answer}
+
+
+def _told(ok: bool, **more: Any) -> web.Response:
+    """Return the answer of a health check."""
+    status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
+    return web.json_response({"ok": ok, **more}, status=status, headers=_NOT_STORED)
 
 
 def _read_event(message: Mapping[str, Any]) -> tuple[str, list[Any]]:

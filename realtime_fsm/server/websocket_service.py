@@ -243,11 +243,23 @@ class WebSocketService:
     def _make_application(self) -> web.Application:
         app = web.Application()
         self._server.attach(app)
-        HttpRoutes(self._config, self._verifier, self._channels, self._router).add_to(app)
+        HttpRoutes(self._config, self._verifier, self._channels, self._router, unready=self._unready).add_to(
+            app
+        )
         app.on_startup.append(self._begin)
         app.on_shutdown.append(self._say_goodbye)
         app.on_cleanup.append(self._clean_up)
         return app
+
+    def _unready(self) -> tuple[str, ...]:
+        """Return why no more clients should be sent here: why the next one would be refused."""
+        if self._watching is None:
+            return ("The server starts.",)
+        if self._server.eio.is_closing:
+            return ("The server stops.",)
+        if len(self._sessions) >= self._config.max_clients:
+            return (f"There are as many clients as max_clients={self._config.max_clients} allows.",)
+        return ()
 
     async def _begin(self, _: web.Application) -> None:
         await self._ledger.open()

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import aiohttp
 import canary
 
-from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE
+from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
 from realtime_fsm.server import BackendConfig, WebSocketService
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -89,6 +90,65 @@ def test_cli_listen_tells_a_refusal_from_an_unreachable_server(run_async: Run) -
     run_async(main())
 
 
+def test_cli_listen_ends_when_nobody_reads_it_any_more(run_async: Run) -> None:
+    """``listen | head -1`` ends by itself with the next line, in silence, and leaves the server."""
+
+    async def main() -> None:
+        async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:
+            reading, writing = os.pipe()
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "realtime_fsm.cli", "listen", backend.url),
+                *("--dialect", "reference", "--channel", "news", "--token-env", "A_TOKEN"),
+                stdout=writing,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "A_TOKEN": canary.jwt("me", 60)},
+            )
+            os.close(writing)
+            try:
+                assert b"connecting" in await asyncio.to_thread(os.read, reading, 4096)
+                async with asyncio.timeout(10):
+                    while not backend.subscriber_count("news"):  # noqa: ASYNC110 - of another process
+                        await asyncio.sleep(0.01)
+                os.close(reading)
+                backend.publish("news", "headline", {"n": 1})
+                async with asyncio.timeout(10):
+                    _, error = await canary.output_of(process)
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            assert (process.returncode, error.decode()) == (EXIT_OK, "")
+
+    run_async(main())
+
+
+def test_cli_listen_lets_no_server_command_the_terminal(run_async: Run) -> None:
+    """What a server sends, names of events included, is printed without control characters."""
+
+    async def main() -> None:
+        async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:
+            process = await command(
+                *("listen", backend.url, "--dialect", "reference", "--channel", "news"),
+                *("--token-env", "A_TOKEN"),
+                A_TOKEN=canary.jwt("me", 60),
+            )
+            try:
+                for _ in range(2):
+                    await line(process)
+                async with asyncio.timeout(10):
+                    while not backend.subscriber_count("news"):  # noqa: ASYNC110 - of another process
+                        await asyncio.sleep(0.01)
+                backend.publish("news", "clear\x1b[2J", {"text": "\x9b2J\x1b]0;title\x07"})
+                said = await line(process)
+                assert "clear\\x1b[2J" in said
+                assert said.isprintable()
+            finally:
+                process.send_signal(signal.SIGINT)
+                await canary.output_of(process)
+
+    run_async(main())
+
+
 def test_cli_serve_prints_its_address_and_ends_on_a_signal(run_async: Run) -> None:
     """``serve`` says where it listens in its first line, and ends with 0 on SIGTERM."""
 
@@ -139,3 +199,63 @@ def test_cli_demo_visits_all_states_and_loses_nothing(run_async: Run) -> None:
         }  # fmt: skip
 
     run_async(main(), timeout=90)
+
+
+def test_cli_listen_serves_the_page_where_it_is_asked_for(run_async: Run) -> None:
+    """``listen --web`` tells the page's address on stderr; the page shows this client; Ctrl-C ends both."""
+
+    async def main() -> None:
+        async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:
+            process = await command(
+                *(
+                    "listen",
+                    backend.url,
+                    "--dialect",
+                    "reference",
+                    "--token-env",
+                    "A_TOKEN",
+                    "--json",
+                    "--web",
+                ),
+                A_TOKEN=canary.jwt("me", 60),
+            )
+            try:
+                assert process.stderr is not None
+                async with asyncio.timeout(10):
+                    said = (await process.stderr.readline()).decode()
+                url = said.split()[-1]
+                assert said == f"The status page is at {url}\n"
+                statuses = [json.loads(await line(process))["current"] for _ in range(2)]
+                assert statuses == ["connecting", "connected"]
+                async with aiohttp.ClientSession() as http:
+                    stream = await http.get(f"{url}events")  # which does not hold the end
+                    async with http.get(f"{url}snapshot.json") as response:
+                        told = await response.text()
+                    assert json.loads(told)["view"]["status"] == "connected"
+                    assert not canary.found_in(told)
+                    process.send_signal(signal.SIGINT)
+                    out, error = await canary.output_of(process)
+                    stream.close()
+            except BaseException:
+                process.kill()
+                await process.communicate()
+                raise
+            assert json.loads(out.decode().splitlines()[-1])["current"] == "disconnected"
+            assert (process.returncode, error.decode()) == (EXIT_OK, "")
+
+    run_async(main())
+
+
+def test_cli_web_says_when_nothing_can_listen(run_async: Run) -> None:
+    """A port that is taken is one line on stderr, and wrong usage."""
+
+    async def main() -> None:
+        async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:
+            process = await command("listen", backend.url, "--web", "--port", str(backend.port))
+            async with asyncio.timeout(10):
+                _, error = await canary.output_of(process)
+            assert "nothing can listen" in error.decode()
+            assert "Traceback" not in error.decode()
+            assert process.returncode == EXIT_USAGE
+
+    run_async(main())

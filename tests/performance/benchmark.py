@@ -5,8 +5,9 @@
     python tests/performance/benchmark.py [--smoke] [--json] [--only NAME ...] [--check]
 
 Each round measures the two sides one after the other, each in a process of its own on one core, with the
-server on the other. A figure is the median over the rounds; a ratio is ours divided by raw. Absolute figures
-are this machine's; they have targets only where the raw client has nothing to compare with.
+server on the other. A figure is the median over the rounds; a ratio is ours divided by the baseline: the raw
+client, or for ``monitored_...`` this library with nothing that watches it. Absolute figures are this
+machine's; they have targets only where there is nothing to compare with.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from attrs import asdict, field, frozen
-from benchmark_catalog import BENCHMARKS, RAW, REALTIME, Benchmark
+from benchmark_catalog import BENCHMARKS, Benchmark
 
 HERE: Final = Path(__file__).parent
 _ROUND_TIMEOUT: Final = 300.0
@@ -37,11 +38,11 @@ class Result:
     Attributes:
         benchmark: Name of the benchmark.
         metric: Name of the metric.
-        unit: Of ``raw``, ``realtime`` and ``rounds``.
-        raw: The raw client's median, or ``None`` where it was not measured.
-        realtime: Ours.
-        ratio: Ours divided by raw.
-        target: Of the ratio, or where there is none of ``realtime``.
+        unit: Of ``baseline``, ``measured`` and ``rounds``.
+        baseline: The median of what it is compared with, or ``None`` where it is compared with nothing.
+        measured: Ours.
+        ratio: Ours divided by the baseline.
+        target: Of the ratio, or where there is none of ``measured``.
         met: Whether the target is met; ``None`` where there is none.
         rounds: Every round, by side.
     """
@@ -49,8 +50,8 @@ class Result:
     benchmark: str
     metric: str
     unit: str
-    raw: float | None
-    realtime: float
+    baseline: float | None
+    measured: float
     ratio: float | None
     target: str
     met: bool | None
@@ -138,16 +139,18 @@ def evaluate(benchmark: Benchmark, figures: dict[str, list[dict[str, float]]]) -
             for side, all_of_side in figures.items()
         }
         medians = {side: statistics.median(values) for side, values in rounds.items()}
-        ratio = medians[REALTIME] / medians[RAW] if RAW in medians else None
+        *others, ours = benchmark.sides
+        baseline = medians[others[0]] if others else None
+        ratio = None if baseline is None else medians[ours] / baseline
         yield Result(
             benchmark=benchmark.name,
             metric=metric.name,
             unit=metric.unit,
-            raw=medians.get(RAW),
-            realtime=medians[REALTIME],
+            baseline=baseline,
+            measured=medians[ours],
             ratio=ratio,
             target=metric.target,
-            met=metric.is_met(medians[REALTIME] if ratio is None else ratio),
+            met=metric.is_met(medians[ours] if ratio is None else ratio),
             rounds=rounds,
         )
 
@@ -164,11 +167,11 @@ async def run(names: Iterable[str], *, smoke: bool) -> AsyncIterator[Result]:
 
 
 def _row(result: Result) -> str:
-    raw = "-" if result.raw is None else f"{result.raw:,.2f}"
+    baseline = "-" if result.baseline is None else f"{result.baseline:,.2f}"
     ratio = "-" if result.ratio is None else f"{result.ratio:.2f}"
     verdict = {True: "met", False: "MISSED", None: ""}[result.met]
     name = f"{result.benchmark}, {result.metric}"
-    figures = f"{raw:>12}{result.realtime:>12,.2f}  {result.unit:<6}{ratio:>6}"
+    figures = f"{baseline:>12}{result.measured:>12,.2f}  {result.unit:<6}{ratio:>6}"
     return f"{name:<42}{figures}   {result.target:<8}{verdict}".rstrip()
 
 
@@ -186,7 +189,7 @@ async def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
 
     if not options.json:
-        print(f"{'':<42}{'raw':>12}{'realtime':>12}  {'unit':<6}{'ratio':>6}   target", flush=True)
+        print(f"{'':<42}{'baseline':>12}{'realtime':>12}  {'unit':<6}{'ratio':>6}   target", flush=True)
     results: list[Result] = []
     async for result in run(options.only, smoke=options.smoke):
         results.append(result)

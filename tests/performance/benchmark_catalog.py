@@ -8,6 +8,7 @@ from attrs import frozen
 
 RAW: Final = "raw"
 REALTIME: Final = "realtime"
+MONITORED: Final = "monitored"
 
 
 @frozen(kw_only=True)
@@ -57,7 +58,7 @@ class Benchmark:
         smoke_rounds: The same in smoke mode.
         rounds_per_process: After how many rounds the processes are thrown away. The luck of a process (its
             layout, its hash seed) lasts as long as it, so where CPU time is measured several take turns.
-        sides: Who is measured.
+        sides: Who is measured; the last is compared with the first, where there are two.
     """
 
     name: str
@@ -162,5 +163,17 @@ BENCHMARKS: Final = (
         rounds=3,
         rounds_per_process=3,
         sides=(REALTIME,),
+    ),
+    *(
+        Benchmark(
+            name=f"monitored_{way}",
+            metrics=(_cpu(1.1),),
+            count=10_000,
+            smoke_count=1_000,
+            rounds=15,
+            rounds_per_process=3,
+            sides=(REALTIME, MONITORED),
+        )
+        for way in ("emit", "receive")
     ),
 )

@@ -19,6 +19,7 @@ import psutil
 from benchmark_payload import PAYLOAD
 from core_pinning import CLIENT_CORE, pin
 from durable_round import durable_emit, restart
+from monitored_side import MonitoredSide
 from raw_side import RawSide
 from realtime_side import STABLE_AFTER, RealtimeSide
 
@@ -31,7 +32,11 @@ WINDOW: Final = 32
 HEARTBEAT_INTERVAL: Final = 1.0
 HEARTBEAT_TIMEOUT: Final = 0.5
 _SETTLE: Final = 2 * STABLE_AFTER  # how long a connection lasts before it is broken
-SIDES: Final[Mapping[str, type[Side]]] = {"raw": RawSide, "realtime": RealtimeSide}
+SIDES: Final[Mapping[str, type[Side]]] = {
+    "raw": RawSide,
+    "realtime": RealtimeSide,
+    "monitored": MonitoredSide,
+}
 
 
 async def _timed(work: Callable[[int], Awaitable[None]], count: int) -> Figures:
@@ -135,10 +140,11 @@ async def black_hole(side: RealtimeSide, proxy: FaultProxy) -> Figures:
     return {"wall": time.perf_counter() - begun}
 
 
-OVER_LINK: Final[Mapping[str, Callable[..., Awaitable[Figures]]]] = {
+OVER_LINK: Final[dict[str, Callable[..., Awaitable[Figures]]]] = {
     each.__name__: each
     for each in (emit, receive, receive_bulk, acknowledged, windowed, outbox, memory, connect)
 }
+OVER_LINK |= {"monitored_emit": emit, "monitored_receive": receive}
 
 
 async def _over_link(options: argparse.Namespace) -> Figures:

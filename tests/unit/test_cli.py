@@ -10,7 +10,7 @@ import pytest
 from realtime_fsm.cli import main
 from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 
-COMMANDS = ["demo", "listen", "diagram", "serve", "outbox"]
+COMMANDS = ["demo", "listen", "report", "diagram", "serve", "outbox"]
 HEAVY = {"socketio", "engineio", "aiohttp"}
 
 

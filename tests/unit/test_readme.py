@@ -1,14 +1,18 @@
 """The README keeps what it promises: its snippets run, its commands are the ones that CI runs."""
 
+import json
 import re
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from realtime_fsm import RealtimeService
 from realtime_fsm.cli import main
+from realtime_fsm.cli.exit_code import EXIT_UNREACHABLE
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.environment import OLD_NAMES, PREFIX
 
@@ -60,16 +64,50 @@ def snippet(marker: str) -> str:
     return found
 
 
+DOOR = """# Every state, every trigger
+
+A cell names the state that is entered, with the guard that must hold; branches are tried
+from top to bottom.
+
+| trigger | open | closed (now) | locked |
+| --- | --- | --- | --- |
+| `shut` | closed |  |  |
+| `pull` |  | open |  |
+| `lock` |  | locked |  |
+
+## What a state means
+
+| state | runs while it lasts |
+| --- | --- |
+| open | nothing |
+| closed (now) | nothing |
+| locked | nothing |
+
+"""
+
+
 @pytest.mark.parametrize(
     ("marker", "printed"),
     [
         ("print(explore(", re.findall(r"^```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[0]),
         ("server.is_black_hole", "noticed after 35 s of virtual time\n"),
         ("FullStackEnvironment", ""),
+        ("serve_status_page", "connected\n"),
+        ("LegacyWebSocket(", "open\nCLOSED\n"),
+        ("CollectorRegistry()", "1\n"),
+        ("door = Machine(", DOOR),
+        (
+            "DEFAULT_RULES",
+            """fired failure_rate
+fired time_to_recover
+active: failure_rate time_to_recover
+resolved time_to_recover
+""",
+        ),
     ],
 )
-def test_readme_testing_snippets_run_and_print_what_they_say(marker: str, printed: str) -> None:
-    """The snippets on testing run as they stand, in a fresh interpreter, and leave nothing on stderr."""
+def test_readme_snippets_in_virtual_time_run_and_print_what_they_say(marker: str, printed: str) -> None:
+    """The snippets on alerts and testing run as they stand, in a fresh interpreter; stderr stays empty."""
     run = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", snippet(marker)],
         capture_output=True,
@@ -78,6 +116,76 @@ def test_readme_testing_snippets_run_and_print_what_they_say(marker: str, printe
         check=False,
     )
     assert (run.stdout, complaints(run.stderr), run.returncode) == (printed, "", 0)
+
+
+@pytest.mark.parametrize(
+    ("marker", "printed"),
+    [
+        ("serve_health(realtime)", "200 True ok\n503 False unavailable\n"),
+        ("await examine(Patient(", "name unreachable\n"),
+    ],
+)
+def test_readme_health_and_doctor_run_and_print_what_they_say(marker: str, printed: str) -> None:
+    """The snippets on health and on the doctor run as they stand, and leave nothing on stderr."""
+    run = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", snippet(marker)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.stdout, complaints(run.stderr), run.returncode) == (printed, "", 0)
+
+
+def test_readme_lines_of_the_doctor_are_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the README shows of the doctor is what it says of a server without TLS that is asked for it."""
+    lines = README.partition("$ realtime-fsm doctor https://localhost:3001\n")[2].partition("```")[0]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        place = f"localhost:{listener.getsockname()[1]}"
+        known = socket.getaddrinfo("127.0.0.1", listener.getsockname()[1], type=socket.SOCK_STREAM)
+        monkeypatch.setattr("realtime_fsm.doctor.network.socket.getaddrinfo", lambda *_, **__: known)
+        answering = threading.Thread(target=answer_without_tls, args=(listener,))
+        answering.start()
+        try:
+            assert main(["doctor", f"https://{place}", "--timeout", "10"]) == EXIT_UNREACHABLE
+        finally:
+            listener.close()
+            answering.join(10)
+    said = capsys.readouterr().out.replace(place, "localhost:3001")
+    assert re.sub(r"\(\d+ ms\)", "(0 ms)", said) == lines
+
+
+def answer_without_tls(listener: socket.socket) -> None:
+    """Answer in HTTP to whoever connects, twice: once the doctor looks at TCP, once at TLS."""
+    for _ in range(2):
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+
+def test_readme_report_snippet_writes_what_can_be_reported_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The snippet on reports runs as it stands, and the report on its file has the attempt that it made."""
+    run = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", snippet("MetricsDatabase(")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert (run.stdout, complaints(run.stderr), run.returncode) == ("", "", 0)
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "metrics.db", "--since", "1h", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["implementations"]
+    assert (found["implementation"], found["versions"]) == ("new", ["2.1"])
+    assert (found["attempts"]["count"], found["attempts"]["failures"]) == (1, 0)
+    assert found["availability"]["live_seconds"] > 0
 
 
 @pytest.mark.parametrize("marker", ["class TickerRules", "class PauseRules"])

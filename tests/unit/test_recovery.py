@@ -21,7 +21,7 @@ from realtime_fsm.machine.recovery import (
     issue_for,
     recovery_for,
 )
-from realtime_fsm.machine.table import Severity
+from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Severity
 
 KINDS = {
     ErrorCategory.CONNECTION: TransportError,
@@ -71,6 +71,52 @@ def test_issue_for_each_category(category: ErrorCategory, severity: Severity) ->
     issue = issue_for(error)
     assert (issue.severity, issue.error) == (severity, error)
     assert issue.message == f"{RECOVERIES[category].notice} It broke. Mend it."
+
+
+def kinds(base: type[RealtimeError]) -> list[type[RealtimeError]]:
+    """Return an error of the tree and all that are derived from it there."""
+    children = [child for child in base.__subclasses__() if child.__module__ == base.__module__]
+    return [base, *(kind for child in children for kind in kinds(child))]
+
+
+@pytest.mark.parametrize("status", [None, *ConnectionStatus])
+@pytest.mark.parametrize("kind", kinds(TransportError) + kinds(AuthenticationError) + kinds(ProtocolError))
+def test_issue_is_sentences_for_people(kind: type[RealtimeError], status: ConnectionStatus | None) -> None:
+    """Every issue says what is wrong, what happens next and what one can do, as whole sentences."""
+    issue = issue_for(kind("It broke."), status)
+    assert issue.message.startswith(f"{RECOVERIES[kind.category].notice} It broke. ")
+    assert issue.message.endswith(".")
+    assert "  " not in issue.message
+    assert kind.__name__ not in issue.message
+    assert issue.status is status
+    if status is not None:
+        assert TRAITS[status].meaning in issue.message
+
+
+@pytest.mark.parametrize("kind", kinds(TransportError) + kinds(AuthenticationError) + kinds(ProtocolError))
+def test_issue_promises_nothing_where_nothing_is_tried(kind: type[RealtimeError]) -> None:
+    """In FAILED an error is as grave as can be, and no remedy says that it is tried again by itself."""
+    issue = issue_for(kind("It broke."), ConnectionStatus.FAILED)
+    assert issue.severity is Severity.ERROR
+    rest = issue.message.replace(TRAITS[ConnectionStatus.FAILED].meaning, "")
+    assert "by itself" not in rest
+    assert "retry_now()" in issue.message
+
+
+def test_issue_is_as_grave_as_the_state_to_which_it_leads() -> None:
+    """The graver of category and state counts: what is retried warns, what is final is an error."""
+    lost, refused = TransportError("It broke."), AuthenticationError("It broke.")
+    assert issue_for(lost, ConnectionStatus.RECONNECTING).severity is Severity.WARNING
+    assert issue_for(lost, ConnectionStatus.FAILED).severity is Severity.ERROR
+    assert issue_for(refused, ConnectionStatus.RECONNECTING).severity is Severity.ERROR
+
+
+def test_issue_of_a_bug_blames_nobody_else() -> None:
+    """An error of the library itself is told as such, and not as one that leaves the connection alone."""
+    issue = issue_for(InternalError("It broke."), ConnectionStatus.RECONNECTING)
+    assert issue.message.startswith("The client itself has made a mistake. It broke. ")
+    assert "not affected" not in issue.message
+    assert "report it" in issue.message
 
 
 def test_recovery_notices_differ() -> None:

@@ -14,6 +14,7 @@ from realtime_fsm import (
     ConnectionStatus,
     DeliveryError,
     ErrorCategory,
+    ServerUnreachableError,
 )
 from realtime_fsm.machine.recovery import ConnectionIssue, Recovery
 from realtime_fsm.machine.table import Severity
@@ -101,5 +102,70 @@ def test_strategy_switches_the_fallback(run_virtual: Run) -> None:
             assert world.client.status is ConnectionStatus.FALLBACK
             assert world.client.recovery.deactivate_fallback()
             await world.until(ConnectionStatus.CONNECTED)
+
+    run_virtual(main())
+
+
+def gathered(world: World) -> list[ConnectionIssue]:
+    """Return what people are told from now on."""
+    issues: list[ConnectionIssue] = []
+    world.client.recovery.on_connection_issue(issues.append)
+    return issues
+
+
+def test_issues_tell_an_outage_from_its_end(run_virtual: Run) -> None:
+    """An outage that ends in FAILED warns as long as it is tried, and in the end says that nothing is."""
+
+    async def main() -> None:
+        async with World(enable_fallback=False, max_reconnect_attempts=2) as world:
+            issues = gathered(world)
+            await world.client.connect()
+            world.server.refusal = ServerUnreachableError("Nobody is there.")
+            world.server.reset()
+            await world.until(ConnectionStatus.FAILED)
+            *before, last = issues
+            assert before
+            for issue in before:
+                assert (issue.severity, issue.status) == (Severity.WARNING, ConnectionStatus.RECONNECTING)
+                assert "the next attempt follows" in issue.message
+            assert (last.severity, last.status) == (Severity.ERROR, ConnectionStatus.FAILED)
+            assert "nothing is tried by itself any more" in last.message
+            assert "Check that the server runs" in last.message
+
+    run_virtual(main())
+
+
+def test_issues_that_polling_makes_good_are_no_errors(run_virtual: Run) -> None:
+    """FAILED that is left for FALLBACK at once is told as FALLBACK: data comes by polling."""
+
+    async def main() -> None:
+        async with World(fallback_endpoints=["/api/a"], max_reconnect_attempts=1) as world:
+            world.http.resources["/api/a"] = lambda _: 1
+            issues = gathered(world)
+            await world.client.connect()
+            world.server.refusal = ServerUnreachableError("Nobody is there.")
+            world.server.reset()
+            await world.until(ConnectionStatus.FALLBACK)
+            assert "failed" in world.path
+            assert (issues[-1].severity, issues[-1].status) == (Severity.WARNING, ConnectionStatus.FALLBACK)
+            assert "data comes by HTTP polling" in issues[-1].message
+            assert {issue.severity for issue in issues} == {Severity.WARNING}
+
+    run_virtual(main())
+
+
+def test_application_can_tell_people_of_its_own(run_virtual: Run) -> None:
+    """`notify_connection_issue` passes any issue to the same hooks, of any severity, and counts no error."""
+
+    async def main() -> None:
+        async with World() as world:
+            issues = gathered(world)
+            mine = ConnectionIssue(
+                severity=Severity.INFO, message="Maintenance at noon.", error=ConnectionLostError("planned.")
+            )
+            world.client.recovery.notify_connection_issue(mine)
+            await asyncio.sleep(0)
+            assert issues == [mine]
+            assert not world.client.recovery.errors
 
     run_virtual(main())

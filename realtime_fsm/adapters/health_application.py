@@ -1,0 +1,122 @@
+"""The health of a client over HTTP, for who restarts processes and who sends them traffic (SPEC D3)."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+from aiohttp import web
+
+from realtime_fsm.machine.errors import ConfigurationError
+
+LIVE_PATH: Final = "/livez"
+READY_PATH: Final = "/readyz"
+HEALTH_PATH: Final = "/healthz"
+
+LOOPBACK: Final = "127.0.0.1"
+
+_NOT_STORED: Final = {"Cache-Control": "no-store"}
+_SHUTDOWN: Final = 1.0
+
+_logger = logging.getLogger("realtime_fsm.health")
+
+
+class Examined(Protocol):
+    """What an examination has found: ``Health`` is such."""
+
+    @property
+    def live(self) -> bool:
+        """Whether a restart of the process could not help."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether data flows."""
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is not perfect."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it."""
+
+
+class Examinable(Protocol):
+    """What has a health: ``RealtimeService`` is one."""
+
+    def health(self) -> Examined:
+        """Examine it."""
+
+
+def health_application(realtime: Examinable) -> web.Application:
+    """Return an application with the health of a client, to be mounted: ``app.add_subapp("/realtime", ...)``.
+
+    - ``/livez``: 503 only where a restart of the process could help.
+    - ``/readyz``: 503 while no data flows: not connected, or connected but deaf.
+    - ``/healthz``: everything; 503 where either of the two is.
+
+    The answers are JSON with the reasons, hold no secret, and are never to be stored. They do tell how the
+    client fares, and the name of its server: mind who can reach them.
+
+    Args:
+        realtime: The client; on whose loop the application runs.
+    """
+    application = web.Application()
+    for path, judge in (
+        (LIVE_PATH, lambda health: (health.live, _brief(health.live, health))),
+        (READY_PATH, lambda health: (health.ready, _brief(health.ready, health))),
+        (HEALTH_PATH, lambda health: (health.live and health.ready, health.to_json())),
+    ):
+        application.router.add_get(path, _handler(realtime, judge))
+    return application
+
+
+def _brief(ok: bool, health: Examined) -> dict[str, Any]:
+    return {"ok": ok, "reasons": [] if ok else list(health.reasons)}
+
+
+def _handler(
+    realtime: Examinable, judge: Callable[[Examined], tuple[bool, dict[str, Any]]]
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_: web.Request) -> web.Response:
+        try:
+            ok, told = judge(realtime.health())
+        except Exception as error:
+            _logger.exception("the client could not be examined")
+            ok, told = False, {"ok": False, "reasons": [f"It cannot be examined: {type(error).__name__}."]}
+        status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
+        return web.json_response(told, status=status, headers=_NOT_STORED)
+
+    return answer
+
+
+@asynccontextmanager
+async def serve_health(realtime: Examinable, *, host: str = LOOPBACK, port: int = 0) -> AsyncIterator[str]:
+    """Serve the health of a client while the context lasts, and give the address.
+
+    ::
+
+        async with RealtimeService(config) as realtime, serve_health(realtime, port=9101):
+            ...
+
+    Args:
+        realtime: The client.
+        host: Where to listen; by default only for this machine.
+        port: Of it; 0 picks one.
+
+    Raises:
+        ConfigurationError: If nothing can listen there.
+    """
+    runner = web.AppRunner(health_application(realtime), access_log=None, shutdown_timeout=_SHUTDOWN)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"nothing can listen at host={host!r}, port={port}: {error.strerror or error}"
+            ) from error
+        where, bound, *_ = runner.addresses[0]
+        yield f"http://[{where}]:{bound}" if ":" in where else f"http://{where}:{bound}"
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,135 @@
+"""``realtime-fsm doctor``: what is wrong between here and a server, and what to do about it."""
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any, Final
+
+from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
+from realtime_fsm.cli.paint import Painter
+from realtime_fsm.doctor import Fault, Finding, Patient, Report, Verdict, examine
+from realtime_fsm.doctor.examination import CHECKS, misconfigured
+from realtime_fsm.machine.config import RealtimeConfig
+from realtime_fsm.machine.errors import ConfigurationError
+
+_SIGNS: Final = {
+    Verdict.OK: ("✓", "green"),
+    Verdict.WARNING: ("!", "yellow"),
+    Verdict.FAILED: ("✗", "red"),
+    Verdict.SKIPPED: ("-", "dim"),
+}
+_EXIT_CODES: Final = {
+    None: EXIT_OK,
+    Fault.USAGE: EXIT_USAGE,
+    Fault.UNREACHABLE: EXIT_UNREACHABLE,
+    Fault.REFUSED: EXIT_REFUSED,
+    Fault.UNSOUND: EXIT_FAILED,
+}
+_MEANINGS: Final = {
+    Fault.USAGE: "wrong usage",
+    Fault.UNREACHABLE: "unreachable",
+    Fault.REFUSED: "refused",
+    Fault.UNSOUND: "it answers, but does not work",
+}
+_WIDTH: Final = max(len(check.name) for check in CHECKS)
+
+
+def run_doctor(
+    url: str,
+    *,
+    fields: dict[str, Any],
+    token_env: str | None,
+    timeout: float,
+    idle: float,
+    as_json: bool,
+) -> int:
+    """Examine a server; return the exit code.
+
+    Args:
+        url: Its address.
+        fields: Of the configuration, as far as they were given.
+        token_env: Name of the environment variable that holds the token.
+        timeout: Seconds that each step may wait.
+        idle: Seconds of silence.
+        as_json: Whether to print one JSON object at the end, and nothing else.
+    """
+    printer = _Printer(as_json=as_json)
+    token = None
+    if token_env is not None and not (token := os.environ.get(token_env)):
+        sys.stderr.write(f"realtime-fsm: --token-env {token_env}: this variable is not set, or empty.\n")
+        return EXIT_USAGE
+    try:
+        config = RealtimeConfig.from_env(server_url=url, **fields)
+    except ConfigurationError as error:
+        report = misconfigured(
+            url, "; ".join(error.problems) + ".", "Correct the address, or the setting, named here."
+        )
+        for finding in report.findings:
+            printer.tell(finding)
+        return printer.end(report)
+    patient = Patient(
+        config=config, token=token, timeout=timeout, idle=idle, token_name=f"the token in {token_env}"
+    )
+    return printer.end(asyncio.run(examine(patient, printer.tell)))
+
+
+class _Printer:
+    """One line for each finding as it comes, or one JSON object at the end.
+
+    Checks that were skipped for the same reason share a line, so that what failed is not lost among them.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._painter = Painter()
+        self._skipped: list[Finding] = []
+
+    def tell(self, finding: Finding) -> None:
+        """Print a finding."""
+        if self._as_json:
+            return
+        if self._skipped and self._skipped[0].said != finding.said:
+            self._tell_skipped()
+        if finding.verdict is Verdict.SKIPPED:
+            self._skipped.append(finding)
+        else:
+            self._line(finding.verdict, finding.check, finding.said, finding.remedy)
+
+    def _tell_skipped(self) -> None:
+        if self._skipped:
+            names = ", ".join(finding.check for finding in self._skipped)
+            self._line(Verdict.SKIPPED, names, self._skipped[0].said)
+            self._skipped = []
+
+    def _line(self, verdict: Verdict, checks: str, said: str, remedy: str = "") -> None:
+        glyph, style = _SIGNS[verdict]
+        painter = self._painter
+        sign = painter.paint(f"{glyph} {verdict:<7}", style)
+        text = said if not remedy else f"{said} {painter.paint('→', 'dim')} {remedy}"
+        painter.line(f"{sign} {checks:<{_WIDTH}}  {text}")
+
+    def end(self, report: Report) -> int:
+        """Print what all of it means; return the exit code."""
+        code = _EXIT_CODES[report.fault]
+        if self._as_json:
+            self._painter.line(json.dumps(_as_json(report, code), ensure_ascii=False))
+            return code
+        self._tell_skipped()
+        counts = dict.fromkeys(Verdict, 0)
+        for finding in report.findings:
+            counts[finding.verdict] += 1
+        told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+        painter = self._painter
+        end = "" if report.fault is None else f"; {_MEANINGS[report.fault]} (exit code {code})"
+        painter.line(f"{painter.paint(report.address or 'no address', 'bold')}: {told}{end}")
+        return code
+
+
+def _as_json(report: Report, code: int) -> dict[str, Any]:
+    return {
+        "address": report.address,
+        "ok": report.is_ok,
+        "exit_code": code,
+        "checks": [finding.to_json() for finding in report.findings],
+    }

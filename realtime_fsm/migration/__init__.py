@@ -1,0 +1,26 @@
+"""From an old client to this one: side by side, step by step, and back."""
+
+from realtime_fsm.migration.engine_client import EngineClient
+from realtime_fsm.migration.legacy_websocket import LegacyWebSocket, ReadyState
+from realtime_fsm.migration.plain_client import PlainClient
+from realtime_fsm.migration.rollback_rule import RollbackLimits, RollbackRule
+from realtime_fsm.migration.rollout import Rollout
+from realtime_fsm.migration.rollout_client import RealtimeClient
+from realtime_fsm.migration.rollout_decision import Decision, DecisionKind
+from realtime_fsm.migration.rollout_evidence import database_evidence
+from realtime_fsm.migration.rollout_setting import RolloutConfig
+
+__all__ = [
+    "Decision",
+    "DecisionKind",
+    "EngineClient",
+    "LegacyWebSocket",
+    "PlainClient",
+    "ReadyState",
+    "RealtimeClient",
+    "RollbackLimits",
+    "RollbackRule",
+    "Rollout",
+    "RolloutConfig",
+    "database_evidence",
+]
