@@ -16,7 +16,7 @@ from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, E
 from realtime_fsm.cli.outbox_arguments import add_outbox
 from realtime_fsm.cli.paint import discard_output, make_printable
 from realtime_fsm.cli.report_arguments import REPORT_EXAMPLES, add_report_arguments
-from realtime_fsm.cli.server_arguments import add_server_arguments, add_watch
+from realtime_fsm.cli.server_arguments import add_server_arguments, add_watch, seconds
 from realtime_fsm.machine.errors import MissingExtraError, RealtimeError
 
 _DESCRIPTION: Final = """\
@@ -108,6 +108,13 @@ def _add_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         "  realtime-fsm demo --json | jq .recovery_seconds\n",
     )
     _add_web(parser)
+    parser.add_argument(
+        "--pace",
+        type=seconds,
+        default=3.0,
+        metavar="SECONDS",
+        help="with --web: from the end of a fault to the next one (default: 3)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end, nothing else")
     parser.set_defaults(run=_demo)
 
@@ -238,7 +245,7 @@ def _add_fuzz(commands: "Commands[argparse.ArgumentParser]") -> None:
 def _demo(parsed: argparse.Namespace) -> int:
     from realtime_fsm.cli.demo import run_demo  # noqa: PLC0415
 
-    return run_demo(as_json=parsed.json, web_port=parsed.port if parsed.web else None)
+    return run_demo(as_json=parsed.json, web_port=parsed.port if parsed.web else None, pace=parsed.pace)
 
 
 def _listen(parsed: argparse.Namespace) -> int:

@@ -35,17 +35,25 @@ def add_watch(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     add_server_arguments(parser)
     parser.add_argument(
-        "--for", dest="seconds", type=_seconds, metavar="SECONDS", help="end by itself after so long"
+        "--for", dest="seconds", type=seconds, metavar="SECONDS", help="end by itself after so long"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.set_defaults(run=_watch)
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} must be more than 0 seconds")
-    return seconds
+def seconds(text: str) -> float:
+    """Read a time that is to pass, for ``argparse``.
+
+    Raises:
+        ArgumentTypeError: If it is none.
+    """
+    try:
+        given = float(text)
+    except ValueError:
+        given = -1.0
+    if not 0 < given < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of seconds, more than 0")
+    return given
 
 
 def _watch(parsed: argparse.Namespace) -> int:
