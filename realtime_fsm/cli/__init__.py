@@ -16,6 +16,7 @@ from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, E
 from realtime_fsm.cli.outbox_arguments import add_outbox
 from realtime_fsm.cli.paint import discard_output, make_printable
 from realtime_fsm.cli.report_arguments import REPORT_EXAMPLES, add_report_arguments
+from realtime_fsm.cli.server_arguments import add_server_arguments, add_watch, seconds
 from realtime_fsm.machine.errors import MissingExtraError, RealtimeError
 
 _DESCRIPTION: Final = """\
@@ -25,6 +26,7 @@ _EPILOG: Final = """\
 examples:
   realtime-fsm demo                                  # watch a client survive real faults (about 30 s)
   realtime-fsm listen http://localhost:3001          # print status changes and events until Ctrl-C
+  realtime-fsm watch http://localhost:3001           # watch how the connection fares
   realtime-fsm doctor https://example.org            # find out why a server cannot be used
   realtime-fsm report metrics.db --since 24h         # tell how available a client was, and why not
   realtime-fsm diagram --format mermaid              # draw the state machine
@@ -73,6 +75,7 @@ def command_line_parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_listen(commands)
+    add_watch(commands)
     _add_doctor(commands)
     _add_report(commands)
     _add_diagram(commands)
@@ -105,6 +108,13 @@ def _add_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         "  realtime-fsm demo --json | jq .recovery_seconds\n",
     )
     _add_web(parser)
+    parser.add_argument(
+        "--pace",
+        type=seconds,
+        default=3.0,
+        metavar="SECONDS",
+        help="with --web: from the end of a fault to the next one (default: 3)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end, nothing else")
     parser.set_defaults(run=_demo)
 
@@ -126,15 +136,7 @@ def _add_listen(commands: "Commands[argparse.ArgumentParser]") -> None:
         "  TOKEN=... realtime-fsm listen https://example.org --token-env TOKEN --json\n"
         "  realtime-fsm listen https://example.org --web --port 9102\n",
     )
-    parser.add_argument("url", metavar="URL", help="the server's address, http:// or https://")
-    parser.add_argument(
-        "--channel", action="append", default=[], metavar="NAME", help="subscribe to a channel; repeatable"
-    )
-    parser.add_argument("--namespace", default="/", help="the Socket.IO namespace (default: /)")
-    parser.add_argument(
-        "--dialect", default="plain", choices=["plain", "reference"], help="the server's conventions"
-    )
-    parser.add_argument("--token-env", metavar="NAME", help="environment variable that holds the token")
+    add_server_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     _add_web(parser)
     parser.set_defaults(run=_listen)
@@ -243,7 +245,7 @@ def _add_fuzz(commands: "Commands[argparse.ArgumentParser]") -> None:
 def _demo(parsed: argparse.Namespace) -> int:
     from realtime_fsm.cli.demo import run_demo  # noqa: PLC0415
 
-    return run_demo(as_json=parsed.json, web_port=parsed.port if parsed.web else None)
+    return run_demo(as_json=parsed.json, web_port=parsed.port if parsed.web else None, pace=parsed.pace)
 
 
 def _listen(parsed: argparse.Namespace) -> int:

@@ -12,10 +12,15 @@ from typing import Any
 
 from attrs import define, field
 
-from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
+from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE
 from realtime_fsm.cli.paint import Painter, printable
 from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.machine.errors import ErrorCategory, RealtimeError, SubscriptionRefusedError
+from realtime_fsm.machine.errors import (
+    ConfigurationError,
+    ErrorCategory,
+    RealtimeError,
+    SubscriptionRefusedError,
+)
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.service import RealtimeService
 
@@ -31,17 +36,26 @@ def run_listen(
     web_port: int | None = None,
 ) -> int:
     """Listen until interrupted; return the exit code."""
-    token = None
-    if token_env is not None:
-        token = os.environ.get(token_env)
-        if not token:
-            sys.stderr.write(f"realtime-fsm: --token-env {token_env}: this variable is not set, or empty.\n")
-            return EXIT_USAGE
+    token = token_of(token_env)
     config = RealtimeConfig.from_env(server_url=url, namespace=namespace, dialect=dialect)
     try:
         return asyncio.run(_listen(config, channels, token, as_json=as_json, web_port=web_port))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_OK  # being stopped is how this command is meant to end
+
+
+def token_of(variable: str | None) -> str | None:
+    """Return the token that an environment variable holds; ``None`` where none is named.
+
+    Raises:
+        ConfigurationError: If the variable is not set, or empty.
+    """
+    if variable is None:
+        return None
+    token = os.environ.get(variable)
+    if not token:
+        raise ConfigurationError(f"--token-env {variable}: this variable is not set, or empty")
+    return token
 
 
 async def _listen(
