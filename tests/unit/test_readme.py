@@ -112,6 +112,20 @@ def test_readme_health_and_doctor_run_and_print_what_they_say(marker: str, print
     assert (run.stdout, complaints(run.stderr), run.returncode) == (printed, "", 0)
 
 
+def test_readme_picture_of_a_machine_is_what_its_snippet_prints() -> None:
+    """The snippet on pictures runs as it stands, and the picture below it is what it prints."""
+    code = snippet("door = Machine(")
+    run = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    below = README.partition(code)[2].partition("```mermaid\n")[2].partition("```")[0]
+    assert (run.stdout, complaints(run.stderr), run.returncode) == (below, "", 0)
+
+
 def test_readme_lines_of_the_doctor_are_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
