@@ -174,10 +174,7 @@ REQUIREMENTS: Final = (
     Requirement(
         "G1",
         "The old client's interface stays functional, and warns that it is deprecated.",
-        (
-            "unit/test_legacy_websocket.py::*",
-            "integration/test_async_client.py::*",
-        ),
+        ("unit/test_legacy_websocket.py::*",),
     ),
     Requirement(
         "G2",

@@ -101,7 +101,7 @@ def _add_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         "demo",
         "watch a real client on a real server survive real faults",
         "  realtime-fsm demo\n"
-        "  realtime-fsm demo --web                 watch it in a browser, slowly (about a minute)\n"
+        "  realtime-fsm demo --web                 # watch it in a browser, slowly (about a minute)\n"
         "  realtime-fsm demo --json | jq .recovery_seconds\n",
     )
     _add_web(parser)

@@ -21,6 +21,7 @@ REPORT_EXAMPLES: Final = (
     "  0 the report was made\n"
     "  1 no such file, no metrics database, no records, or the report cannot be written\n"
     "  2 wrong usage, or the extra [report] is missing: pip install 'realtime-fsm[report]'\n"
+    "  3 never   4 never: it reads a file\n"
 )
 
 _UNITS: Final = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}

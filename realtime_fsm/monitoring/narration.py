@@ -138,6 +138,8 @@ def _cause(last: StatusChange | None) -> str:
     if last is None or last.error is None:
         return ""
     said = redacted(last.error.message).strip().rstrip(".")
+    if said[1:2].islower():  # a sentence of its own there, the rest of one here; not an acronym
+        said = said[0].lower() + said[1:]
     return f": {said}" if said else ""
 
 

@@ -19,6 +19,7 @@ from attrs import frozen
 from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
 from realtime_fsm.cli import command_line_parser
 from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE, EXIT_USAGE
+from realtime_fsm.monitoring.metrics_database import MetricsDatabase
 
 BOUND: Final = 60.0
 ESCAPE: Final = "\x1b"
@@ -29,7 +30,8 @@ class Use:
     """A use of a command that ends by itself, and soon.
 
     Attributes:
-        arguments: ``{url}`` is an address at which nobody listens, ``{outbox}`` an outbox.
+        arguments: ``{url}`` is an address at which nobody listens, ``{outbox}`` an outbox,
+            ``{metrics}`` a metrics database.
         code: How it ends.
         no_json: Why it has no ``--json``; empty where it has one.
         is_coloured: Whether a person at a terminal gets colours from it.
@@ -47,6 +49,7 @@ USES: Final = {
     ("demo",): Use(takes_long="integration/test_cli_network.py"),
     ("listen",): Use(arguments=("{url}",), code=EXIT_UNREACHABLE),
     ("doctor",): Use(arguments=("{url}",), code=EXIT_UNREACHABLE),
+    ("report",): Use(arguments=("{metrics}",)),
     ("diagram",): Use(no_json="what it prints is the picture", is_coloured=False),
     ("serve",): Use(code=EXIT_USAGE, no_json="it prints an address, and serves", is_coloured=False),
     ("outbox", "list"): Use(arguments=("{outbox}",)),
@@ -99,17 +102,19 @@ class Ended:
 @pytest.fixture
 def places(tmp_path: Path) -> dict[str, str]:
     """Give what the arguments of the uses stand for."""
-    path = tmp_path / "app.outbox"
+    path, metrics = tmp_path / "app.outbox", tmp_path / "metrics.db"
 
     async def make() -> None:
         outbox = SqliteOutbox(path, report=print)
         await outbox.open()
         await outbox.close()
+        async with MetricsDatabase(metrics) as database:
+            database.record_attempt(0.1)
 
     asyncio.run(make())
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    return {"url": f"http://127.0.0.1:{port}", "outbox": str(path)}
+    return {"url": f"http://127.0.0.1:{port}", "outbox": str(path), "metrics": str(metrics)}
 
 
 def typed(path: tuple[str, ...], places: dict[str, str], *more: str) -> list[str]:

@@ -71,6 +71,13 @@ def test_a_wait_tells_which_attempt_comes_when_and_why() -> None:
     assert "retry" in narration.advice.lower()
 
 
+def test_a_cause_that_begins_with_an_acronym_is_left_alone() -> None:
+    """``TLS`` stays ``TLS`` where the cause goes on with a sentence."""
+    last = change(ConnectionStatus.RECONNECTING, error=ServerUnreachableError("TLS is broken."))
+    narration = narrate(Seen(ConnectionStatus.RECONNECTING), last, CONFIG)
+    assert narration.headline == "The connection is down: TLS is broken."
+
+
 def test_giving_up_tells_what_mends_it() -> None:
     """In FAILED the remedy of the cause is the advice."""
     last = change(
