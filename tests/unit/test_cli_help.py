@@ -48,6 +48,7 @@ class Use:
 USES: Final = {
     ("demo",): Use(takes_long="integration/test_cli_network.py"),
     ("listen",): Use(arguments=("{url}",), code=EXIT_UNREACHABLE),
+    ("watch",): Use(arguments=("{url}",), code=EXIT_UNREACHABLE),
     ("doctor",): Use(arguments=("{url}",), code=EXIT_UNREACHABLE),
     ("report",): Use(arguments=("{metrics}",)),
     ("diagram",): Use(no_json="what it prints is the picture", is_coloured=False),
@@ -58,6 +59,12 @@ USES: Final = {
     ("fuzz",): Use(arguments=("--seeds", "3")),
 }
 """Every command. Who adds one says here how it is used."""
+
+LINES: Final = {("listen",): ["status"] * 3, ("watch",): ["status"] * 2 + ["view"]}
+"""The kinds of what is printed by a command whose JSON is one object per line."""
+
+CURSOR: Final = rf"{ESCAPE}\[(?:\d*[HJK]|\?\d+[hl])"
+"""What moves the cursor, clears or switches the screen, and is no colour."""
 
 PLAYED: Final = [path for path, use in USES.items() if not use.takes_long]
 
@@ -204,8 +211,8 @@ def test_json_is_all_that_is_printed(path: tuple[str, ...], places: dict[str, st
     """With ``--json`` stdout holds JSON and nothing else, also where the command fails."""
     ended = run_in_pipe(typed(path, places, "--json"))
     assert ended.code == USES[path].code
-    if path == ("listen",):  # one object per line, as things happen
-        assert [json.loads(line)["kind"] for line in ended.out.splitlines()] == ["status"] * 3
+    if path in LINES:  # one object per line, as things happen
+        assert [json.loads(line)["kind"] for line in ended.out.splitlines()] == LINES[path]
     else:
         assert isinstance(json.loads(ended.out), dict)
 
@@ -252,7 +259,7 @@ def test_commands_colour_for_a_person_who_likes_it(path: tuple[str, ...], places
     plain = run_on_terminal(typed(path, places), NO_COLOR="1")
     assert (coloured.code, plain.code) == (USES[path].code, USES[path].code)
     assert f"{ESCAPE}[" in coloured.out
-    assert f"{ESCAPE}[" not in re.sub(rf"{ESCAPE}\[K", "", plain.out)
+    assert f"{ESCAPE}[" not in re.sub(CURSOR, "", plain.out)
     assert len(plain.out.splitlines()) == len(coloured.out.splitlines())
 
 
