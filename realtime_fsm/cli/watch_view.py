@@ -24,6 +24,10 @@ _INDENT: Final = "  "
 _CUT: Final = "…"
 _MOST_WORDS: Final = 3
 
+_SIGNS: Final = _BARS + "░" + _CUT + TIMES + "".join(GLYPHS.values())
+_LETTERS: Final = str.maketrans(_SIGNS, "_.-=+*%#" + ".~x" + "o.*~x+")
+"""What stands for the signs where the output's encoding lacks them; the words are beside them anyway."""
+
 View = Mapping[str, Any]
 
 
@@ -98,16 +102,27 @@ def painted(line: Line, painter: Painter, width: int | None = None) -> str:
         width: Columns that there are; ``None`` for as many as it takes.
     """
     pieces, left = [], width
+    letters = {} if _has_signs(painter) else _LETTERS
     for span in line:
         text = printable(span.text)
         if left is not None:
             text = _cut(text, left)
             left -= columns(text)
+        text = text.translate(letters)
         if text:
             pieces.append(painter.paint(text, *span.styles))
         if left == 0:
             break
     return "".join(pieces).rstrip()
+
+
+def _has_signs(painter: Painter) -> bool:
+    """Tell whether the output's encoding has all signs."""
+    try:
+        _SIGNS.encode(painter.stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def columns(text: str) -> int:

@@ -238,6 +238,20 @@ def test_nothing_that_a_server_says_commands_the_terminal() -> None:
     assert "\\x1b[2J" in text
 
 
+def test_an_output_without_the_signs_gets_letters() -> None:
+    """Where the encoding lacks glyphs and bars nothing is a number in place of a sign, and it still fits."""
+    painter = Painter(stream=io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    latency = {"samples": [1.0, 0.5, 0.0], "last": 1.0, "p50": 0.5, "p95": 1.0, "p99": 1.0}
+    failures = {"attempts": 2, "failed": 1, "rate": 0.5, "causes": {"A": 1}}
+    for status in S:
+        now = told(status=status.value, latency=latency, failures=failures)
+        for line in frame(now, [change(1, reason="long " * 50)], width=60, height=40):
+            text = painted(line, painter, 60)
+            assert text.isascii()
+            assert len(text) <= 60
+    assert painted(frame(told(), [], width=60, height=40)[0], painter).startswith("~ RECONNECTING")
+
+
 def test_the_line_for_a_log_has_all_figures() -> None:
     """The state, round trips, outbox and failures in one line; health where it is not perfect."""
     line = plain(figures_line(told()))
