@@ -16,7 +16,7 @@ from attrs import asdict
 from realtime_fsm.cli.demo_backend import CHANNEL, PUBLISHED, QUIET, RECEIVED, numbers, received_numbers
 from realtime_fsm.cli.demo_process import Backend
 from realtime_fsm.cli.demo_report import DemoResult, Narrator
-from realtime_fsm.cli.demo_show import Show
+from realtime_fsm.cli.demo_show import PACE, Show
 from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK
 from realtime_fsm.engine.resync import Missed
 from realtime_fsm.engine.subscription import Position
@@ -36,14 +36,15 @@ _TOKEN_LIFE: Final = 5.0
 _SOCKET_PATH: Final = "/socket.io"
 
 
-def run_demo(*, as_json: bool, web_port: int | None = None) -> int:
+def run_demo(*, as_json: bool, web_port: int | None = None, pace: float = PACE) -> int:
     """Run the demo; return 0 only when all six states were visited, and nothing was lost or repeated.
 
     Args:
         as_json: Print one JSON object at the end, and nothing else.
         web_port: Where the status page is served; 0 picks a port, ``None`` serves none.
+        pace: With the page: seconds between a fault's end and the next fault.
     """
-    show = Show(narrator=Narrator(quiet=as_json), port=web_port)
+    show = Show(narrator=Narrator(quiet=as_json), port=web_port, pace=pace)
     with tempfile.TemporaryDirectory(prefix="realtime_fsm_demo_") as folder:
         result = asyncio.run(_demo(Path(folder), show))
     if as_json:

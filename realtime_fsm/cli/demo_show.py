@@ -21,7 +21,7 @@ _WATCHED_STEP_LIMIT: Final = 600.0
 _OPENING: Final = 20.0
 """Seconds that a person gets to open the page, before the first fault."""
 
-_LOOK: Final = 3.0
+PACE: Final = 3.0
 """Seconds between an end and the next fault, for a person to see that all is well again."""
 
 
@@ -32,11 +32,13 @@ class Show:
     Attributes:
         narrator: Tells it in lines.
         port: Of the page; ``None`` where there is to be none.
+        pace: Seconds between a fault's end and the next one, on the page; waits for attempts go with it.
         page: The page, while it is served.
     """
 
     narrator: Narrator
     port: int | None = None
+    pace: float = PACE
     page: StatusPage | None = None
 
     @property
@@ -48,8 +50,13 @@ class Show:
         """Return a configuration with pauses that a person can watch, where somebody does."""
         if self.port is None:
             return config
+        long, short = self.pace * 4 / 3, self.pace * 2 / 3
         return evolve(
-            config, first_retry_within=4.0, backoff_base=2.0, backoff_maximum=4.0, reconnect_interval=4.0
+            config,
+            first_retry_within=long,
+            backoff_base=short,
+            backoff_maximum=long,
+            reconnect_interval=long,
         )
 
     @asynccontextmanager
@@ -81,7 +88,7 @@ class Show:
     async def look(self) -> None:
         """Give a person time to see what is so now."""
         if self.page is not None:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(self.pace)
 
     async def linger(self) -> None:
         """Leave the page as it is until Ctrl-C, where a person watches at a terminal."""

@@ -50,9 +50,6 @@ class Rollout:
         clients: What makes the clients, instead of the two that come with the library.
         environ: The environment; by default the process's.
         wall: The wall clock.
-
-    Attributes:
-        decisions: The last decisions, oldest first.
     """
 
     def __init__(
@@ -74,7 +71,7 @@ class Rollout:
         self.config = RealtimeConfig.from_env() if config is None else config
         self.rollout_config = RolloutConfig() if rollout is None else rollout
         self.client_id = client_id
-        self.decisions = Decisions(wall)
+        self._decisions = Decisions(wall)
         self._metrics = metrics
         self._control = RolloutControl(
             self.rollout_config, client_id=client_id, environ=environ, decisions=self.decisions
@@ -215,6 +212,11 @@ class Rollout:
     def held(self) -> str | None:
         """Why the new one does not run although it should; ``None`` if nothing holds it."""
         return self._control.held
+
+    @property
+    def decisions(self) -> Decisions:
+        """The last decisions, the oldest first; ``subscribe`` tells of the next ones."""
+        return self._decisions
 
     @property
     def differences(self) -> Differences:
