@@ -1,5 +1,6 @@
 """From an old client to this one: side by side, step by step, and back."""
 
+from realtime_fsm.migration.async_client import AsyncClient
 from realtime_fsm.migration.engine_client import EngineClient
 from realtime_fsm.migration.legacy_websocket import LegacyWebSocket, ReadyState
 from realtime_fsm.migration.plain_client import PlainClient
@@ -11,6 +12,7 @@ from realtime_fsm.migration.rollout_evidence import database_evidence
 from realtime_fsm.migration.rollout_setting import RolloutConfig
 
 __all__ = [
+    "AsyncClient",
     "Decision",
     "DecisionKind",
     "EngineClient",
