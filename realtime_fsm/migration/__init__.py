@@ -1,4 +1,11 @@
-"""From an old client to this one: side by side, step by step, and back."""
+"""From an old client to this one: side by side, step by step, and back.
+
+``from realtime_fsm import migration as socketio`` offers what asyncio clients use of python-socketio.
+"""
+
+from typing import NoReturn
+
+from socketio import AsyncClientNamespace, exceptions
 
 from realtime_fsm.migration.async_client import AsyncClient
 from realtime_fsm.migration.engine_client import EngineClient
@@ -13,6 +20,7 @@ from realtime_fsm.migration.rollout_setting import RolloutConfig
 
 __all__ = [
     "AsyncClient",
+    "AsyncClientNamespace",
     "Decision",
     "DecisionKind",
     "EngineClient",
@@ -25,4 +33,12 @@ __all__ = [
     "Rollout",
     "RolloutConfig",
     "database_evidence",
+    "exceptions",
 ]
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise AttributeError(
+        f"realtime_fsm.migration has no {name!r}. Of python-socketio it stands in for the asyncio client "
+        "alone: import everything else from socketio."
+    )

@@ -11,6 +11,7 @@ from aiohttp import web
 from attrs import define, field
 from socketio import exceptions
 
+from realtime_fsm import migration
 from realtime_fsm.machine.errors import ConfigurationError
 from realtime_fsm.migration import AsyncClient as EngineClient
 from realtime_fsm.testing.fault_proxy import FaultProxy
@@ -447,6 +448,14 @@ def test_what_cannot_be_kept_is_refused_by_name(options: dict[str, Any], named: 
     with pytest.raises(ConfigurationError, match=named) as refused:
         EngineClient(**options)
     assert "leave it out" in str(refused.value)
+
+
+def test_module_stands_in_for_python_socketio() -> None:
+    """Changing the import is enough for what an asyncio client uses; anything else is refused with a hint."""
+    assert migration.exceptions is socketio.exceptions
+    assert migration.AsyncClientNamespace is socketio.AsyncClientNamespace
+    with pytest.raises(AttributeError, match="import everything else from socketio"):
+        _ = migration.AsyncServer
 
 
 def test_several_namespaces_are_refused_with_the_remedy(run_async: Run) -> None:
