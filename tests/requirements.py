@@ -174,7 +174,10 @@ REQUIREMENTS: Final = (
     Requirement(
         "G1",
         "The old client's interface stays functional, and warns that it is deprecated.",
-        ("unit/test_legacy_websocket.py::*",),
+        (
+            "unit/test_legacy_websocket.py::*",
+            "integration/test_async_client.py::*",
+        ),
     ),
     Requirement(
         "G2",

@@ -70,6 +70,7 @@ class ClientConnection:
         config: Where to connect, and the limits.
         listener: Told everything, from when ``open`` has returned.
         connector_factory: As for ``LinkSession``.
+        headers: Sent with every HTTP request, the one that opens a websocket included.
     """
 
     def __init__(
@@ -78,11 +79,13 @@ class ClientConnection:
         config: RealtimeConfig,
         listener: TransportListener,
         connector_factory: ConnectorFactory | None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self._config = config
         self._listener = listener
         self._connector_factory = connector_factory
+        self._headers = dict(headers or {})
         self._loop = asyncio.get_running_loop()
         self.tap = FrameTap(listener, config.namespace, self._loop, self._backlog)
         polling = name == "polling"
@@ -98,6 +101,12 @@ class ClientConnection:
         self._client = make_client(http_session=self._make_session, request_timeout=config.connection_timeout)
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._is_open = False
+
+    @property
+    def session_id(self) -> str | None:
+        """The identity of the Engine.IO session, once it is open."""
+        sid: str | None = self._client.eio.sid
+        return sid
 
     def _backlog(self) -> int:
         return int(self._client.eio.queue.qsize())
@@ -130,7 +139,7 @@ class ClientConnection:
             "connect",
             self._client.connect(
                 config.server_url,
-                headers={},
+                headers=dict(self._headers),
                 auth=None if auth is None else dict(auth),
                 transports=[self.name],
                 namespaces=[config.namespace],

@@ -31,6 +31,7 @@ class SocketIOTransport:
         config: Where to connect, and the limits.
         listener: Told everything, from the turn of the loop after ``open`` has returned.
         connector_factory: Makes the aiohttp connector, once per transport that is tried.
+        headers: Sent with every HTTP request, the one that opens a websocket included.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class SocketIOTransport:
         config: RealtimeConfig,
         listener: TransportListener,
         connector_factory: ConnectorFactory | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._config = config
         self._listener = listener
         self._connector_factory = connector_factory
+        self._headers = headers
         self._event_head = frame.head(PacketType.EVENT, config.namespace)
         self._ack_head = frame.head(PacketType.ACK, config.namespace)
         self._connection: ClientConnection | None = None
@@ -76,6 +79,21 @@ class SocketIOTransport:
         return {} if self._connection is None else self._connection.tap.welcome
 
     @property
+    def refusal(self) -> tuple[Any] | None:
+        """The data of the CONNECT_ERROR packet that kept the client out, alone in a tuple."""
+        return None if self._connection is None else self._connection.tap.refusal
+
+    @property
+    def is_dismissed(self) -> bool:
+        """Whether the server ended the connection by a packet that says so."""
+        return self._connection is not None and self._connection.tap.is_dismissed
+
+    @property
+    def session_id(self) -> str | None:
+        """The identity of the Engine.IO session."""
+        return None if self._connection is None else self._connection.session_id
+
+    @property
     def name(self) -> str:
         """What carries it; before ``open``, what is tried first."""
         return self._config.transports[0] if self._connection is None else self._connection.name
@@ -94,7 +112,9 @@ class SocketIOTransport:
         for left, name in zip(
             reversed(range(len(self._config.transports))), self._config.transports, strict=True
         ):
-            connection = ClientConnection(name, self._config, self._listener, self._connector_factory)
+            connection = ClientConnection(
+                name, self._config, self._listener, self._connector_factory, self._headers
+            )
             self._connection = connection
             try:
                 await connection.open(auth, self._config.connection_timeout / 2 if left else None)

@@ -51,6 +51,8 @@ class FrameTap:
         last_received: When anything last came, on the loop's clock.
         is_paused: Whether reading is held back because the listener is congested.
         welcome: The data of the CONNECT packet that let the client in.
+        refusal: The data of the CONNECT_ERROR packet that did not, alone in a tuple; ``None`` without one.
+        is_dismissed: Whether the server ended it by a packet that says so, and not by closing the socket.
         handshake: What the server announced, once it did; see ``opened``.
         opened: Resolved when the Engine.IO session is open.
         failed: Resolved with the reason when the connection ends before it is ``LIVE``.
@@ -77,6 +79,8 @@ class FrameTap:
         self.last_received = loop.time()
         self.is_paused = False
         self.welcome: Mapping[str, Any] = {}
+        self.refusal: tuple[Any] | None = None
+        self.is_dismissed = False
         self.handshake: Handshake | None = None
         self.opened: asyncio.Future[None] = loop.create_future()
         self.failed: asyncio.Future[RealtimeError] = loop.create_future()
@@ -232,6 +236,7 @@ class FrameTap:
         if kind in _PASSED_ON and len(text) <= _MAX_CONTROL_LENGTH:
             return False
         if kind == frame.CLOSE:
+            self.is_dismissed = True
             self.lose(ServerDisconnectError("The server closed the session."))
         else:
             self._malformed(MalformedFrameError("A frame is no Engine.IO packet that may come now."))
@@ -269,8 +274,10 @@ class FrameTap:
 
     def _take_decoded(self, packet: Packet) -> bool:
         if packet.type is PacketType.DISCONNECT:
+            self.is_dismissed = True
             self.lose(ServerDisconnectError("The server disconnected the client."))
         elif packet.type is PacketType.CONNECT_ERROR:
+            self.refusal = (packet.data,)
             self.lose(error_translation.from_refusal(packet.data))
         elif packet.type is PacketType.CONNECT and self.phase is Phase.JOINING:
             self.phase = Phase.HELD

@@ -1,4 +1,4 @@
-"""The command line: ``realtime-fsm demo | listen | doctor | report | serve | diagram | outbox | fuzz``.
+"""The command line, ``realtime-fsm COMMAND``: demo, listen, watch, doctor, report, serve, and more.
 
 Each command imports what it needs only when it runs: ``--help`` and ``diagram`` never load the network
 libraries.
@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from realtime_fsm.cli.client_arguments import add_client_arguments, client_request
 from realtime_fsm.cli.command import EXIT_CODES, Commands, add_command
 from realtime_fsm.cli.doctor_arguments import DOCTOR_EXAMPLES, add_doctor_arguments
 from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.cli.outbox_arguments import add_outbox
 from realtime_fsm.cli.paint import discard_output, make_printable
 from realtime_fsm.cli.report_arguments import REPORT_EXAMPLES, add_report_arguments
-from realtime_fsm.cli.server_arguments import add_server_arguments, add_watch, seconds
+from realtime_fsm.cli.watch_arguments import WATCH_EXAMPLES, add_watch_arguments
 from realtime_fsm.machine.errors import MissingExtraError, RealtimeError
 
 _DESCRIPTION: Final = """\
@@ -26,7 +27,7 @@ _EPILOG: Final = """\
 examples:
   realtime-fsm demo                                  # watch a client survive real faults (about 30 s)
   realtime-fsm listen http://localhost:3001          # print status changes and events until Ctrl-C
-  realtime-fsm watch http://localhost:3001           # watch how the connection fares
+  realtime-fsm watch http://localhost:3001           # see live how the connection fares
   realtime-fsm doctor https://example.org            # find out why a server cannot be used
   realtime-fsm report metrics.db --since 24h         # tell how available a client was, and why not
   realtime-fsm diagram --format mermaid              # draw the state machine
@@ -75,7 +76,7 @@ def command_line_parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_listen(commands)
-    add_watch(commands)
+    _add_watch(commands)
     _add_doctor(commands)
     _add_report(commands)
     _add_diagram(commands)
@@ -108,13 +109,6 @@ def _add_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         "  realtime-fsm demo --json | jq .recovery_seconds\n",
     )
     _add_web(parser)
-    parser.add_argument(
-        "--pace",
-        type=seconds,
-        default=3.0,
-        metavar="SECONDS",
-        help="with --web: from the end of a fault to the next one (default: 3)",
-    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end, nothing else")
     parser.set_defaults(run=_demo)
 
@@ -136,10 +130,17 @@ def _add_listen(commands: "Commands[argparse.ArgumentParser]") -> None:
         "  TOKEN=... realtime-fsm listen https://example.org --token-env TOKEN --json\n"
         "  realtime-fsm listen https://example.org --web --port 9102\n",
     )
-    add_server_arguments(parser)
+    add_client_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     _add_web(parser)
     parser.set_defaults(run=_listen)
+
+
+def _add_watch(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = add_command(
+        commands, "watch", "watch live how a connection to a Socket.IO server fares", WATCH_EXAMPLES
+    )
+    add_watch_arguments(parser)
 
 
 def _add_doctor(commands: "Commands[argparse.ArgumentParser]") -> None:
@@ -245,21 +246,14 @@ def _add_fuzz(commands: "Commands[argparse.ArgumentParser]") -> None:
 def _demo(parsed: argparse.Namespace) -> int:
     from realtime_fsm.cli.demo import run_demo  # noqa: PLC0415
 
-    return run_demo(as_json=parsed.json, web_port=parsed.port if parsed.web else None, pace=parsed.pace)
+    return run_demo(as_json=parsed.json, web_port=parsed.port if parsed.web else None)
 
 
 def _listen(parsed: argparse.Namespace) -> int:
     from realtime_fsm.cli.listen import run_listen  # noqa: PLC0415
 
-    return run_listen(
-        parsed.url,
-        channels=parsed.channel,
-        namespace=parsed.namespace,
-        dialect=parsed.dialect,
-        token_env=parsed.token_env,
-        as_json=parsed.json,
-        web_port=parsed.port if parsed.web else None,
-    )
+    request = client_request(parsed)
+    return run_listen(request, as_json=parsed.json, web_port=parsed.port if parsed.web else None)
 
 
 def _diagram(parsed: argparse.Namespace) -> int:

@@ -56,7 +56,7 @@ def run_diagram(request: Request, *, check: bool) -> int:
     drawn = render(
         format=request.format,
         direction=request.direction,
-        highlight=request.highlight,
+        highlight=None if request.highlight is None else request.highlight.lower(),  # as the picture has it
         history=request.history,
         theme=request.theme,
     )

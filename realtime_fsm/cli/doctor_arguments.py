@@ -3,6 +3,8 @@
 import argparse
 from typing import Final
 
+from realtime_fsm.cli.argument_types import seconds, seconds_or_none
+
 DOCTOR_EXAMPLES: Final = (
     "  realtime-fsm doctor http://localhost:3001\n"
     "  TOKEN=... realtime-fsm doctor https://example.org --dialect reference --token-env TOKEN\n"
@@ -17,35 +19,6 @@ DOCTOR_EXAMPLES: Final = (
     "  Where several things failed, the first of 2, 3, 4, 1 counts.\n"
 )
 
-_LONGEST: Final = 24 * 3600.0
-
-
-def _seconds(text: str) -> float:
-    """Read a number of seconds that is more than 0.
-
-    Raises:
-        ArgumentTypeError: If it is none.
-    """
-    seconds = _seconds_or_none(text)
-    if seconds == 0:
-        raise argparse.ArgumentTypeError("must be more than 0 seconds")
-    return seconds
-
-
-def _seconds_or_none(text: str) -> float:
-    """Read a number of seconds, 0 included.
-
-    Raises:
-        ArgumentTypeError: If it is none.
-    """
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
-    if not 0 <= seconds <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"must be 0 to {_LONGEST:.0f} seconds")
-    return seconds
-
 
 def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
     """Add them to the command's parser."""
@@ -56,14 +29,14 @@ def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token-env", metavar="NAME", help="environment variable that holds the token")
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         default=5.0,
         metavar="SECONDS",
         help="how long each step may wait (default: 5)",
     )
     parser.add_argument(
         "--idle",
-        type=_seconds_or_none,
+        type=seconds_or_none,
         default=5.0,
         metavar="SECONDS",
         help="how long to keep the open connection silent; 0 leaves it out (default: 5)",

@@ -2,78 +2,46 @@
 
 import asyncio
 import json
-import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from attrs import define, field
 
-from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE
+from realtime_fsm.cli.client import exit_code_of, make_client, while_read
+from realtime_fsm.cli.client_arguments import ClientRequest
+from realtime_fsm.cli.exit_code import EXIT_OK
 from realtime_fsm.cli.paint import Painter, printable
-from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.machine.errors import (
-    ConfigurationError,
-    ErrorCategory,
-    RealtimeError,
-    SubscriptionRefusedError,
-)
+from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.service import RealtimeService
 
 
-def run_listen(
-    url: str,
-    *,
-    channels: list[str],
-    namespace: str,
-    dialect: str,
-    token_env: str | None,
-    as_json: bool,
-    web_port: int | None = None,
-) -> int:
+def run_listen(request: ClientRequest, *, as_json: bool, web_port: int | None = None) -> int:
     """Listen until interrupted; return the exit code."""
-    token = token_of(token_env)
-    config = RealtimeConfig.from_env(server_url=url, namespace=namespace, dialect=dialect)
     try:
-        return asyncio.run(_listen(config, channels, token, as_json=as_json, web_port=web_port))
+        return asyncio.run(_listen(request, as_json=as_json, web_port=web_port))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_OK  # being stopped is how this command is meant to end
 
 
-def token_of(variable: str | None) -> str | None:
-    """Return the token that an environment variable holds; ``None`` where none is named.
-
-    Raises:
-        ConfigurationError: If the variable is not set, or empty.
-    """
-    if variable is None:
-        return None
-    token = os.environ.get(variable)
-    if not token:
-        raise ConfigurationError(f"--token-env {variable}: this variable is not set, or empty")
-    return token
-
-
-async def _listen(
-    config: RealtimeConfig, channels: list[str], token: str | None, *, as_json: bool, web_port: int | None
-) -> int:
+async def _listen(request: ClientRequest, *, as_json: bool, web_port: int | None) -> int:
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     printer = _JsonPrinter() if as_json else _LinePrinter()
-    realtime = RealtimeService(config, token=token)
-    realtime.on("*", _while_read(printer.event, task))
-    realtime.connection_status.subscribe(_while_read(printer.change, task))
+    realtime = make_client(request)
+    realtime.on("*", while_read(printer.event, task))
+    realtime.connection_status.subscribe(while_read(printer.change, task))
     changes = realtime.changes()
     try:
         async with _page(realtime, web_port):
             await realtime.connect()
-            if channels:
-                await realtime.subscribe(channels)
+            if request.channels:
+                await realtime.subscribe(request.channels)
             async for _ in changes:
                 if realtime.gave_up is not None:
                     raise realtime.gave_up
@@ -82,25 +50,11 @@ async def _listen(
             raise
         await asyncio.sleep(0)  # what led to it is printed first
         sys.stderr.write(f"realtime-fsm: {error}\n")
-        refused = error.category is ErrorCategory.AUTHENTICATION
-        return EXIT_REFUSED if refused or isinstance(error, SubscriptionRefusedError) else EXIT_UNREACHABLE
+        return exit_code_of(error)
     finally:
         await realtime.disconnect()
         await asyncio.sleep(0)  # callbacks run in the loop's next turn
     return EXIT_OK
-
-
-def _while_read(show: Callable[..., None], task: asyncio.Task[Any] | None) -> Callable[..., None]:
-    """Return a printer that ends the command when nobody reads it any more, as in ``listen ... | head``."""
-
-    def shown(*args: Any) -> None:
-        try:
-            show(*args)
-        except BrokenPipeError:
-            if task is not None:
-                task.cancel()
-
-    return shown
 
 
 @asynccontextmanager

@@ -29,6 +29,14 @@ GLYPHS: Final = {
 """One glyph per state, so that colour is never the only sign."""
 
 
+def style_of(status: ConnectionStatus) -> str:
+    """Return the style of a state: the colour of its severity."""
+    traits = TRAITS[status]
+    return {Severity.WARNING: "yellow", Severity.ERROR: "red"}.get(
+        traits.severity, "green" if traits.sends else "dim"
+    )
+
+
 def wants_colour(stream: TextIO) -> bool:
     """Tell whether to colour: not in a pipe, and not where ``NO_COLOR`` is set (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -81,11 +89,7 @@ class Painter:
 
     def status(self, status: ConnectionStatus) -> str:
         """Return a state as a glyph and a word, in the colour of its severity."""
-        traits = TRAITS[status]
-        style = {Severity.WARNING: "yellow", Severity.ERROR: "red"}.get(
-            traits.severity, "green" if traits.sends else "dim"
-        )
-        return self.paint(f"{GLYPHS[status]} {status:<12}", style)
+        return self.paint(f"{GLYPHS[status]} {status:<12}", style_of(status))
 
     def line(self, text: str = "") -> None:
         """Write a line at once, so that a pipe sees it too."""

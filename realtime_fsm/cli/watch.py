@@ -1,97 +1,92 @@
-"""``realtime-fsm watch``: a live view of a connection, or plain lines where nobody looks."""
+"""``realtime-fsm watch``: how a connection fares, live in a terminal, or in lines for whatever else."""
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE
-from realtime_fsm.cli.listen import token_of
-from realtime_fsm.cli.paint import GLYPHS, Painter
-from realtime_fsm.cli.watch_view import Signs, change_line, figures_line, screen
-from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.machine.errors import ErrorCategory, RealtimeError, SubscriptionRefusedError
+from attrs import define, field, frozen
+
+from realtime_fsm.cli.client import exit_code_of, make_client, while_read
+from realtime_fsm.cli.client_arguments import ClientRequest
+from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_UNREACHABLE
+from realtime_fsm.cli.paint import Painter
+from realtime_fsm.cli.watch_view import change_line, figures_line, frame, painted
+from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.record import StatusChange
+from realtime_fsm.machine.table import ConnectionStatus
+from realtime_fsm.monitoring.narration import narrate
 from realtime_fsm.service import RealtimeService
 from realtime_fsm.web.snapshot import change_json, view
 
-_PACE: Final = 0.25
-"""Seconds between two pictures on a terminal."""
+_LIVE_EVERY: Final = 0.25
+_LINES_EVERY: Final = 10.0
 
-_FIGURES_EVERY: Final = 10.0
-"""Seconds between two lines of figures where nobody looks."""
-
-_HIDE_CURSOR, _SHOW_CURSOR = "\033[?25l", "\033[?25h"
-_CLEAR_REST: Final = "\033[K"
-_CLEAR_BELOW: Final = "\033[J"
+_BEGIN: Final = "\033[?1049h\033[?25l"  # a screen of its own, without a cursor
+_END: Final = "\033[?25h\033[?1049l"
 
 
 def run_watch(
-    url: str,
-    *,
-    channels: list[str],
-    namespace: str,
-    dialect: str,
-    token_env: str | None,
-    seconds: float | None,
-    as_json: bool,
+    request: ClientRequest, *, bound: float | None = None, every: float | None = None, as_json: bool = False
 ) -> int:
-    """Watch until interrupted, or for some seconds; return the exit code.
+    """Watch until interrupted; return the exit code.
 
-    Raises:
-        ConfigurationError: If an argument makes no sense.
+    Args:
+        request: Which client.
+        bound: Seconds after which it ends by itself.
+        every: Seconds between two showings of the figures.
+        as_json: Print JSON lines.
     """
-    token = token_of(token_env)
-    config = RealtimeConfig.from_env(server_url=url, namespace=namespace, dialect=dialect)
     try:
-        return asyncio.run(_watch(config, channels, token, seconds=seconds, as_json=as_json))
+        return asyncio.run(_watch(request, bound=bound, every=every, as_json=as_json))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_OK  # being stopped is how this command is meant to end
 
 
-async def _watch(
-    config: RealtimeConfig,
-    channels: list[str],
-    token: str | None,
-    *,
-    seconds: float | None,
-    as_json: bool,
-) -> int:
-    this = asyncio.current_task()
-    if this is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-    realtime = RealtimeService(config, token=token)
-    painter = Painter()
-    changes: asyncio.Queue[StatusChange] = asyncio.Queue()
-    realtime.connection_status.subscribe(changes.put_nowait)
-    live = sys.stdout.isatty() and not as_json
-    show = _draw(realtime, painter) if live else _tell(realtime, changes, painter, as_json=as_json)
-    showing, staying = asyncio.create_task(show), asyncio.create_task(_stay(realtime, channels))
-    tasks = (showing, staying)
+async def _watch(request: ClientRequest, *, bound: float | None, every: float | None, as_json: bool) -> int:
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    realtime = make_client(request)
+    display = _display(realtime, as_json=as_json)
+    unsubscribe = realtime.connection_status.subscribe(while_read(display.change, task))
+    running = {
+        asyncio.create_task(_until_it_gives_up(realtime, request.channels)),
+        asyncio.create_task(_keep_showing(display, display.every if every is None else every)),
+    }
+    failure: RealtimeError | None = None
     try:
-        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        display.begin()
+        ended, _ = await asyncio.wait(running, timeout=bound, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.sleep(0)  # what led to it is shown first
+        for one in ended:
+            one.result()
+        return EXIT_OK if realtime.health().ready else EXIT_UNREACHABLE
+    except RealtimeError as error:
+        failure = error
+        return exit_code_of(error)
     finally:
-        staying.cancel()
-        if live:
-            showing.cancel()  # the picture stays as it was; lines tell of the disconnect too
-            await asyncio.wait({showing})
-        await realtime.disconnect()
-        await asyncio.sleep(0)  # callbacks run in the loop's next turn
-        showing.cancel()
-        await asyncio.wait(tasks)
-    return _code_of([task.exception() for task in tasks if not task.cancelled()])
+        unsubscribe()
+        try:
+            display.end()
+            if failure is not None:
+                sys.stderr.write(f"realtime-fsm: {failure}\n")
+        finally:
+            for one in running:
+                one.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await realtime.disconnect()
 
 
-async def _stay(realtime: RealtimeService, channels: list[str]) -> None:
-    """Connect, and stay until it gives up.
+async def _until_it_gives_up(realtime: RealtimeService, channels: tuple[str, ...]) -> None:
+    """Keep the connection; end when nothing is tried any more.
 
     Raises:
-        RealtimeError: Why it gave up.
+        RealtimeError: Why that is so.
     """
     changes = realtime.changes()
     await realtime.connect()
@@ -102,85 +97,153 @@ async def _stay(realtime: RealtimeService, channels: list[str]) -> None:
             raise realtime.gave_up
 
 
-def _code_of(errors: list[BaseException | None]) -> int:
-    """Say why it ended; return the exit code."""
-    for error in errors:
-        if isinstance(error, RealtimeError):
-            sys.stderr.write(f"realtime-fsm: {error}\n")
-            refused = error.category is ErrorCategory.AUTHENTICATION
-            return (
-                EXIT_REFUSED if refused or isinstance(error, SubscriptionRefusedError) else EXIT_UNREACHABLE
-            )
-        if error is not None and not isinstance(error, BrokenPipeError):  # nobody reads it any more
-            raise error
-    return EXIT_OK
+async def _keep_showing(display: "_Display", every: float) -> None:
+    while True:
+        await asyncio.sleep(every)
+        display.figures()
 
 
-async def _tell(
-    realtime: RealtimeService, changes: "asyncio.Queue[StatusChange]", painter: Painter, *, as_json: bool
-) -> None:
-    """Print a line for each change, and the figures now and then."""
+@frozen
+class _Seen:
+    """What a change is told of."""
 
-    def tell(change: StatusChange) -> None:
-        told = change_json(change)
-        painter.line(_json(kind="status", **told) if as_json else change_line(told, painter))
-
-    try:
-        while True:
-            try:
-                async with asyncio.timeout(_FIGURES_EVERY):
-                    tell(await changes.get())
-            except TimeoutError:
-                seen = view(realtime, now=time.time())
-                painter.line(_json(kind="view", **seen) if as_json else figures_line(seen, painter))
-    finally:
-        while not changes.empty():  # what led to the end is printed too
-            tell(changes.get_nowait())
+    status: ConnectionStatus
+    messages_waiting: int
 
 
-async def _draw(realtime: RealtimeService, painter: Painter) -> None:
-    """Draw the view over and over, in place."""
-    with _in_place(painter) as draw:
-        try:
-            while True:
-                draw(realtime)
-                await asyncio.sleep(_PACE)
-        finally:
-            draw(realtime)  # what led to the end stays to be read
+@define
+class _Source:
+    """What is shown: a client, as the status page shows it."""
+
+    realtime: RealtimeService
+
+    def view(self) -> dict[str, Any]:
+        """Return where it stands."""
+        return view(self.realtime, now=time.time())
+
+    def changes(self) -> list[dict[str, Any]]:
+        """Return what has happened."""
+        return [change_json(change) for change in self.realtime.connection_status.history]
+
+    def words(self, change: StatusChange) -> str:
+        """Return what a change means, and what happens next."""
+        seen = _Seen(change.current, self.realtime.metrics.messages_waiting)
+        told = narrate(seen, change, self.realtime.config, next_attempt_in=change.retry_in)
+        return f"{told.headline} {told.next}"
 
 
-@contextmanager
-def _in_place(painter: Painter) -> Iterator[Any]:
-    """Give what draws over what it has drawn; the cursor comes back, whatever happens."""
-    drawn = 0
-    unicode = _can_print("".join(GLYPHS.values()), painter)
+class _Display(Protocol):
+    """Where it is shown.
 
-    def draw(realtime: RealtimeService) -> None:
-        nonlocal drawn
-        size = shutil.get_terminal_size()
-        changes = [change_json(change) for change in realtime.connection_status.history]
-        seen = view(realtime, now=time.time())
-        lines = screen(seen, changes, painter, Signs(size.columns - 1, unicode))[: max(1, size.lines - 1)]
-        up = f"\033[{drawn}A" if drawn else ""
-        painter.stream.write(up + "".join(f"\r{line}{_CLEAR_REST}\n" for line in lines) + _CLEAR_BELOW)
-        painter.stream.flush()
-        drawn = len(lines)
+    Attributes:
+        every: Seconds between two showings of the figures, unless told otherwise.
+    """
 
-    painter.stream.write(_HIDE_CURSOR)
-    try:
-        yield draw
-    finally:
-        painter.stream.write(_SHOW_CURSOR)
-        painter.stream.flush()
+    every: float
+
+    def begin(self) -> None:
+        """Show that it has begun."""
+
+    def change(self, change: StatusChange) -> None:
+        """Show a change."""
+
+    def figures(self) -> None:
+        """Show how it stands."""
+
+    def end(self) -> None:
+        """Show how it stands in the end."""
 
 
-def _can_print(text: str, painter: Painter) -> bool:
-    try:
-        text.encode(painter.stream.encoding or "utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def _display(realtime: RealtimeService, *, as_json: bool) -> _Display:
+    source = _Source(realtime)
+    if as_json:
+        return _Json(source)
+    is_live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return _Live(source) if is_live else _Lines(source)
 
 
-def _json(**told: Any) -> str:
-    return json.dumps(told, ensure_ascii=False)
+@define
+class _Live:
+    """One view that is drawn over and over on a screen of its own; the last one stays in the end."""
+
+    source: _Source
+    painter: Painter = field(factory=Painter)
+    every: float = _LIVE_EVERY
+
+    def begin(self) -> None:
+        """Take the screen."""
+        self.painter.stream.write(_BEGIN)
+        self.figures()
+
+    def change(self, change: StatusChange) -> None:
+        """Draw it anew: the change is in it."""
+        del change
+        self.figures()
+
+    def figures(self) -> None:
+        """Draw it anew, line by line, so that nothing flickers and nothing scrolls."""
+        drawn = [f"\033[{row}H{text}\033[K" for row, text in enumerate(self._lines(), start=1)]
+        self.painter.stream.write("".join(drawn) + "\033[J")
+        self.painter.stream.flush()
+
+    def end(self) -> None:
+        """Give the screen back, and leave the last view on it."""
+        self.painter.stream.write(_END)
+        for text in self._lines():
+            self.painter.line(text)
+
+    def _lines(self) -> list[str]:
+        width, height = shutil.get_terminal_size()
+        lines = frame(self.source.view(), self.source.changes(), width=width, height=height - 1)
+        return [painted(line, self.painter, width - 1) for line in lines]
+
+
+@define
+class _Lines:
+    """A line for each change, and for the figures now and then."""
+
+    source: _Source
+    painter: Painter = field(factory=Painter)
+    every: float = _LINES_EVERY
+
+    def begin(self) -> None:
+        """Say nothing: nothing has happened."""
+
+    def change(self, change: StatusChange) -> None:
+        """Print it, with what happens next."""
+        self.painter.line(painted(change_line(change_json(change), self.source.words(change)), self.painter))
+
+    def figures(self) -> None:
+        """Print them."""
+        self.painter.line(painted(figures_line(self.source.view()), self.painter))
+
+    def end(self) -> None:
+        """Print the figures."""
+        self.figures()
+
+
+@define
+class _Json:
+    """An object a line: ``kind`` is ``status`` for a change, as ``listen`` has it, or ``view``."""
+
+    source: _Source
+    painter: Painter = field(factory=Painter)
+    every: float = _LINES_EVERY
+
+    def begin(self) -> None:
+        """Say nothing: nothing has happened."""
+
+    def change(self, change: StatusChange) -> None:
+        """Print it."""
+        self._print("status", change_json(change))
+
+    def figures(self) -> None:
+        """Print where it stands."""
+        self._print("view", self.source.view())
+
+    def end(self) -> None:
+        """Print where it stands in the end."""
+        self.figures()
+
+    def _print(self, kind: str, record: dict[str, Any]) -> None:
+        self.painter.line(json.dumps({"kind": kind, **record}, ensure_ascii=False))

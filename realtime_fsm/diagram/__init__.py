@@ -34,7 +34,6 @@ __all__ = [
     "MachineLike",
     "Step",
     "read_history",
-    "readme_block",
     "render",
     "shipped_svg",
     "stylesheet",
@@ -129,8 +128,3 @@ def _svg(graph: Graph, marks: Marks, direction: str | None, theme: str | None, *
     drawing = placed(graph, PLANS[way]) if shipped else laid_out(graph, way, badges=marks.history is not None)
     name = NAME if shipped else f"The states {', '.join(node.name for node in graph.nodes)}"
     return paint(drawing, Look(name=name, marks=marks, theme=theme, live=shipped))
-
-
-def readme_block() -> str:
-    """Return the Mermaid diagram in a fenced block, as it stands in the README between its markers."""
-    return f"```mermaid\n{render(format='mermaid')}```\n"

@@ -106,8 +106,9 @@ def read_history(path: Path) -> History:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise InvalidArgumentError(
-            f"The history {path} cannot be read: {error}.", remedy="Name a file of `listen --json`."
+            f"The history {path} cannot be read: {why}.", remedy="Name a file of `listen --json`."
         ) from error
     lines = text.split("\n")
     unfinished = lines.pop()

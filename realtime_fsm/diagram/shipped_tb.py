@@ -47,7 +47,7 @@ PLAN_TB: Final = Plan(
             points=((140, 188), (238, 188)), badge=(189, 188), label=At(189, 177, "middle")
         ),
         ("connecting", "attempt_failed", "reconnecting"): Route(
-            points=((71, 302), (172, 302), (172, 334)), badge=(172, 318), label=At(120, 296, "middle")
+            points=((71, 302), (172, 302), (172, 334)), badge=(172, 314), label=At(120, 296, "middle")
         ),
         ("connecting", "attempt_failed", "failed"): Route(
             points=((62, 311), (62, 462), (125, 462)), badge=(62, 380), label=At(68, 418)
@@ -58,7 +58,7 @@ PLAN_TB: Final = Plan(
             label=At(310, 144, "end"),
         ),
         ("connected", "connection_lost", "reconnecting"): Route(
-            points=((319, 302), (218, 302), (218, 334)), badge=(218, 318), label=At(268, 296, "middle")
+            points=((319, 302), (218, 302), (218, 334)), badge=(218, 314), label=At(268, 296, "middle")
         ),
         ("connected", "connection_lost", "failed"): Route(
             points=((328, 311), (328, 462), (265, 462)), badge=(328, 390), label=At(322, 418, "end")

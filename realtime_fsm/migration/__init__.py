@@ -1,5 +1,13 @@
-"""From an old client to this one: side by side, step by step, and back."""
+"""From an old client to this one: side by side, step by step, and back.
 
+``from realtime_fsm import migration as socketio`` offers what asyncio clients use of python-socketio.
+"""
+
+from typing import NoReturn
+
+from socketio import AsyncClientNamespace, exceptions
+
+from realtime_fsm.migration.async_client import AsyncClient
 from realtime_fsm.migration.engine_client import EngineClient
 from realtime_fsm.migration.legacy_websocket import LegacyWebSocket, ReadyState
 from realtime_fsm.migration.plain_client import PlainClient
@@ -11,6 +19,8 @@ from realtime_fsm.migration.rollout_evidence import database_evidence
 from realtime_fsm.migration.rollout_setting import RolloutConfig
 
 __all__ = [
+    "AsyncClient",
+    "AsyncClientNamespace",
     "Decision",
     "DecisionKind",
     "EngineClient",
@@ -23,4 +33,12 @@ __all__ = [
     "Rollout",
     "RolloutConfig",
     "database_evidence",
+    "exceptions",
 ]
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise AttributeError(
+        f"realtime_fsm.migration has no {name!r}. Of python-socketio it stands in for the asyncio client "
+        "alone: import everything else from socketio."
+    )

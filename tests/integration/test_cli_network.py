@@ -11,32 +11,13 @@ from typing import Any
 
 import aiohttp
 import canary
+from commands import command, line
 
 from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
 from realtime_fsm.server import BackendConfig, WebSocketService
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 SECRET = canary.SIGNING
-
-
-async def command(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
-    """Start a command of the package."""
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "realtime_fsm.cli", *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **environment},
-    )
-
-
-async def line(process: asyncio.subprocess.Process) -> str:
-    """Return the next line of a command's output, bounded."""
-    assert process.stdout is not None
-    async with asyncio.timeout(10):
-        text = (await process.stdout.readline()).decode().strip()
-    assert text, (await canary.output_of(process))[1].decode()
-    assert not canary.found_in(text)
-    return text
 
 
 def test_cli_listen_prints_changes_and_events_until_interrupted(run_async: Run) -> None:

@@ -71,6 +71,33 @@ def test_diagram_command_marks_a_state(direction: str, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == shipped_svg(direction, highlight="fallback")
 
 
+def test_diagram_command_takes_a_state_as_it_is_written_in_the_picture(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Pictures write states in capitals; who copies one from there is understood."""
+    assert main(["diagram", "--format", "svg", "--highlight", "FALLBACK"]) == EXIT_OK
+    assert capsys.readouterr().out == shipped_svg(highlight="fallback")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(None, "No such file or directory"), (b"\xff\xfe", "it is no text"), (b"no\n", "Line 1")],
+)
+def test_diagram_command_refuses_a_file_that_is_no_history(
+    content: bytes | None, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that is not there, no text, or no history is one line that says so, without Python's words."""
+    path = tmp_path / "changes.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["diagram", "--history", str(path)]) == EXIT_USAGE
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert why in said.err
+    assert "Errno" not in said.err
+    assert said.err.count("\n") == 1
+
+
 def test_diagram_command_draws_a_history(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """``--history`` draws what `listen --json` printed."""
     path = tmp_path / "changes.jsonl"

@@ -62,6 +62,9 @@ USES: Final = {
 }
 """Every command. Who adds one says here how it is used."""
 
+LINES: Final = {("listen",): ["status"] * 3, ("watch",): ["status"] * 2 + ["view"]}
+"""The kinds of what is printed by a command whose JSON is one object per line."""
+
 PLAYED: Final = [path for path, use in USES.items() if not use.takes_long]
 
 
@@ -207,8 +210,8 @@ def test_json_is_all_that_is_printed(path: tuple[str, ...], places: dict[str, st
     """With ``--json`` stdout holds JSON and nothing else, also where the command fails."""
     ended = run_in_pipe(typed(path, places, "--json"))
     assert ended.code == USES[path].code
-    if path in {("listen",), ("watch",)}:  # one object per line, as things happen
-        assert [json.loads(line)["kind"] for line in ended.out.splitlines()] == ["status"] * 3
+    if path in LINES:  # one object per line, as things happen
+        assert [json.loads(line)["kind"] for line in ended.out.splitlines()] == LINES[path]
     else:
         assert isinstance(json.loads(ended.out), dict)
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from realtime_fsm.diagram import FORMATS, readme_block, render
+from realtime_fsm.diagram import FORMATS, render
 from realtime_fsm.diagram.dot import render_dot
 from realtime_fsm.diagram.graph import Arrow, Edge, Graph, IgnoredPair, Node, build_graph
 from realtime_fsm.diagram.mermaid import render_mermaid
 from realtime_fsm.diagram.palette import PALETTE
+from realtime_fsm.diagram.shipped import PLANS, data_name
 from realtime_fsm.diagram.table import render_table
 from realtime_fsm.machine.errors import InvalidArgumentError
 from realtime_fsm.machine.table import (
@@ -27,7 +28,6 @@ from realtime_fsm.machine.table import (
 
 ROOT = Path(__file__).parents[2]
 FILES = {"mermaid": "realtime_fsm.mmd", "dot": "realtime_fsm.dot", "table": "transitions.md"}
-BEGIN, END = "<!-- diagram:begin -->\n", "<!-- diagram:end -->"
 
 
 def node(name: str, *activities: str, severity: str = "info") -> Node:
@@ -56,10 +56,11 @@ def test_diagram_file_is_fresh(name: str) -> None:
     assert (ROOT / "diagrams" / FILES[name]).read_text(encoding="utf-8") == render(format=name), stale
 
 
-def test_diagram_in_the_readme_is_fresh() -> None:
-    """What stands between the markers of the README is what the machine renders today."""
-    _, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition(BEGIN)
-    assert rest.partition(END)[0] == readme_block()
+def test_readme_shows_the_finished_picture() -> None:
+    """The README begins with the picture that is kept fresh, and shows no other than those that are."""
+    shown = re.findall(r"\]\((diagrams/\S+\.svg)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert shown[0] == f"diagrams/{data_name('LR')}"
+    assert set(shown) == {f"diagrams/{data_name(direction)}" for direction in PLANS}
 
 
 def test_diagram_every_format_has_its_file() -> None:
@@ -216,11 +217,6 @@ def test_mermaid_keeps_to_what_every_version_draws() -> None:
     )
     for line in render(format="mermaid").splitlines():
         assert statement.fullmatch(line), line
-
-
-def test_readme_block_is_a_fenced_mermaid_diagram() -> None:
-    """The README gets the diagram in a fence that GitHub draws."""
-    assert readme_block() == f"```mermaid\n{render(format='mermaid')}```\n"
 
 
 def test_palette_has_a_colour_for_every_severity() -> None:

@@ -94,6 +94,7 @@ from top to bottom.
         ("FullStackEnvironment", ""),
         ("serve_status_page", "connected\n"),
         ("LegacyWebSocket(", "open\nCLOSED\n"),
+        ("sio = socketio.AsyncClient()", "connected\n{'sum': 3}\n"),
         ("CollectorRegistry()", "1\n"),
         ("door = Machine(", DOOR),
         (

@@ -1,0 +1,61 @@
+"""The client that a command makes, and what its errors are as exit codes."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+from realtime_fsm.cli.client_arguments import ClientRequest
+from realtime_fsm.cli.exit_code import EXIT_REFUSED, EXIT_UNREACHABLE
+from realtime_fsm.machine.config import RealtimeConfig
+from realtime_fsm.machine.errors import (
+    ErrorCategory,
+    InvalidArgumentError,
+    RealtimeError,
+    SubscriptionRefusedError,
+)
+from realtime_fsm.service import RealtimeService
+
+
+def make_client(request: ClientRequest) -> RealtimeService:
+    """Return the client; what is not asked for is as the environment has it.
+
+    Raises:
+        InvalidArgumentError: If the variable that should hold the token does not.
+        ConfigurationError: If the configuration is wrong.
+    """
+    token = None
+    if request.token_env is not None:
+        token = os.environ.get(request.token_env)
+        if not token:
+            raise InvalidArgumentError(
+                f"--token-env {request.token_env}: this variable is not set, or empty."
+            )
+    config = RealtimeConfig.from_env(
+        server_url=request.url, namespace=request.namespace, dialect=request.dialect
+    )
+    return RealtimeService(config, token=token)
+
+
+def exit_code_of(error: RealtimeError) -> int:
+    """Return the exit code for why a client gave up."""
+    refused = error.category is ErrorCategory.AUTHENTICATION
+    return EXIT_REFUSED if refused or isinstance(error, SubscriptionRefusedError) else EXIT_UNREACHABLE
+
+
+def while_read(show: Callable[..., None], task: asyncio.Task[Any] | None) -> Callable[..., None]:
+    """Return a printer that ends the command when nobody reads it any more, as in ``listen ... | head``.
+
+    Args:
+        show: The printer.
+        task: The command's, which is cancelled.
+    """
+
+    def shown(*args: Any) -> None:
+        try:
+            show(*args)
+        except BrokenPipeError:
+            if task is not None:
+                task.cancel()
+
+    return shown
