@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from realtime_fsm.cli.argument_types import seconds
 from realtime_fsm.cli.client_arguments import add_client_arguments, client_request
 from realtime_fsm.cli.command import EXIT_CODES, Commands, add_command
 from realtime_fsm.cli.doctor_arguments import DOCTOR_EXAMPLES, add_doctor_arguments
@@ -109,6 +110,13 @@ def _add_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         "  realtime-fsm demo --json | jq .recovery_seconds\n",
     )
     _add_web(parser)
+    parser.add_argument(
+        "--pace",
+        type=seconds,
+        default=3.0,
+        metavar="SECONDS",
+        help="with --web: from the end of a fault to the next one (default: 3)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end, nothing else")
     parser.set_defaults(run=_demo)
 
@@ -246,7 +254,7 @@ def _add_fuzz(commands: "Commands[argparse.ArgumentParser]") -> None:
 def _demo(parsed: argparse.Namespace) -> int:
     from realtime_fsm.cli.demo import run_demo  # noqa: PLC0415
 
-    return run_demo(as_json=parsed.json, web_port=parsed.port if parsed.web else None)
+    return run_demo(as_json=parsed.json, web_port=parsed.port if parsed.web else None, pace=parsed.pace)
 
 
 def _listen(parsed: argparse.Namespace) -> int:
