@@ -17,17 +17,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from realtime_fsm.engine.dispatcher import Event
+    from realtime_fsm.engine.fallback import FallbackPollingService
     from realtime_fsm.engine.manager import ConnectionManager
     from realtime_fsm.engine.message import DeadLetter, Receipt
     from realtime_fsm.engine.outbox import Outbox
     from realtime_fsm.engine.outbox_control import OutboxControl
-    from realtime_fsm.engine.polling import FallbackPollingService
     from realtime_fsm.engine.port import Token, TokenSource
     from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
-    from realtime_fsm.engine.resync import Missed
     from realtime_fsm.engine.status import ConnectionStatusManager
     from realtime_fsm.engine.stream import Stream
-    from realtime_fsm.engine.subscription import Position, Subscription, SubscriptionState
+    from realtime_fsm.engine.subscriptions import Missed, Position, Subscription, SubscriptionState
     from realtime_fsm.machine.backoff import ExponentialBackoff, Jitter
     from realtime_fsm.machine.config import Endpoint, RealtimeConfig
     from realtime_fsm.machine.connection_machine import ConnectionMachine
@@ -118,7 +117,7 @@ _HOME: Final = {
     "Event": "engine.dispatcher",
     "EventsMissedError": "machine.errors",
     "ExponentialBackoff": "machine.backoff",
-    "FallbackPollingService": "engine.polling",
+    "FallbackPollingService": "engine.fallback",
     "Health": "monitoring.health",
     "HeartbeatTimeoutError": "machine.errors",
     "IGNORED": "machine.table",
@@ -128,7 +127,7 @@ _HOME: Final = {
     "Jitter": "machine.backoff",
     "LaggedError": "machine.errors",
     "MalformedFrameError": "machine.errors",
-    "Missed": "engine.resync",
+    "Missed": "engine.subscriptions",
     "MetricsStorageError": "machine.errors",
     "MissingExtraError": "machine.errors",
     "NamespaceRefusedError": "machine.errors",
@@ -140,7 +139,7 @@ _HOME: Final = {
     "Outcome": "machine.delivery",
     "Overflow": "machine.delivery",
     "PayloadTooLargeError": "machine.errors",
-    "Position": "engine.subscription",
+    "Position": "engine.subscriptions",
     "ProtocolError": "machine.errors",
     "RealtimeConfig": "machine.config",
     "RealtimeError": "machine.errors",
@@ -154,9 +153,9 @@ _HOME: Final = {
     "Severity": "machine.table",
     "StatusChange": "machine.record",
     "Stream": "engine.stream",
-    "Subscription": "engine.subscription",
+    "Subscription": "engine.subscriptions",
     "SubscriptionRefusedError": "machine.errors",
-    "SubscriptionState": "engine.subscription",
+    "SubscriptionState": "engine.subscriptions",
     "TRAITS": "machine.table",
     "TRANSITIONS": "machine.table",
     "Token": "engine.port",

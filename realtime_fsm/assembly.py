@@ -9,22 +9,19 @@ from typing import Final
 from realtime_fsm.engine.component import Components
 from realtime_fsm.engine.dispatcher import Dispatcher
 from realtime_fsm.engine.flight_recorder import FlightRecorder
-from realtime_fsm.engine.intake import Intake
 from realtime_fsm.engine.manager import ConnectionManager
+from realtime_fsm.engine.outbound_queue import Intake, SendQueue, Settlement
 from realtime_fsm.engine.outbox import MemoryOutbox, Outbox
 from realtime_fsm.engine.outbox_control import OutboxControl
 from realtime_fsm.engine.payload import encode
 from realtime_fsm.engine.port import HttpClient, RandomSource, TokenSource, TransportFactory, WallClock
 from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
-from realtime_fsm.engine.resync import Resync
-from realtime_fsm.engine.send_queue import SendQueue
 from realtime_fsm.engine.sender import Sender
 from realtime_fsm.engine.session_recovery import SessionRecovery
-from realtime_fsm.engine.settlement import Settlement
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.status import ConnectionStatusManager
 from realtime_fsm.engine.subscribing import Subscriber
-from realtime_fsm.engine.subscriptions import Subscriptions
+from realtime_fsm.engine.subscriptions import Resync, Subscriptions
 from realtime_fsm.engine.token import TokenProvider
 from realtime_fsm.machine.backoff import ExponentialBackoff
 from realtime_fsm.machine.config import RealtimeConfig
@@ -191,7 +188,7 @@ def _socketio(config: RealtimeConfig) -> TransportFactory:
 
 
 def _aiohttp(config: RealtimeConfig) -> HttpClient:
-    from realtime_fsm.adapters.aiohttp_client import AiohttpClient  # noqa: PLC0415
+    from realtime_fsm.adapters.http import AiohttpClient  # noqa: PLC0415
 
     return AiohttpClient(config)
 
@@ -199,7 +196,7 @@ def _aiohttp(config: RealtimeConfig) -> HttpClient:
 def _outbox(config: RealtimeConfig, report: Callable[[RealtimeError], None]) -> Outbox:
     if config.outbox_path is None:
         return MemoryOutbox(config.outbox_max_dead_letters)
-    from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox  # noqa: PLC0415
+    from realtime_fsm.adapters.outbox_writer import SqliteOutbox  # noqa: PLC0415
 
     return SqliteOutbox(
         config.outbox_path,

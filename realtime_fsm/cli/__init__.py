@@ -10,15 +10,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from realtime_fsm.cli.argument_types import seconds
-from realtime_fsm.cli.client_arguments import add_client_arguments, client_request
-from realtime_fsm.cli.command import EXIT_CODES, Commands, add_command
-from realtime_fsm.cli.doctor_arguments import DOCTOR_EXAMPLES, add_doctor_arguments
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
-from realtime_fsm.cli.outbox_arguments import add_outbox
+from realtime_fsm.cli.arguments import (
+    DOCTOR_EXAMPLES,
+    EXIT_CODES,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    REPORT_EXAMPLES,
+    WATCH_EXAMPLES,
+    Commands,
+    add_client_arguments,
+    add_command,
+    add_doctor_arguments,
+    add_outbox,
+    add_report_arguments,
+    add_watch_arguments,
+    client_request,
+    seconds,
+)
 from realtime_fsm.cli.paint import discard_output, make_printable
-from realtime_fsm.cli.report_arguments import REPORT_EXAMPLES, add_report_arguments
-from realtime_fsm.cli.watch_arguments import WATCH_EXAMPLES, add_watch_arguments
 from realtime_fsm.machine.errors import MissingExtraError, RealtimeError
 
 _DESCRIPTION: Final = """\

@@ -5,8 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from realtime_fsm.cli.client_arguments import ClientRequest
-from realtime_fsm.cli.exit_code import EXIT_REFUSED, EXIT_UNREACHABLE
+from realtime_fsm.cli.arguments import EXIT_REFUSED, EXIT_UNREACHABLE, ClientRequest
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import (
     ErrorCategory,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.diagram import render
 
 _ONLY_DRAWN = ("svg", "png")

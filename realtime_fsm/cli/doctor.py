@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any, Final
 
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
 from realtime_fsm.cli.paint import Painter
 from realtime_fsm.doctor import Fault, Finding, Patient, Report, Verdict, examine
 from realtime_fsm.doctor.examination import CHECKS, misconfigured

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.cli.paint import Painter
-from realtime_fsm.testing.environment import SimulatedEnvironment
-from realtime_fsm.testing.schedule import Schedule
-from realtime_fsm.testing.seed_sweep import Failure, Sweep, failure_of, sweep
-from realtime_fsm.testing.simulation import EnvironmentFactory, Story, play
+from realtime_fsm.testing.fuzz.schedule import Schedule
+from realtime_fsm.testing.fuzz.simulation import EnvironmentFactory, Story, play
+from realtime_fsm.testing.fuzz.sweep import Failure, Sweep, failure_of, sweep
+from realtime_fsm.testing.fuzz.world import SimulatedEnvironment
 
 _TERMINAL_PACE: Final = 0.2
 _PIPE_PACE: Final = 5.0
@@ -59,7 +59,7 @@ def run_fuzz(*, seeds: int, first: int, replay: str | None, full_stack: bool, as
 def _environment(*, full_stack: bool) -> EnvironmentFactory:
     if not full_stack:
         return SimulatedEnvironment
-    from realtime_fsm.testing.full_stack import FullStackEnvironment  # noqa: PLC0415 - it loads the network
+    from realtime_fsm.testing.fuzz.full_stack import FullStackEnvironment  # noqa: PLC0415 - it loads the network
 
     return FullStackEnvironment
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from attrs import define, field
 
+from realtime_fsm.cli.arguments import EXIT_OK, ClientRequest
 from realtime_fsm.cli.client import exit_code_of, make_client, while_read
-from realtime_fsm.cli.client_arguments import ClientRequest
-from realtime_fsm.cli.exit_code import EXIT_OK
 from realtime_fsm.cli.paint import Painter, printable
 from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.record import StatusChange

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from attrs import asdict
 
-from realtime_fsm.adapters import sqlite_upkeep as upkeep
-from realtime_fsm.adapters.sqlite_upkeep import DeadEntry, Entry, Inventory
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.adapters import outbox_file as upkeep
+from realtime_fsm.adapters.outbox_file import DeadEntry, Entry, Inventory
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.cli.paint import Painter, printable
 
 _HEAD: Final = ("ID", "EVENT", "DELIVERY", "AGE", "SIZE", "ATTEMPTS")

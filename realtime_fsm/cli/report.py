@@ -2,14 +2,104 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-from realtime_fsm.adapters.sqlite_metrics_file import read
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK
-from realtime_fsm.cli.paint import Painter
-from realtime_fsm.cli.report_text import print_report
-from realtime_fsm.monitoring.report import make_report
-from realtime_fsm.monitoring.report_data import Measurements
+from realtime_fsm.adapters.metrics_file import read
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK
+from realtime_fsm.cli.paint import Painter, printable
+from realtime_fsm.monitoring.records import Level, Measurements
+from realtime_fsm.report import words
+from realtime_fsm.report.comparison import Verdict
+from realtime_fsm.report.html import Row, period, tables
+from realtime_fsm.report.report import Bucket, Report, make_report
+
+# A report for a terminal and for a pipe.
+
+_SIGNS: Final = {
+    Verdict.BETTER: ("✓", "green"),
+    Verdict.WORSE: ("✗", "red"),
+    Verdict.UNDECIDED: ("=", "dim"),
+    Verdict.TOO_FEW: ("?", "yellow"),
+}
+_STRIP: Final = ((1.0, "█"), (0.999, "▇"), (0.99, "▆"), (0.9, "▄"), (0.5, "▂"), (0.0, "▁"))
+"""One glyph for each bucket, by the share of it that was live; thresholds, because most are near the top."""
+
+_UNKNOWN: Final = "·"
+_LEGEND: Final = "live: █ always  ▇ 99.9 %  ▆ 99 %  ▄ 90 %  ▂ 50 %  ▁ less  · not wanted, or not known"
+_STRIP_WIDTH: Final = 72
+_ROUNDING: Final = 1e-9
+_LEFT: Final = frozenset({"", "version"})
+
+
+def print_report(painter: Painter, report: Report) -> None:
+    """Print all of it."""
+    painter.line(f"{painter.paint(printable(report.source), 'bold')}  {period(report)}")
+    for title, rows in tables(report):
+        _print_table(painter, title, rows)
+    _print_timeline(painter, report)
+    _print_comparison(painter, report)
+
+
+def _print_table(painter: Painter, title: str, rows: Sequence[Row]) -> None:
+    """Print rows below their head. Columns of figures stand on the right."""
+    painter.line()
+    painter.line(painter.paint(title, "bold"))
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for place, row in enumerate(cells):
+        text = "  ".join(
+            cell.ljust(width) if column == 0 or head in _LEFT else cell.rjust(width)
+            for column, (head, cell, width) in enumerate(zip(cells[0], row, widths, strict=True))
+        )
+        line = f"  {text}".rstrip()
+        painter.line(painter.paint(line, "dim") if place == 0 else line)
+
+
+def _print_timeline(painter: Painter, report: Report) -> None:
+    """Print a strip for each implementation, unless the stream has no such characters."""
+    try:
+        _LEGEND.encode(painter.stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return
+    painter.line()
+    begin = words.moment(report.timeline.begins[0])
+    painter.line(painter.paint(f"each {report.timeline.unit} from {begin} UTC", "bold"))
+    names = [printable(section.implementation) for section in report.sections]
+    width = max(map(len, names))
+    for name, section in zip(names, report.sections, strict=True):
+        strip = "".join(_glyph(bucket) for bucket in section.buckets)
+        for first in range(0, len(strip), _STRIP_WIDTH):
+            label = name if first == 0 else ""
+            painter.line(f"  {label:<{width}}  {strip[first : first + _STRIP_WIDTH]}")
+    painter.line(painter.paint(f"  {_LEGEND}", "dim"))
+
+
+def _glyph(bucket: Bucket) -> str:
+    share = bucket.availability.share(Level.LIVE)
+    if share is None:
+        return _UNKNOWN
+    return next(glyph for least, glyph in _STRIP if share >= least - _ROUNDING)
+
+
+def _print_comparison(painter: Painter, report: Report) -> None:
+    if not report.comparison:
+        if len(report.sections) > 1:
+            names = " ".join(printable(section.implementation) for section in report.sections[:2])
+            painter.line()
+            painter.line(painter.paint(f"What can be told of their difference: --compare {names}", "dim"))
+        return
+    first = report.comparison[0]
+    title = f"{first.candidate.implementation} compared with {first.baseline.implementation}"
+    painter.line()
+    painter.line(
+        painter.paint(printable(title), "bold")
+        + painter.paint("  (differences with their 95 % confidence intervals)", "dim")
+    )
+    for one in report.comparison:
+        glyph, style = _SIGNS[one.verdict]
+        painter.line(f"  {painter.paint(glyph, style)} {printable(one.sentence)}")
 
 
 def run_report(
@@ -42,11 +132,11 @@ def run_report(
         sys.stdout.write(json.dumps(report.to_json(), allow_nan=False) + "\n")
         return EXIT_OK
     if svg is not None:
-        from realtime_fsm.monitoring.report_plots import plots_as_svg  # noqa: PLC0415 - only they need numpy
+        from realtime_fsm.report.plots import plots_as_svg  # noqa: PLC0415 - only they need numpy
 
         return _written(svg, plots_as_svg(report))
     if html is not None:
-        from realtime_fsm.monitoring.report_html import page  # noqa: PLC0415
+        from realtime_fsm.report.html import page  # noqa: PLC0415
 
         return _written(html, page(report))
     print_report(Painter(), report)

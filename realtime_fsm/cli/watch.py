@@ -11,9 +11,8 @@ from typing import Any, Final, Protocol
 
 from attrs import define, field, frozen
 
+from realtime_fsm.cli.arguments import EXIT_OK, EXIT_UNREACHABLE, ClientRequest
 from realtime_fsm.cli.client import exit_code_of, make_client, while_read
-from realtime_fsm.cli.client_arguments import ClientRequest
-from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_UNREACHABLE
 from realtime_fsm.cli.paint import Painter
 from realtime_fsm.cli.watch_view import change_line, figures_line, frame, painted
 from realtime_fsm.machine.errors import RealtimeError

@@ -14,7 +14,7 @@ from attrs import frozen
 from realtime_fsm.cli.paint import GLYPHS, Painter, printable, style_of
 from realtime_fsm.diagram.graph import TIMES
 from realtime_fsm.machine.table import ConnectionStatus
-from realtime_fsm.monitoring.report_words import duration
+from realtime_fsm.report.words import duration
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _MOST_SAMPLES: Final = 40

@@ -11,19 +11,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, overload
 
-from realtime_fsm.diagram.dot import render_dot
-from realtime_fsm.diagram.graph import Graph, build_graph
+from realtime_fsm.diagram.graph import Graph, MachineLike, build_graph, graph_of
 from realtime_fsm.diagram.history import History, HistoryLike, Step, history_of, read_history
 from realtime_fsm.diagram.layout import laid_out
-from realtime_fsm.diagram.machines import MachineLike, graph_of
-from realtime_fsm.diagram.marks import Marks, marks_of
-from realtime_fsm.diagram.mermaid import render_mermaid
-from realtime_fsm.diagram.plan import placed
 from realtime_fsm.diagram.png import raster
-from realtime_fsm.diagram.shipped import NAME, PLANS, checked_direction, shipped_svg
-from realtime_fsm.diagram.style import checked_theme, stylesheet
-from realtime_fsm.diagram.svg import Look, paint
-from realtime_fsm.diagram.table import render_table
+from realtime_fsm.diagram.shipped import NAME, PLANS, checked_direction, placed, shipped_svg
+from realtime_fsm.diagram.svg import Look, Marks, checked_theme, marks_of, paint, stylesheet
+from realtime_fsm.diagram.text import render_dot, render_mermaid, render_table
 from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.errors import InvalidArgumentError
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from realtime_fsm.diagram.style import FONT
+from realtime_fsm.diagram.svg import FONT
 from realtime_fsm.machine.errors import MissingExtraError
 
 _FAMILY: Final = "IBM Plex Mono"

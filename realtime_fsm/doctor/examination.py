@@ -6,10 +6,11 @@ from typing import Final
 
 from attrs import frozen
 
-from realtime_fsm.doctor import network, polling, session, websocket
+from realtime_fsm.doctor import network, polling, session
+from realtime_fsm.doctor import session as websocket
 from realtime_fsm.doctor.finding import Fault, Finding, Report, Verdict, failed, skipped
 from realtime_fsm.doctor.patient import Patient
-from realtime_fsm.machine.address import shown_address
+from realtime_fsm.machine.config import shown_address
 
 
 @frozen(kw_only=True)

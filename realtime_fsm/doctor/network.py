@@ -12,7 +12,7 @@ from aiohttp.abc import ResolveResult
 from realtime_fsm.adapters.library_check import check_libraries
 from realtime_fsm.doctor.finding import Fault, Finding, failed, ok, skipped, warning
 from realtime_fsm.doctor.patient import Patient
-from realtime_fsm.machine.address import shown_address
+from realtime_fsm.machine.config import shown_address
 
 CONFIGURATION: Final = "configuration"
 NAME: Final = "name"

@@ -11,13 +11,12 @@ from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.payload import Payload
 from realtime_fsm.engine.port import HttpClient, RandomSource, TransportFactory, WallClock
 from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
-from realtime_fsm.engine.resync import Resync
 from realtime_fsm.engine.sender import Sender
 from realtime_fsm.engine.session_recovery import SessionRecovery
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.status import ConnectionStatusManager
 from realtime_fsm.engine.subscribing import Subscriber
-from realtime_fsm.engine.subscriptions import Subscriptions
+from realtime_fsm.engine.subscriptions import Resync, Subscriptions
 from realtime_fsm.engine.token import TokenProvider
 from realtime_fsm.machine.backoff import ExponentialBackoff
 from realtime_fsm.machine.config import RealtimeConfig

@@ -4,30 +4,173 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from realtime_fsm.engine.backoff import backoff
-from realtime_fsm.engine.catch_up import catch_up
-from realtime_fsm.engine.component import Components, Stay
-from realtime_fsm.engine.decision import decide
-from realtime_fsm.engine.establish import establish
-from realtime_fsm.engine.flight_recorder import Kind
-from realtime_fsm.engine.heartbeat import heartbeat
-from realtime_fsm.engine.inbound import Inbound
-from realtime_fsm.engine.link import Link
-from realtime_fsm.engine.pace import Pace
-from realtime_fsm.engine.polling import FallbackPollingService
-from realtime_fsm.engine.probing import probing
-from realtime_fsm.engine.publishing import publishing
-from realtime_fsm.engine.token_refresh import token_refresh
-from realtime_fsm.machine.connection_machine import ConnectionMachine
-from realtime_fsm.machine.errors import (
-    InternalError,
-    RealtimeError,
+from realtime_fsm.engine.activities import (
+    backoff,
+    catch_up,
+    decide,
+    establish,
+    heartbeat,
+    probing,
+    token_refresh,
 )
+from realtime_fsm.engine.component import Components, Stay
+from realtime_fsm.engine.dispatcher import Delivered
+from realtime_fsm.engine.fallback import FallbackPollingService, publishing
+from realtime_fsm.engine.flight_recorder import Kind
+from realtime_fsm.engine.link import Link
+from realtime_fsm.engine.payload import encode
+from realtime_fsm.engine.subscriptions import read_position
+from realtime_fsm.machine.backoff import Episode
+from realtime_fsm.machine.connection_machine import ConnectionMachine
+from realtime_fsm.machine.errors import InternalError, InvalidArgumentError, RealtimeError
 from realtime_fsm.machine.guard import Facts
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.table import TRAITS, Activity, ConnectionStatus, Severity, Traits, Trigger
+
+# What comes in on the live link: events to the handlers, room to the sender, a loss to the manager.
+
+
+class Inbound:
+    """Told by the links, and tells the parts whom it concerns.
+
+    Args:
+        parts: The client's components.
+        live_link: Gives the link that is live now, if one is. A link that only dials is not.
+        on_lost: Told when the live link has ended by itself.
+    """
+
+    def __init__(
+        self,
+        parts: Components,
+        *,
+        live_link: Callable[[], Link | None],
+        on_lost: Callable[[RealtimeError], None],
+    ) -> None:
+        self._parts = parts
+        self._live_link = live_link
+        self._on_lost = on_lost
+
+    def begin(self) -> None:
+        """Prepare for a link that becomes live, before anything that comes over it is passed on."""
+        parts = self._parts
+        statistics = parts.statistics
+        is_first = statistics.connections == 1 and statistics.polls == statistics.failed_polls
+        is_whole = parts.session.began()
+        if not (is_first or is_whole or parts.config.dialect.positions):
+            parts.statistics.unrecovered += 1
+            parts.resync.begin_for_all("the server does not replay what it sent while the client was away")
+
+    def link_event(self, link: Link, name: str, args: list[Any], ack_id: int | None) -> None:
+        """Pass an event to the handlers, unless it is a repeat."""
+        if not self._parts.session.take(name, args, ack_id):
+            return
+        if self._parts.config.dialect.positions and args and isinstance(args[-1], dict):
+            here, channel = read_position(args[-1]), args[-1].get("channel")
+            if here is not None and isinstance(channel, str):
+                args = args[:-1]
+                if not self._parts.subscriptions.take_place(channel, here):
+                    return
+        if self._parts.recorder.is_tracing:
+            self._parts.recorder.note(Kind.EVENT, f"{name!r} with {len(args)} arguments")
+        answer = None if ack_id is None else partial(self._answer, link, name, ack_id)
+        self._parts.dispatcher.post(Delivered(name, args, answer))
+
+    def link_written(self, link: Link) -> None:
+        """Send on."""
+        if link is self._live_link():
+            self._parts.sender.on_written(link.transport.written)
+
+    def link_malformed(self, error: RealtimeError) -> None:
+        """Report it."""
+        self._parts.recovery.handle(error)
+
+    def link_lost(self, link: Link, error: RealtimeError) -> None:
+        """Report the loss, if the link is the live one; one that only dials tells its dialler."""
+        if link is self._live_link():
+            self._on_lost(error)
+
+    async def link_relieved(self) -> None:
+        """Wait for the handlers."""
+        await self._parts.dispatcher.relieved()
+
+    @property
+    def link_congested(self) -> bool:
+        """Whether the handlers are behind."""
+        return self._parts.dispatcher.is_congested
+
+    def _answer(self, link: Link, event: str, ack_id: int, answer: Any) -> None:
+        """Answer an event of the server with what its handlers returned."""
+        args = [] if answer is None else list(answer) if isinstance(answer, tuple) else [answer]
+        what = f"The answer to {event!r}"
+        try:
+            payload = encode(args, what=what, max_bytes=self._parts.config.max_message_bytes)
+        except InvalidArgumentError as error:
+            self._parts.recovery.handle(error)
+            return
+        link.answer(ack_id, payload)
+
+
+# How many attempts have been made, and how long to wait before the next one.
+
+_EARLIEST_RETRY: Final = 0.1
+"""Least pause before the first reconnect, as a fraction of ``first_retry_within``: a server that is to
+recover the session needs a moment to notice the loss and store it."""
+
+_RETRY_AFTER_SPREAD: Final = 0.2
+"""A server's ``Retry-After`` is stretched by up to this fraction, or all its clients come back at once."""
+
+
+class Pace:
+    """Keeps the episode and the backoff together: they begin anew at the same moments.
+
+    Args:
+        parts: The client's components.
+    """
+
+    def __init__(self, parts: Components) -> None:
+        self._parts = parts
+        self.episode = Episode()
+
+    def note(self, trigger: Trigger, traits: Traits, *, connected_for: float | None) -> None:
+        """Count what a trigger means for the attempts, before it is fired.
+
+        An episode begins with a connect, a manual retry, or the loss of a connection that was stable.
+
+        Args:
+            trigger: The trigger.
+            traits: Of the state in which it is fired.
+            connected_for: Seconds that the present connection has lasted; ``None`` where there is none.
+        """
+        stable = connected_for is not None and connected_for >= self._parts.config.stable_after
+        revived = trigger is Trigger.RETRY and not traits.online
+        if trigger is Trigger.CONNECT or stable or revived:
+            self.episode.begin(by_connect=trigger is Trigger.CONNECT, by_retry=revived)
+            self._parts.backoff.reset()
+        if trigger in {Trigger.CONNECT, Trigger.RETRY}:
+            self.episode.dialled()
+
+    def attempt(self, dest: ConnectionStatus) -> int:
+        """Return the number of the attempt under way, or of the next one where the state waits for it."""
+        return self.episode.next_attempt if TRAITS[dest].waits else self.episode.dials
+
+    def delay(self, error: RealtimeError | None) -> float:
+        """Return how long to wait before the next attempt, and count it.
+
+        After the loss of a stable connection a short time at random; otherwise the backoff (SPEC B1); never
+        less than the server's ``Retry-After``.
+        """
+        config, uniform = self._parts.config, self._parts.random.uniform
+        if self.episode.dials == 0:
+            delay = uniform(config.first_retry_within * _EARLIEST_RETRY, config.first_retry_within)
+        else:
+            delay = self._parts.backoff.next_delay()
+            self._parts.backoff.increment()
+        if error is not None and error.retry_after is not None:
+            delay = max(delay, error.retry_after * uniform(1.0, 1.0 + _RETRY_AFTER_SPREAD))
+        return delay
+
 
 _LEVELS: Final = {
     Severity.INFO: logging.INFO,

@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Generator
 from copy import copy
 from typing import Any, Final
 
 from attrs import define, field, frozen
 
-from realtime_fsm.engine.payload import Payload
+from realtime_fsm.engine.payload import Payload, check_event_name, encode
+from realtime_fsm.engine.port import WallClock
+from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.delivery import Delivery, Outcome
-from realtime_fsm.machine.errors import DeliveryError
+from realtime_fsm.machine.dialect import Dialect
+from realtime_fsm.machine.errors import DeliveryError, InvalidArgumentError, UnsupportedDeliveryError
+from realtime_fsm.machine.redaction import redacted
 
 RESENT: Final = frozenset({Delivery.AT_LEAST_ONCE, Delivery.EXACTLY_ONCE})
 """Deliveries whose messages are sent again until they are acknowledged."""
@@ -158,3 +163,123 @@ class DeadLetter:
     message: Message
     reason: str
     died_at: float
+
+
+# What a message says of itself on the wire, beside its arguments: who sent it, and as which one.
+
+
+def identity_of(message: Message) -> dict[str, Any]:
+    """Return what identifies a message, the same however often and by whichever way it is sent."""
+    identity: dict[str, Any] = {"message_id": message.receipt.message_id}
+    if message.delivery is Delivery.EXACTLY_ONCE:
+        identity |= {"client_id": message.client_id, "sequence": message.sequence}
+    return identity
+
+
+def addressed(message: Message, dialect: Dialect) -> Payload:
+    """Return a message's payload as it goes over the socket: the identity is its last argument."""
+    payload = message.payload
+    if not dialect.message_ids:
+        return payload
+    identity = json.dumps(identity_of(message), separators=(",", ":"))
+    return Payload(f"{payload.text[:-1]},{identity}]", payload.attachments)
+
+
+def published(message: Message) -> dict[str, Any]:
+    """Return a message as it goes over HTTP."""
+    args = message.args
+    data = {"data": args[0]} if len(args) == 1 else {"args": args}
+    return {**identity_of(message), "event": message.event, **data}
+
+
+# From what the caller gives to a message: checked and encoded, or refused as a whole.
+
+
+@frozen
+class Composer:
+    """Makes messages.
+
+    Attributes:
+        config: The dialect, the defaults, and the largest size of a message.
+        wall: The wall clock.
+    """
+
+    config: RealtimeConfig
+    wall: WallClock
+
+    def compose(
+        self,
+        event: str,
+        data: Any,
+        delivery: Delivery | None = None,
+        *,
+        ttl: float | None = None,
+        is_call: bool = False,
+    ) -> Message:
+        """Make a message.
+
+        Args:
+            event: Its name.
+            data: JSON, or bytes within it; a tuple is several arguments, ``None`` is none.
+            delivery: What is promised; by default ``config.default_delivery``.
+            ttl: Seconds after which it is no longer sent; by default ``config.message_ttl``.
+            is_call: Whether the caller waits for the answer.
+
+        Raises:
+            InvalidArgumentError: If it cannot be sent, ever.
+            UnsupportedDeliveryError: If the server does not offer the delivery.
+        """
+        config = self.config
+        delivery = config.default_delivery if delivery is None else Delivery(delivery)
+        if delivery is Delivery.EXACTLY_ONCE and not config.dialect.deduplicates:
+            raise UnsupportedDeliveryError(
+                f"EXACTLY_ONCE needs a server that drops repeats, and dialect={config.dialect.name!r} does "
+                "not say so.",
+                remedy="Use AT_LEAST_ONCE, or a dialect that `deduplicates`, such as Dialect.REFERENCE.",
+            )
+        ttl = config.message_ttl if ttl is None else ttl
+        if ttl is not None and not (math.isfinite(ttl) and ttl > 0):
+            raise InvalidArgumentError(
+                f"ttl={ttl!r} is not a time to live.", remedy="Give a number of seconds, more than 0."
+            )
+        args = data if isinstance(data, tuple) else () if data is None else (data,)
+        return Message(
+            event=event,
+            payload=encode(
+                [check_event_name(event), *args],
+                what=f"The event {event!r}",
+                max_bytes=config.max_message_bytes,
+            ),
+            delivery=delivery,
+            receipt=Receipt(event),
+            wants_ack=is_call or delivery in RESENT,
+            is_call=is_call,
+            expires_at=None if ttl is None else self.wall() + ttl,
+        )
+
+
+# Answers of a server that wraps them: ``{"ok": true, "answer": ...}``, or ``"error"`` where it refuses.
+
+
+def unwrap(answer: object) -> Any:
+    """Return what a wrapped answer holds.
+
+    Raises:
+        DeliveryError: If the server refused, or if this is not a wrapped answer.
+    """
+    if not isinstance(answer, dict) or "ok" not in answer:
+        raise DeliveryError(
+            "the server's answer is not of its dialect",
+            outcome=Outcome.REFUSED.value,
+            remedy="Check that `dialect` is the server's.",
+        )
+    if answer["ok"] is True:
+        return answer.get("answer")
+    raise DeliveryError(refusal_text(answer.get("error")), outcome=Outcome.REFUSED.value)
+
+
+def refusal_text(error: object) -> str:
+    """Return the words of a server's ``error`` object, bounded in length, and without JSON Web Tokens."""
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("code")
+    return redacted(str(error or "no reason given"))[:200]

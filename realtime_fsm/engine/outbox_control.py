@@ -4,11 +4,9 @@ from collections.abc import Collection
 
 from attrs import evolve, frozen
 
-from realtime_fsm.engine.intake import Intake
 from realtime_fsm.engine.message import DeadLetter, Receipt
+from realtime_fsm.engine.outbound_queue import Intake, SendQueue, Settlement
 from realtime_fsm.engine.outbox import Outbox
-from realtime_fsm.engine.send_queue import SendQueue
-from realtime_fsm.engine.settlement import Settlement
 from realtime_fsm.machine.delivery import Outcome
 
 

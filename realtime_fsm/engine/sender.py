@@ -4,24 +4,86 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Final
 
-from realtime_fsm.engine.answer import unwrap
-from realtime_fsm.engine.claim import Claims, needs_claim
-from realtime_fsm.engine.envelope import addressed
 from realtime_fsm.engine.flight_recorder import FlightRecorder, Kind
-from realtime_fsm.engine.intake import Intake
 from realtime_fsm.engine.link import Link
-from realtime_fsm.engine.message import Message
+from realtime_fsm.engine.message import Message, addressed, unwrap
+from realtime_fsm.engine.outbound_queue import Intake, SendQueue, Settlement
 from realtime_fsm.engine.outbox import Outbox
-from realtime_fsm.engine.send_queue import SendQueue
-from realtime_fsm.engine.settlement import Settlement
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.delivery import Outcome
 from realtime_fsm.machine.errors import DeliveryError, RealtimeError
 from realtime_fsm.machine.redaction import redacted
+
+# Taking messages out of a durable outbox before they are sent, because they must never be sent twice.
+
+_AT_ONCE: Final = 100
+"""Messages claimed in one step."""
+
+_AGAIN_AFTER: Final = 1.0
+"""Seconds after which a failed claim is tried again."""
+
+
+def needs_claim(message: Message) -> bool:
+    """Tell whether a message must be forgotten by the outbox before it is sent."""
+    return message.is_stored and not message.is_resent
+
+
+class Claims:
+    """Holds messages in the queue until the outbox has forgotten them for certain.
+
+    Args:
+        queue: Where they wait.
+        outbox: Where they are kept.
+        report: Told of errors.
+        on_claimed: Called when held messages may be sent.
+    """
+
+    def __init__(
+        self,
+        queue: SendQueue,
+        outbox: Outbox,
+        *,
+        report: Callable[[RealtimeError], object],
+        on_claimed: Callable[[], None],
+    ) -> None:
+        self._queue = queue
+        self._outbox = outbox
+        self._report = report
+        self._on_claimed = on_claimed
+        self._again: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Claim the messages in front of the queue that need it."""
+        batch = list(islice(takewhile(needs_claim, self._queue), _AT_ONCE))
+        self._queue.hold(batch)
+        claimed = self._outbox.claim(batch)
+        if claimed is None:
+            self._queue.release(batch)
+        else:
+            claimed.add_done_callback(partial(self._decided, batch))
+
+    def stop(self) -> None:
+        """Try nothing again."""
+        if self._again is not None:
+            self._again.cancel()
+
+    def _decided(self, batch: list[Message], claimed: "asyncio.Future[None]") -> None:
+        error = None if claimed.cancelled() else claimed.exception()
+        if error is None and not claimed.cancelled():
+            self._release(batch)
+            return
+        if isinstance(error, RealtimeError):
+            self._report(error)
+        self._again = asyncio.get_running_loop().call_later(_AGAIN_AFTER, self._release, batch)
+
+    def _release(self, batch: list[Message]) -> None:
+        self._queue.release(batch)
+        self._on_claimed()
+
 
 _SUSPECT_AFTER: Final = 3
 """Losses in a row with the same message first in line, after which it is sent alone: so a message that

@@ -5,12 +5,11 @@ from typing import Any
 
 from attrs import frozen
 
-from realtime_fsm.engine.answer import refusal_text
 from realtime_fsm.engine.link import Link
+from realtime_fsm.engine.message import refusal_text
 from realtime_fsm.engine.payload import encode
 from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
-from realtime_fsm.engine.subscription import Subscription, SubscriptionState
-from realtime_fsm.engine.subscriptions import Subscriptions
+from realtime_fsm.engine.subscriptions import Subscription, Subscriptions, SubscriptionState
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import ConnectionLostError, SubscriptionRefusedError
 from realtime_fsm.machine.redaction import redacted

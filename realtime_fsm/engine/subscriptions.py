@@ -1,20 +1,204 @@
 """Subscriptions are state: what is wanted is remembered, with the place of the last event of each channel."""
 
 import asyncio
+import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from enum import Enum
+from functools import partial
 from typing import Any, Final
 
-from realtime_fsm.engine.resync import Missed, Resync
+from attrs import define, frozen
+
+from realtime_fsm.engine.dispatcher import Dispatcher
 from realtime_fsm.engine.statistics import Statistics
-from realtime_fsm.engine.subscription import (
-    BOOKING_PREFIX,
-    Position,
-    Subscription,
-    SubscriptionState,
-    read_position,
+from realtime_fsm.machine.errors import (
+    EventsMissedError,
+    InvalidArgumentError,
+    RealtimeError,
+    SubscriptionRefusedError,
 )
-from realtime_fsm.machine.errors import EventsMissedError, RealtimeError, SubscriptionRefusedError
+
+# What a client wants to hear of, and how far it has come: the records.
+
+BOOKING_PREFIX: Final = "booking:"
+"""A monitored booking is a channel of this prefix, where the dialect knows positions."""
+
+
+class SubscriptionState(Enum):
+    """How far a subscription has come on the present connection."""
+
+    WANTED = "wanted"
+    """It is to be asked for: as soon as there is a connection, or because something of it was missed."""
+    PENDING = "pending"
+    """It was asked for, and not answered yet."""
+    ACTIVE = "active"
+    """The server has confirmed it, or was told where it does not confirm."""
+    REFUSED = "refused"
+    """The server said no; see ``reason``. The next connection asks again."""
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the present connection has nothing more to say about it."""
+        return self in {SubscriptionState.ACTIVE, SubscriptionState.REFUSED}
+
+
+@frozen(kw_only=True)
+class Position:
+    """A place in a channel's log.
+
+    Attributes:
+        epoch: Identity of the log; another one means that the old log is lost.
+        offset: Number of the last event; they rise by one.
+    """
+
+    epoch: str
+    offset: int
+
+
+@define(eq=False, kw_only=True)
+class Subscription:
+    """One channel or booking that is wanted.
+
+    Attributes:
+        channel: Name under which its events arrive.
+        booking_id: Set where it was asked for by ``monitor_bookings``.
+        state: How far it has come on the present connection.
+        reason: Why it was refused.
+        position: Place of the last event that arrived, where the dialect tells.
+        left_at: Place of the last event that was left to a replay, which must close the gap before it.
+        is_resyncing: Whether its state is being loaded anew; until then its events are left to the replay
+            that follows.
+    """
+
+    channel: str
+    booking_id: str | None = None
+    state: SubscriptionState = SubscriptionState.WANTED
+    reason: str | None = None
+    position: Position | None = None
+    left_at: Position | None = None
+    is_resyncing: bool = False
+
+
+def read_position(answer: Mapping[str, Any]) -> Position | None:
+    """Return the position that a server's object holds, or ``None`` where it holds none."""
+    epoch, offset = answer.get("epoch"), answer.get("offset")
+    return Position(epoch=epoch, offset=offset) if isinstance(epoch, str) and type(offset) is int else None
+
+
+def check_names(names: Iterable[str], *, what: str) -> list[str]:
+    """Return the names of channels (or bookings) if they may be asked for, each once, in order.
+
+    Raises:
+        InvalidArgumentError: For all names that are not a string or are blank, or if a bare string was given.
+    """
+    if isinstance(names, (str, bytes)):
+        raise InvalidArgumentError(
+            f"{what}={names!r} is one name, not several.", remedy=f"Give a list: [{names!r}]."
+        )
+    given = list(names)
+    wrong = [name for name in given if not isinstance(name, str) or not name.strip()]
+    if wrong or not given:
+        raise InvalidArgumentError(
+            f"{what}={given!r} holds {wrong!r}." if wrong else f"{what} is empty.",
+            remedy="Give a list of names that are not blank.",
+        )
+    return list(dict.fromkeys(given))
+
+
+# Events that nobody can replay: the user's hook loads the state anew, and the stream goes on from there.
+
+
+@frozen(kw_only=True)
+class Missed:
+    """What a resync hook is told.
+
+    Attributes:
+        channel: Whose events were missed; ``None`` for all that the server sends.
+        position: Where the channel's stream goes on, if the hook gives no other place; ``None`` where the
+            server tells none.
+        reason: Why they cannot be replayed.
+    """
+
+    channel: str | None
+    position: Position | None
+    reason: str
+
+
+ResyncHook = Callable[[Missed], "Position | Awaitable[Position | None] | None"]
+"""Loads a snapshot, and returns its place in the channel: what was published after it is delivered next."""
+
+
+class Resync:
+    """Runs the hook among the handlers: after the events before the gap, and before those after it.
+
+    Args:
+        dispatcher: Runs it.
+        statistics: What it counts into.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, statistics: Statistics) -> None:
+        self._dispatcher = dispatcher
+        self._statistics = statistics
+        self._waits_for_all = False
+        self.hook: ResyncHook | None = None
+
+    def begin(self, missed: Missed, done: Callable[[Missed, Position | None], None]) -> bool:
+        """Have the state of a channel loaded anew.
+
+        Args:
+            missed: What the hook is told.
+            done: Called with the place from which to go on.
+
+        Returns:
+            Whether there is a hook.
+        """
+        if self.hook is None:
+            return False
+        self._dispatcher.run(f"resync of {missed.channel!r}", partial(self._load, self.hook, missed, done))
+        return True
+
+    def begin_for_all(self, reason: str) -> None:
+        """Have everything loaded anew, where the server tells no places. One that waits already is enough."""
+        if self.hook is None or self._waits_for_all:
+            return
+        self._waits_for_all = True
+        missed = Missed(channel=None, position=None, reason=reason)
+        self._dispatcher.run("resync", partial(self._load, self.hook, missed, None))
+
+    def reset(self) -> None:
+        """Forget what waits: the dispatcher has dropped it."""
+        self._waits_for_all = False
+
+    async def _load(
+        self,
+        hook: ResyncHook,
+        missed: Missed,
+        done: Callable[[Missed, Position | None], None] | None,
+    ) -> None:
+        if missed.channel is None:
+            self._waits_for_all = False  # a connection that is lost from here on needs another one
+        self._statistics.resyncs += 1
+        position = missed.position
+        try:
+            result = hook(missed)
+            given = await result if inspect.isawaitable(result) else result
+            if isinstance(given, Position):
+                position = given
+            elif given is not None:
+                raise InvalidArgumentError(
+                    f"The resync hook returned a {type(given).__name__}.",
+                    remedy="Return the Position of what it has loaded, or None.",
+                )
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                done = None  # the client is being disconnected: the channel stands where it stood
+            raise
+        finally:
+            if done is not None:
+                done(missed, position)
+
 
 _BY_REPLAY: Final = "event left to the replay"
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from realtime_fsm.engine.message import Message
 from realtime_fsm.machine.errors import MissingExtraError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
-from realtime_fsm.observation import Observation
+from realtime_fsm.service import Observation
 
 try:
     from opentelemetry import metrics as api_metrics

@@ -8,7 +8,7 @@ from aiohttp import web
 from realtime_fsm.machine.errors import MissingExtraError
 from realtime_fsm.machine.table import ConnectionStatus
 from realtime_fsm.monitoring.metrics import ConnectionMetrics
-from realtime_fsm.observation import Observation
+from realtime_fsm.service import Observation
 
 try:
     from prometheus_client import CollectorRegistry, generate_latest

@@ -1,17 +1,104 @@
 """The configuration: one frozen record, checked as a whole, all problems reported at once."""
 
+import difflib
 import math
+import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Self
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
-from attrs import Attribute, Factory, field, fields, frozen
+from attrs import Attribute, Factory, define, field, fields, frozen
 
-from realtime_fsm.machine.address import Endpoint, check_endpoint, check_server_url, shown_address
 from realtime_fsm.machine.backoff import BackoffLimits, Jitter
 from realtime_fsm.machine.delivery import Delivery, Durability, Overflow
 from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.errors import ConfigurationError
+
+# Addresses: what is wrong with one, and how it may be shown.
+
+_SECRET_QUERY_KEYS: Final = frozenset(
+    {"token", "access_token", "auth", "key", "apikey", "api_key", "password"}
+)
+
+
+@frozen(kw_only=True)
+class Endpoint:
+    """Something to poll in FALLBACK.
+
+    Attributes:
+        url: Absolute, or a path on the server. The token is sent only to the server's own origin.
+        event: The event as which changed data reaches the handlers; by default the path itself.
+    """
+
+    url: str
+    event: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Endpoint":
+        """Read ``event=url`` or ``url``.
+
+        Args:
+            text: For example ``bookings=/api/bookings``, ``/api/bookings`` or ``https://host/api``.
+        """
+        event, sign, url = text.strip().partition("=")
+        if not sign or "/" in event:  # the `=` belongs to a query
+            event, url = "", text.strip()
+        parts = _split(url)  # what cannot be split is left for the check to refuse
+        return cls(url=url, event=event or (parts and parts.path) or url)
+
+
+def check_server_url(url: object) -> str | None:
+    """Return what is wrong with a server's address, and what to use instead; ``None`` if nothing is."""
+    if not isinstance(url, str) or not url.strip():
+        return "must be an address such as https://example.org"
+    parts = _split(url)
+    if parts is None:
+        return "is not an address: its host or port cannot be read"
+    if parts.scheme in {"ws", "wss"}:
+        instead = parts._replace(scheme={"ws": "http", "wss": "https"}[parts.scheme]).geturl()
+        return (
+            f"is a raw WebSocket address, and a Socket.IO server is not one: use {shown_address(instead)} "
+            "(Socket.IO opens the WebSocket itself)"
+        )
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        return "must begin with http:// or https:// and name a host"
+    if parts.username is not None or parts.password is not None:
+        return "must not hold credentials, which would end in logs: give them as `token=`"
+    if any(pair.partition("=")[0].lower() in _SECRET_QUERY_KEYS for pair in parts.query.split("&")):
+        return "must not hold a secret in its query, which would end in logs: give it as `token=`"
+    return None
+
+
+def _split(url: str) -> SplitResult | None:
+    """Return the parts of an address, or ``None`` where it has none; ``urlsplit`` reads the port late."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
+
+
+def shown_address(url: str) -> str:
+    """Return an address fit to be shown: without credentials and query."""
+    parts = _split(url)
+    if parts is None or not parts.netloc:  # not an address at all: what is secret in it cannot be told
+        return "..." if set(url) & set("@?#") else url
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host, query="", fragment="").geturl()
+
+
+def check_endpoint(endpoint: Endpoint, server_url: str) -> str | None:
+    """Return what is wrong with something to poll; ``None`` if nothing is."""
+    parts = _split(urljoin(server_url, endpoint.url)) if _split(endpoint.url) else None
+    if parts is None or parts.scheme not in {"http", "https"} or not endpoint.url:
+        return "must be a path or an http(s) address, such as bookings=/api/bookings"
+    if parts.username is not None or parts.password is not None:
+        return "must not hold credentials, which would end in logs"
+    return None
+
 
 __all__ = ["LOG_LEVELS", "TRANSPORTS", "Endpoint", "RealtimeConfig"]
 
@@ -234,7 +321,7 @@ class RealtimeConfig:
         Raises:
             ConfigurationError: For every value that cannot be read and every unknown ``REALTIME_`` name.
         """
-        from realtime_fsm.machine.environment import read_environment  # noqa: PLC0415 - it needs this class
+        from realtime_fsm.machine.config import read_environment  # noqa: PLC0415 - it needs this class
 
         return cls(**{**read_environment(cls, environ), **overrides})
 
@@ -308,3 +395,135 @@ def _complaint(attribute: "Attribute[Any]", value: object) -> str | None:
         return None
     shown = shown_address(value) if attribute.name == "server_url" and isinstance(value, str) else value
     return f"{attribute.name}={shown!r} {rule}"
+
+
+# Reading the configuration from the environment, the old front end's names included.
+
+PREFIX: Final = "REALTIME_"
+
+OTHER_NAMES: Final = frozenset(
+    {
+        "REALTIME_TOKEN",
+        "REALTIME_SERVER_SECRET",
+        "REALTIME_SERVER_LEDGER_PATH",
+        "REALTIME_IMPLEMENTATION",
+        "REALTIME_ROLLOUT_FILE",
+        "REALTIME_ROLLOUT_PERCENT",
+    }
+)
+"""Names with our prefix that are read elsewhere, by the command line and by a rollout: never into the
+configuration."""
+
+OLD_NAMES: Final[Mapping[str, tuple[str, bool]]] = MappingProxyType(
+    {
+        "VITE_WS_URL": ("server_url", False),
+        "VITE_WS_RECONNECT_ATTEMPTS": ("max_reconnect_attempts", False),
+        "VITE_WS_RECONNECT_INTERVAL": ("reconnect_interval", True),
+        "VITE_WS_CONNECTION_TIMEOUT": ("connection_timeout", True),
+        "VITE_ENABLE_FALLBACK": ("enable_fallback", False),
+        "VITE_FALLBACK_POLLING_INTERVAL": ("fallback_polling_interval", True),
+        "VITE_WS_DEBUG_MODE": ("debug_mode", False),
+        "VITE_WS_LOG_LEVEL": ("log_level", False),
+    }
+)
+"""The old front end's names (SPEC E): the field each stands for, and whether it is in milliseconds."""
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+def _boolean(text: str) -> bool:
+    word = text.strip().lower()
+    if word in _TRUE | _FALSE:
+        return word in _TRUE
+    raise ValueError("must be true or false")
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("must be a whole number") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("must be a number of seconds, such as 2.5") from None
+
+
+_READERS: Final[Mapping[Any, Callable[[str], object]]] = MappingProxyType(
+    {bool: _boolean, int: _integer, float: _seconds, float | None: _seconds}
+)
+
+
+def read_environment(
+    config_class: type[RealtimeConfig], environ: Mapping[str, str] | None = None
+) -> dict[str, object]:
+    """Return the fields that the environment gives, as values ready for ``config_class``.
+
+    An empty value counts as not given. A new name wins over the old one for the same field.
+
+    Args:
+        config_class: Whose fields are looked for, as ``REALTIME_<FIELD>``.
+        environ: By default the process's.
+
+    Raises:
+        ConfigurationError: For every value that cannot be read, and every unknown ``REALTIME_`` name.
+    """
+    environ = os.environ if environ is None else environ
+    reading = _Reading({attribute.name: attribute.type for attribute in fields(config_class)})
+    names = {PREFIX + name.upper(): name for name in reading.types}
+    for variable, text in sorted(environ.items()):
+        if variable in names:
+            reading.take(variable, text, names[variable])
+        elif variable.startswith(PREFIX) and variable not in OTHER_NAMES:
+            reading.problems.append(_unknown(variable, names))
+
+    for variable, (name, milliseconds) in OLD_NAMES.items():
+        text = environ.get(variable, "")
+        if not text.strip():
+            continue
+        instead = PREFIX + name.upper() + (" in seconds" if milliseconds else "")
+        warnings.warn(f"{variable} is deprecated: set {instead}", DeprecationWarning, stacklevel=3)
+        if name not in reading.values:
+            reading.take(variable, text, name, 0.001 if milliseconds else 1.0)
+
+    if reading.problems:
+        raise ConfigurationError(*reading.problems)
+    return reading.values
+
+
+@define
+class _Reading:
+    """What has been read so far, and what could not be.
+
+    Attributes:
+        types: The fields, and what each holds.
+        values: The fields that were given.
+        problems: What is wrong, in words for people.
+    """
+
+    types: Mapping[str, Any]
+    values: dict[str, object] = field(factory=dict)
+    problems: list[str] = field(factory=list)
+
+    def take(self, variable: str, text: str, name: str, scale: float = 1.0) -> None:
+        """Read the text of a variable into a field; nothing where it is empty."""
+        if not text.strip():
+            return
+        try:
+            value = _READERS.get(self.types[name], str.strip)(text)
+        except ValueError as error:
+            self.problems.append(f"{variable}={text!r} {error}")
+        else:
+            self.values[name] = value * scale if isinstance(value, float) else value
+
+
+def _unknown(variable: str, names: Mapping[str, str]) -> str:
+    # Compared without the prefix that all share: it would make any two names seem close.
+    given = variable.removeprefix(PREFIX).lower()
+    close = difflib.get_close_matches(given, names.values(), n=1)
+    hint = f"did you mean {PREFIX}{close[0].upper()}?" if close else f"known are {', '.join(names)}"
+    return f"{variable} is not a known name: {hint}"

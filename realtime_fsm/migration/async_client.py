@@ -8,16 +8,15 @@ from socketio import AsyncClient as RealClient
 from socketio import exceptions
 
 from realtime_fsm.machine.errors import ClosedError
-from realtime_fsm.migration.client_handlers import RESERVED, ClientHandlers
-from realtime_fsm.migration.client_options import (
+from realtime_fsm.migration.async_handlers import RESERVED, ClientHandlers
+from realtime_fsm.migration.async_options import (
     ClientOptions,
     Spread,
     log_level,
     only_namespace,
     refuse_what_cannot_be_kept,
 )
-from realtime_fsm.migration.client_session import ClientSession
-from realtime_fsm.migration.client_transport import Dialler, http_url, real_value
+from realtime_fsm.migration.async_session import ClientSession, Dialler, http_url, real_value
 from realtime_fsm.service import RealtimeService
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from socket import gethostname
 from typing import Final, Protocol, Self
 
-from realtime_fsm.adapters.sqlite_metrics import FLUSH_TIMEOUT, SqliteMetrics, WriterCounters
+from realtime_fsm.adapters.metrics_file import FLUSH_TIMEOUT, SqliteMetrics, WriterCounters
 from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
 from realtime_fsm.engine.status import ConnectionStatusManager
 from realtime_fsm.machine.errors import ClosedError, InvalidArgumentError, MetricsStorageError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.table import TRAITS, Trigger
-from realtime_fsm.monitoring.report_data import Level
+from realtime_fsm.monitoring.records import Level
 
 _CLOSE_MARGIN: Final = 1.0
 """Seconds beyond those of the writer that its end may take."""

@@ -9,16 +9,55 @@ from typing import Any, Final
 from aiohttp import web
 
 from realtime_fsm.machine.errors import ErrorCategory, ServerUnavailableError
-from realtime_fsm.server.answer import Answer, problem
-from realtime_fsm.server.channel_request import RequestError, read_query
 from realtime_fsm.server.channels import Channels
 from realtime_fsm.server.config import BackendConfig
-from realtime_fsm.server.cors import guarded, preflight
-from realtime_fsm.server.engine_server import read_body
-from realtime_fsm.server.envelope import read_envelope
 from realtime_fsm.server.ledger import LedgerUnavailableError
-from realtime_fsm.server.message_router import Client, MessageRouter
+from realtime_fsm.server.request import Answer, RequestError, problem, read_envelope, read_query
+from realtime_fsm.server.router import Client, MessageRouter
+from realtime_fsm.server.socketio_server import read_body
 from realtime_fsm.server.token import Identity, TokenRefusedError, Verifier
+
+# Which web pages may use the HTTP endpoints: those of the configured origins, and no other.
+#
+# A request without an ``Origin`` does not come from a web page of elsewhere, and passes. Socket.IO's own
+# path
+# is guarded by python-engineio, by the same list.
+
+_Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, If-None-Match",
+    "Access-Control-Max-Age": "600",
+}
+
+
+def guarded(handler: _Next, origins: tuple[str, ...]) -> _Next:
+    """Return a handler that lets only these origins in, and tells the browser so."""
+
+    async def guard(request: web.Request) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        if origin is None:
+            response = await handler(request)
+        elif origin in origins:
+            response = await handler(request)
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Allow-Credentials"] = "true"
+            response.headers["Access-Control-Expose-Headers"] = "ETag, Retry-After"
+        else:
+            told = "Pages of this origin may not use this server."
+            refused = problem(ErrorCategory.APPLICATION, "origin_refused", told)
+            response = web.json_response({"error": refused}, status=HTTPStatus.FORBIDDEN)
+        response.headers.add("Vary", "Origin")
+        return response
+
+    return guard
+
+
+async def preflight(_: web.Request) -> web.StreamResponse:
+    """Answer a browser that asks what it may send."""
+    return web.Response(status=HTTPStatus.NO_CONTENT, headers=_PREFLIGHT)
+
 
 EVENTS_PATH: Final = "/realtime/events"
 MESSAGES_PATH: Final = "/realtime/messages"

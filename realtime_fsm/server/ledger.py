@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from attrs import define, field, frozen
 
 from realtime_fsm.machine.errors import ServerUnavailableError
-from realtime_fsm.server.answer import Answer
+from realtime_fsm.server.request import Answer
 
 DEFAULT_MAX_CLIENTS: Final = 10_000
 MAX_KEPT_ANSWERS: Final = 256

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from aiohttp import web
 from attrs import define, field
 
-from realtime_fsm.server.envelope import Envelope
-from realtime_fsm.server.message_router import Client
+from realtime_fsm.server.request import Envelope
+from realtime_fsm.server.router import Client
 from realtime_fsm.server.token import Identity
 
 

@@ -8,7 +8,6 @@
         print(page.url)
 """
 
-from realtime_fsm.web.application import status_application
-from realtime_fsm.web.serving import StatusPage, serve_status_page
+from realtime_fsm.web.application import StatusPage, serve_status_page, status_application
 
 __all__ = ["StatusPage", "serve_status_page", "status_application"]

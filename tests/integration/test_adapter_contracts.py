@@ -10,7 +10,7 @@ import socketio
 from aiohttp import web
 from hostile_server import Server, application, tcp
 
-from realtime_fsm.adapters.aiohttp_client import AiohttpClient
+from realtime_fsm.adapters.http import AiohttpClient
 from realtime_fsm.adapters.library_check import SILENT
 from realtime_fsm.adapters.socketio_transport import SocketIOTransport
 from realtime_fsm.engine.port import HttpClient, Transport, TransportListener

@@ -14,7 +14,7 @@ from socketio import exceptions
 from realtime_fsm import migration
 from realtime_fsm.machine.errors import ConfigurationError
 from realtime_fsm.migration import AsyncClient as EngineClient
-from realtime_fsm.testing.fault_proxy import FaultProxy
+from realtime_fsm.testing.proxy.proxy import FaultProxy
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 Make = Callable[..., Any]

@@ -22,7 +22,7 @@ from aiohttp import web
 from attrs import frozen
 
 from realtime_fsm.cli import main as command_line
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
 from realtime_fsm.doctor import CHECKS, Patient, Verdict, examine
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.server import BackendConfig, WebSocketService

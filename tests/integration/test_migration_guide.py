@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from realtime_fsm.migration import RollbackLimits, Rollout, RolloutConfig
-from realtime_fsm.migration.rollout_setting import Setting, place_of
+from realtime_fsm.rollout.setting import Setting, place_of
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 GUIDE = README.partition("## Migration guide\n")[2].partition("\n## ")[0]

@@ -15,7 +15,7 @@ from migration_scene import SOON, Stream, backend, client_config, settings, unti
 from socketio import packet
 
 from realtime_fsm import ClosedError, DeliveryError, Dialect, Outcome, SubscriptionRefusedError
-from realtime_fsm.adapters.sqlite_metrics_file import read
+from realtime_fsm.adapters.metrics_file import read
 from realtime_fsm.migration import (
     DecisionKind,
     EngineClient,
@@ -25,9 +25,9 @@ from realtime_fsm.migration import (
     Rollout,
     database_evidence,
 )
-from realtime_fsm.migration.rollback_rule import RollbackRule
-from realtime_fsm.migration.rollout_stage import default_clients
-from realtime_fsm.monitoring.report_data import Level, Measurements
+from realtime_fsm.monitoring.records import Level, Measurements
+from realtime_fsm.rollout.rule import RollbackRule
+from realtime_fsm.rollout.stage import default_clients
 from realtime_fsm.testing import FaultProxy
 
 

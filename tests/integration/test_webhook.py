@@ -25,10 +25,9 @@ from realtime_fsm.machine.errors import (
     ServerUnreachableError,
 )
 from realtime_fsm.machine.table import Severity
-from realtime_fsm.monitoring.alert_record import Alert, AlertState
+from realtime_fsm.monitoring.alert_engine import Alert, AlertState
 from realtime_fsm.monitoring.alert_rules import AlertRule
-from realtime_fsm.monitoring.alert_sinks import CLOSED, CallbackSink
-from realtime_fsm.monitoring.alerts import Alerts
+from realtime_fsm.monitoring.alerts import CLOSED, Alerts, CallbackSink
 
 SECRET = canary.token("that-signs-webhooks")
 PATH = f"/services/{canary.token('in-the-path')}"

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from realtime_fsm.testing.http_messages import HttpReader, NotHttpError
-from realtime_fsm.testing.websocket_frames import MessageReader, encoded
+from realtime_fsm.testing.proxy.frames import HttpReader, MessageReader, NotHttpError, encoded
 
 contents = st.one_of(st.text(max_size=300), st.binary(max_size=300))
 cuts = st.lists(st.integers(1, 40), max_size=60)

@@ -24,8 +24,8 @@ from realtime_fsm import (
     ServerUnreachableError,
     Trigger,
 )
-from realtime_fsm.engine.pace import Pace
-from realtime_fsm.machine.episode import Episode
+from realtime_fsm.engine.manager import Pace
+from realtime_fsm.machine.backoff import Episode
 from realtime_fsm.machine.guard import Facts
 from realtime_fsm.testing.exploration import explore
 

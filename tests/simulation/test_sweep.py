@@ -4,12 +4,11 @@ from random import Random
 
 from attrs import evolve
 
-from realtime_fsm.testing.coverage import FULL_SWEEP, everything
-from realtime_fsm.testing.environment import SimulatedEnvironment
-from realtime_fsm.testing.schedule import LASTING, Action, Schedule, Setting, random_schedule
-from realtime_fsm.testing.seed_sweep import Sweep, sweep
-from realtime_fsm.testing.shrinking import shrink
-from realtime_fsm.testing.simulation import play
+from realtime_fsm.testing.fuzz.application import FULL_SWEEP, everything
+from realtime_fsm.testing.fuzz.schedule import LASTING, Action, Schedule, Setting, random_schedule
+from realtime_fsm.testing.fuzz.simulation import play
+from realtime_fsm.testing.fuzz.sweep import Sweep, shrink, sweep
+from realtime_fsm.testing.fuzz.world import SimulatedEnvironment
 
 
 def test_sweep_finds_no_broken_promise_and_sees_everything() -> None:

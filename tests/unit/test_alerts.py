@@ -20,12 +20,10 @@ from realtime_fsm import (
     ServerUnreachableError,
 )
 from realtime_fsm.machine.table import Severity
-from realtime_fsm.monitoring.alert_record import Alert, AlertState
-from realtime_fsm.monitoring.alert_rules import AlertRule
-from realtime_fsm.monitoring.alert_sinks import CLOSED, QUEUE_FULL, AlertSink, CallbackSink, LogSink
-from realtime_fsm.monitoring.alerts import Alerts
-from realtime_fsm.monitoring.default_rules import DEFAULT_RULES
-from realtime_fsm.testing.simulated_server import silence
+from realtime_fsm.monitoring.alert_engine import Alert, AlertState
+from realtime_fsm.monitoring.alert_rules import DEFAULT_RULES, AlertRule
+from realtime_fsm.monitoring.alerts import CLOSED, QUEUE_FULL, Alerts, AlertSink, CallbackSink, LogSink
+from realtime_fsm.testing.simulated.server import silence
 from realtime_fsm.testing.virtual_loop import wall_clock
 
 Run = Callable[[Coroutine[Any, Any, None]], None]

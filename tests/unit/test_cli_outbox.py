@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
+from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 from realtime_fsm.cli import main
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.engine.message import DeadLetter
 from realtime_fsm.engine.outbox import OutboxContents
 from realtime_fsm.engine.payload import Payload

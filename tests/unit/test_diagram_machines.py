@@ -19,10 +19,9 @@ from transitions.extensions.asyncio import AsyncMachine
 
 from realtime_fsm.diagram import render
 from realtime_fsm.diagram.drawing import Text
-from realtime_fsm.diagram.graph import Edge
+from realtime_fsm.diagram.graph import Edge, graph_of
 from realtime_fsm.diagram.history import Step
 from realtime_fsm.diagram.layout import laid_out
-from realtime_fsm.diagram.machines import graph_of
 from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.errors import InvalidArgumentError, MissingExtraError
 from realtime_fsm.machine.table import TRANSITIONS, ConnectionStatus, Row, Trigger

@@ -5,9 +5,8 @@ from typing import Any
 import attrs
 import pytest
 
-from realtime_fsm.machine.config import Endpoint, RealtimeConfig
+from realtime_fsm.machine.config import OLD_NAMES, OTHER_NAMES, PREFIX, Endpoint, RealtimeConfig
 from realtime_fsm.machine.dialect import Dialect
-from realtime_fsm.machine.environment import OLD_NAMES, OTHER_NAMES, PREFIX
 from realtime_fsm.machine.errors import ConfigurationError
 from realtime_fsm.server import BackendConfig
 

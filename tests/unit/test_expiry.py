@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from realtime_fsm.engine.expiry import Expiry
 from realtime_fsm.engine.message import Message, Receipt
+from realtime_fsm.engine.outbound_queue import Expiry
 from realtime_fsm.engine.payload import Payload
 from realtime_fsm.machine.delivery import Delivery, Outcome
 from realtime_fsm.testing.virtual_loop import wall_clock

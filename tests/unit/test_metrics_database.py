@@ -13,8 +13,10 @@ import pytest
 from world import World
 
 from realtime_fsm import ConnectionStatus, MetricsStorageError, RealtimeError
-from realtime_fsm.adapters import sqlite_metrics, sqlite_metrics_file, sqlite_metrics_schema
-from realtime_fsm.adapters.sqlite_metrics_file import MetricsRows, read
+from realtime_fsm.adapters import metrics_file as sqlite_metrics
+from realtime_fsm.adapters import metrics_file as sqlite_metrics_file
+from realtime_fsm.adapters import metrics_file as sqlite_metrics_schema
+from realtime_fsm.adapters.metrics_file import MetricsRows, read
 from realtime_fsm.machine.errors import (
     ClosedError,
     ConnectionLostError,
@@ -22,7 +24,7 @@ from realtime_fsm.machine.errors import (
     ServerUnreachableError,
 )
 from realtime_fsm.monitoring.metrics_database import MetricsDatabase
-from realtime_fsm.monitoring.report_data import Level, Measurements
+from realtime_fsm.monitoring.records import Level, Measurements
 from realtime_fsm.testing.virtual_loop import wall_clock
 
 Run = Callable[[Coroutine[Any, Any, None]], None]

@@ -12,9 +12,8 @@ import pytest
 
 from realtime_fsm import RealtimeService
 from realtime_fsm.cli import main
-from realtime_fsm.cli.exit_code import EXIT_UNREACHABLE
-from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.machine.environment import OLD_NAMES, PREFIX
+from realtime_fsm.cli.arguments import EXIT_UNREACHABLE
+from realtime_fsm.machine.config import OLD_NAMES, PREFIX, RealtimeConfig
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

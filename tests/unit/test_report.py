@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from recorded import MAY, many_runs, record, two_runs, with_an_outage
 
-from realtime_fsm.adapters.sqlite_metrics_file import read
+from realtime_fsm.adapters.metrics_file import read
 from realtime_fsm.machine.errors import InvalidArgumentError, MetricsStorageError
-from realtime_fsm.monitoring import confidence
-from realtime_fsm.monitoring import report_words as words
-from realtime_fsm.monitoring.confidence import Interval
 from realtime_fsm.monitoring.metrics_database import MetricsDatabase
-from realtime_fsm.monitoring.report import Report, make_report
-from realtime_fsm.monitoring.report_comparison import Comparison, Verdict
-from realtime_fsm.monitoring.report_data import Level, Measurements
+from realtime_fsm.monitoring.records import Level, Measurements
+from realtime_fsm.report import statistics as confidence
+from realtime_fsm.report import words
+from realtime_fsm.report.comparison import Comparison, Verdict
+from realtime_fsm.report.report import Report, make_report
+from realtime_fsm.report.statistics import Interval
 
 
 @pytest.fixture(autouse=True)

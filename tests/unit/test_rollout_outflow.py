@@ -9,12 +9,11 @@ import pytest
 from realtime_fsm.engine.dispatcher import Dispatcher
 from realtime_fsm.engine.message import Receipt
 from realtime_fsm.engine.statistics import Statistics
-from realtime_fsm.engine.subscription import Position
+from realtime_fsm.engine.subscriptions import Position
 from realtime_fsm.machine.delivery import Outcome
 from realtime_fsm.machine.errors import OutboxFullError, OutboxStorageError
-from realtime_fsm.migration.rollout_client import Letter, Places, Signal, SignalKind, Sink, Wanted, post_to
-from realtime_fsm.migration.rollout_outflow import RolloutOutflow
-from realtime_fsm.migration.rollout_running import Handover, Running
+from realtime_fsm.rollout.client import Letter, Places, Signal, SignalKind, Sink, Wanted, post_to
+from realtime_fsm.rollout.handover import Handover, RolloutOutflow, Running
 
 
 class FakeClient:

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime_fsm.machine.errors import ConfigurationError
-from realtime_fsm.migration.rollback_rule import Rate, RollbackLimits, RollbackRule, judge, rates
-from realtime_fsm.migration.rollout_comparison import Comparison
-from realtime_fsm.monitoring.report_data import Attempt, Measurements, Outage, Run
+from realtime_fsm.monitoring.records import Attempt, Measurements, Outage, Run
+from realtime_fsm.rollout.rule import Rate, RollbackLimits, RollbackRule, judge, rates
+from realtime_fsm.rollout.stage import Comparison
 
 LIMITS = RollbackLimits(threshold=0.1, min_samples=10, window=60.0)
 

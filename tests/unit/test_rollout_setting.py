@@ -8,16 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.machine.environment import read_environment
+from realtime_fsm.machine.config import RealtimeConfig, read_environment
 from realtime_fsm.machine.errors import ConfigurationError
-from realtime_fsm.migration.rollout_control import RolloutControl
-from realtime_fsm.migration.rollout_decision import Decision, DecisionKind, Decisions
-from realtime_fsm.migration.rollout_file import SettingFile
-from realtime_fsm.migration.rollout_setting import (
+from realtime_fsm.rollout.setting import (
+    Decision,
+    DecisionKind,
+    Decisions,
     Implementation,
     RolloutConfig,
+    RolloutControl,
     Setting,
+    SettingFile,
     Source,
     choose,
     place_of,

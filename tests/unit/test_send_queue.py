@@ -1,8 +1,8 @@
 """The queue to the network: first in, first out, and bounded by count and by bytes."""
 
 from realtime_fsm.engine.message import Message, Receipt
+from realtime_fsm.engine.outbound_queue import SendQueue
 from realtime_fsm.engine.payload import Payload
-from realtime_fsm.engine.send_queue import SendQueue
 from realtime_fsm.machine.delivery import Delivery
 
 

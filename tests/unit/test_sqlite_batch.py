@@ -7,9 +7,8 @@ from contextlib import closing
 
 import pytest
 
-from realtime_fsm.adapters import sqlite_schema as schema
-from realtime_fsm.adapters.sqlite_backlog import MAX_BATCH, Backlog
-from realtime_fsm.adapters.sqlite_batch import Kind, Operation, write
+from realtime_fsm.adapters import outbox_schema as schema
+from realtime_fsm.adapters.outbox_writer import MAX_BATCH, Backlog, Kind, Operation, write
 from realtime_fsm.testing.contracts.kept_messages import letter, message
 
 

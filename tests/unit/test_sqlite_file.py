@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from realtime_fsm.adapters import sqlite_schema
-from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
+from realtime_fsm.adapters import outbox_schema as sqlite_schema
+from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 from realtime_fsm.machine.errors import OutboxStorageError, RealtimeError
 from realtime_fsm.testing.contracts.kept_messages import append_all, message, sequences
 

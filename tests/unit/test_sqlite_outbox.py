@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from attrs import define, field
 
-from realtime_fsm.adapters import sqlite_backlog, sqlite_file
-from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
+from realtime_fsm.adapters import outbox_file as sqlite_file
+from realtime_fsm.adapters import outbox_writer as sqlite_backlog
+from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 from realtime_fsm.machine.errors import ConfigurationError, OutboxStorageError, RealtimeError
 from realtime_fsm.testing.contracts.kept_messages import append_all, letter, message, sequences
 

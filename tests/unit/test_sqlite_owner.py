@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from realtime_fsm.adapters import sqlite_file, sqlite_schema
-from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
+from realtime_fsm.adapters import outbox_file as sqlite_file
+from realtime_fsm.adapters import outbox_schema as sqlite_schema
+from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 from realtime_fsm.machine.errors import OutboxStorageError, RealtimeError
 from realtime_fsm.testing.contracts.kept_messages import append_all, fields_of, message, sequences
 
@@ -20,7 +21,7 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 
 OWNER = """
 import asyncio, sys
-from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
+from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 async def main():
     await SqliteOutbox(sys.argv[1], report=print).open()
     print("open", flush=True)

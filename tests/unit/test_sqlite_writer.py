@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from realtime_fsm.adapters import sqlite_backlog
-from realtime_fsm.adapters.sqlite_file import OutboxFile
-from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
+from realtime_fsm.adapters import outbox_writer as sqlite_backlog
+from realtime_fsm.adapters.outbox_file import OutboxFile
+from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 from realtime_fsm.machine.errors import InternalError, OutboxStorageError, RealtimeError
 from realtime_fsm.testing.contracts.kept_messages import append_all, message, sequences
 
@@ -27,7 +27,7 @@ COUNT = "SELECT count(*) FROM message"
 PRODUCERS = """
 import asyncio, sys
 from realtime_fsm.testing.contracts.kept_messages import message
-from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
+from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 
 async def main():
     outbox = SqliteOutbox(sys.argv[1], durability=sys.argv[2], report=print)

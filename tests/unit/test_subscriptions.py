@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from realtime_fsm import EventsMissedError, Missed, Position, Subscription, SubscriptionState
-from realtime_fsm.engine.resync import Resync
 from realtime_fsm.engine.statistics import Statistics
-from realtime_fsm.engine.subscriptions import Subscriptions
+from realtime_fsm.engine.subscriptions import Resync, Subscriptions
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 State = SubscriptionState

@@ -1,0 +1,757 @@
+"""The port ``Outbox`` on SQLite: what was kept survives the process, and with ``power`` a power cut."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from copy import copy
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from attrs import define, field
+
+from realtime_fsm.adapters import outbox_schema as schema
+from realtime_fsm.adapters.outbox_file import BUSY_TIMEOUT, SYNCHRONOUS, OutboxFile, OwnedFile
+from realtime_fsm.adapters.outbox_schema import Row
+from realtime_fsm.adapters.sqlite_error import code_of, is_outage, storage_error
+from realtime_fsm.engine.message import DeadLetter, Message
+from realtime_fsm.engine.outbox import OutboxContents
+from realtime_fsm.machine.errors import ConfigurationError, InternalError, OutboxStorageError, RealtimeError
+
+# What is asked of the file of an outbox, and how many such things become one transaction.
+
+_CHUNKS: Final = (64, 8, 1)
+"""Rows of one statement. Many at once, because each statement gives the interpreter's lock away once, and
+beside a busy loop it is slow to come back."""
+
+
+class Kind(Enum):
+    """What is to be done."""
+
+    APPEND = "append"
+    CHARGE = "charge"
+    BURY = "bury"
+    REMOVE = "remove"
+    CALL = "call"
+    STOP = "stop"
+
+
+@define(eq=False, kw_only=True)
+class Operation:
+    """One thing that is asked of the file.
+
+    Attributes:
+        kind: What.
+        rows: What is written.
+        call: For ``CALL``: what runs in the transaction; its result becomes the future's.
+        future: Resolved on the loop when it is committed; ``None`` where nobody waits. It is of the loop.
+        messages: Whose ``is_stored`` changes then.
+        is_stored: What it changes to.
+        on_abandoned: Called on the loop with the result, if by then nobody wants it any more.
+        result: What ``call`` returned.
+    """
+
+    kind: Kind
+    rows: Sequence[Row] = ()
+    call: Callable[[sqlite3.Connection], Any] | None = None
+    future: asyncio.Future[Any] | None = None
+    messages: Sequence[Message] = ()
+    is_stored: bool = True
+    on_abandoned: Callable[[Any], None] | None = None
+    result: Any = None
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether somebody waits for it."""
+        return self.future is not None
+
+    def finish(self, error: BaseException | None) -> None:
+        """Tell who waits for it. On the loop's thread."""
+        if error is None:
+            for message in self.messages:
+                message.is_stored = self.is_stored
+        if self.future is None:
+            return
+        if self.future.done():  # cancelled: what was asked for has been done all the same
+            if error is None and self.on_abandoned is not None:
+                self.on_abandoned(self.result)
+        elif error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(error)
+
+
+@define(eq=False)
+class _Gathered:
+    """Rows of neighbouring operations, to be written kind by kind.
+
+    In whatever order operations on different messages are done, they come to the same; on one message it
+    is append, charge, then bury or remove.
+    """
+
+    appended: list[Row] = field(factory=list)
+    charged: list[Row] = field(factory=list)
+    buried: list[Row] = field(factory=list)
+    gone: dict[int, None] = field(factory=dict)
+
+    def add(self, operation: Operation) -> bool:
+        """Take an operation in; ``False`` if what was gathered has to be written before."""
+        rows = operation.rows
+        if operation.kind is Kind.APPEND:
+            if any(row[0] in self.gone for row in rows):  # claimed, and kept again
+                return False
+            self.appended.extend(rows)
+        elif operation.kind is Kind.CHARGE:
+            self.charged.extend(rows)
+        elif operation.kind is Kind.BURY:
+            self.buried.extend(rows)
+            self.gone.update((row[0], None) for row in rows)
+        elif operation.kind is Kind.REMOVE:
+            self.gone.update((row[0], None) for row in rows)
+        else:
+            return False
+        return True
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Write everything."""
+        numbers = [row[0] for row in (*self.appended, *self.buried)]
+        if numbers:
+            connection.execute(schema.RAISE_LAST_SEQUENCE, (max(numbers),))
+        for chunk in chunks(self.appended):
+            connection.execute(_insert(len(chunk)), [value for row in chunk for value in row])
+        if self.charged:
+            connection.executemany("UPDATE message SET attempts = ? WHERE sequence = ?", self.charged)
+        if self.buried:
+            connection.executemany(schema.INSERT_DEAD, self.buried)
+        for gone in chunks(list(self.gone)):
+            connection.execute(_delete(len(gone)), gone)
+
+
+_insert = cache(schema.insert_messages)
+_delete = cache(schema.delete_messages)
+
+
+def chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Cut a sequence into parts of few different lengths, so that few statements do for all of them."""
+    start = 0
+    for size in _CHUNKS:
+        while len(items) - start >= size:
+            yield items[start : start + size]
+            start += size
+
+
+def write(connection: sqlite3.Connection, operations: Iterable[Operation], max_dead_letters: int) -> int:
+    """Do operations in one transaction, all of them or none.
+
+    Args:
+        connection: To the file.
+        operations: In the order in which they were asked for.
+        max_dead_letters: Dead letters kept; the oldest go.
+
+    Returns:
+        How many dead letters had to go.
+
+    Raises:
+        sqlite3.Error: Nothing was written.
+    """
+    if connection.in_transaction:  # the last one could not even be rolled back
+        connection.execute("ROLLBACK")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        dropped = _write_all(connection, operations, max_dead_letters)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return dropped
+
+
+def _write_all(connection: sqlite3.Connection, operations: Iterable[Operation], max_dead_letters: int) -> int:
+    dropped = 0
+    gathered = _Gathered()
+    for operation in operations:
+        if gathered.add(operation):
+            continue
+        dropped += _flush(connection, gathered, max_dead_letters)
+        gathered = _Gathered()
+        if operation.call is not None:
+            operation.result = operation.call(connection)
+        else:
+            gathered.add(operation)
+    return dropped + _flush(connection, gathered, max_dead_letters)
+
+
+def _flush(connection: sqlite3.Connection, gathered: _Gathered, max_dead_letters: int) -> int:
+    gathered.write(connection)
+    return trim_dead(connection, max_dead_letters) if gathered.buried else 0
+
+
+def trim_dead(connection: sqlite3.Connection, max_dead_letters: int) -> int:
+    """Delete the oldest dead letters beyond the bound; return how many."""
+    return connection.execute(
+        "DELETE FROM dead_letter WHERE number <= "
+        "(SELECT number FROM dead_letter ORDER BY number DESC LIMIT 1 OFFSET ?)",
+        (max_dead_letters,),
+    ).rowcount
+
+
+# What is asked of the writer of an outbox and not yet written, and when its turn is.
+
+MAX_BATCH: Final = 500
+"""Operations of one transaction."""
+
+LINGER: Final = 0.005
+"""Seconds that operations nobody waits for may wait for more of their kind."""
+
+FLUSH_TIMEOUT: Final = 2.0
+"""Seconds at the end in which a file that cannot be written may come back."""
+
+_IDLE: Final = 1.0
+"""Seconds after which an idle writer looks whether its loop is still there."""
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
+
+
+class Backlog:
+    """A queue from the loop's thread to the writer's, and the writer's own list of what it took from it.
+
+    Args:
+        loop: Whose end is the end of the writer too, if nobody says ``stop``.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._queue: SimpleQueue[Operation] = SimpleQueue()
+        self._taken: deque[Operation] = deque()
+        self._deadline: float | None = None
+        self._pause = 0.0
+        self._retry_at: float | None = None
+
+    # For any thread.
+
+    def put(self, operation: Operation) -> None:
+        """Queue an operation. Never waits."""
+        self._queue.put(operation)
+
+    def stop(self) -> None:
+        """Ask for the end, after everything that was put before."""
+        self._queue.put(Operation(kind=Kind.STOP))
+
+    # For the writer's thread.
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the file could not be written when it was last tried."""
+        return self._retry_at is not None
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the writer has nothing more to do, or no more time to do it."""
+        if self._deadline is None:
+            return False
+        return not (self._taken or not self._queue.empty()) or time.monotonic() > self._deadline
+
+    def next_batch(self) -> deque[Operation]:
+        """Wait until there is something to write, or for a while; return it, or nothing."""
+        if not self._is_due():
+            self._take(self._patience())
+        self._drain(MAX_BATCH)
+        if self._may_linger():
+            until = time.monotonic() + LINGER
+            while len(self._taken) < MAX_BATCH and self._take(until - time.monotonic()):
+                if self._taken[-1].is_urgent:
+                    break
+            self._drain(MAX_BATCH)
+        count = min(MAX_BATCH, len(self._taken)) if self._is_due() else 0
+        return deque(self._taken.popleft() for _ in range(count))
+
+    def suspend(self, batch: Sequence[Operation]) -> tuple[list[Operation], int]:
+        """Take a batch back that could not be written: what nobody waits for is kept for later.
+
+        Returns:
+            What somebody waits for, and how many others are kept.
+        """
+        self._taken.extendleft(reversed(batch))
+        self._drain(None)
+        urgent = [operation for operation in self._taken if operation.is_urgent]
+        self._taken = deque(operation for operation in self._taken if not operation.is_urgent)
+        self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+        self._retry_at = time.monotonic() + self._pause
+        return urgent, len(self._taken)
+
+    def resume(self) -> None:
+        """Note that the file can be written."""
+        self._pause = 0.0
+        self._retry_at = None
+
+    def clear(self) -> list[Operation]:
+        """Remove and return everything. At the end it is for any thread."""
+        self._drain(None)
+        left = list(self._taken)
+        self._taken.clear()
+        return left
+
+    def _is_due(self) -> bool:
+        """Whether to write now; while the file cannot be written only what somebody waits for is tried."""
+        if not self._taken:
+            return False
+        if self._retry_at is None or time.monotonic() >= self._retry_at:
+            return True
+        return any(operation.is_urgent for operation in self._taken)
+
+    def _patience(self) -> float:
+        """Return how long to wait for an operation, where nothing is due."""
+        if not self._taken:
+            return 0.0 if self._deadline is not None else _IDLE
+        moments = [moment for moment in (self._retry_at, self._deadline) if moment is not None]
+        return min(min(moments, default=0.0) - time.monotonic(), _IDLE)
+
+    def _may_linger(self) -> bool:
+        if not self._taken or self._deadline is not None or self._retry_at is not None:
+            return False
+        return not any(operation.is_urgent for operation in self._taken)
+
+    def _drain(self, up_to: int | None) -> None:
+        while (up_to is None or len(self._taken) < up_to) and self._take(0.0):
+            pass
+
+    def _take(self, timeout: float) -> bool:
+        """Take one operation, or a request to stop; ``False`` if there is none in time."""
+        try:
+            operation = self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait()
+        except Empty:
+            is_orphan = self._loop.is_closed() or not threading.main_thread().is_alive()
+            if is_orphan and self._deadline is None:  # nobody will ever ask for the end
+                self._deadline = time.monotonic() + FLUSH_TIMEOUT
+            return False
+        if operation.kind is Kind.STOP:
+            self._deadline = time.monotonic() + FLUSH_TIMEOUT
+        else:
+            self._taken.append(operation)
+        return True
+
+
+# The one thread that touches the file of an outbox: it commits what was queued, many at a time.
+
+_logger = logging.getLogger("realtime_fsm.outbox")
+
+Reader = Callable[[sqlite3.Connection], OutboxContents]
+
+
+class SqliteWriter:
+    """Owns the file from ``start`` to its end.
+
+    Args:
+        file: The file.
+        read: Reads what it holds.
+        max_dead_letters: Dead letters kept.
+        report: Called on the loop with errors that nobody waits for.
+
+    Attributes:
+        opened: What the file held, or why it could not be opened.
+        ended: Resolved when the file is released.
+        dropped_dead_letters: Dead letters that had to make room.
+    """
+
+    def __init__(
+        self,
+        file: OutboxFile,
+        read: Reader,
+        *,
+        max_dead_letters: int,
+        report: Callable[[RealtimeError], None],
+    ) -> None:
+        self._file = file
+        self._read = read
+        self._max_dead_letters = max_dead_letters
+        self._report = report
+        self._loop = asyncio.get_running_loop()
+        self.opened: asyncio.Future[OutboxContents] = self._loop.create_future()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self.dropped_dead_letters = 0
+        self._backlog = Backlog(self._loop)
+        self._has_reported = False
+        self._syncs = True
+        self._thread = threading.Thread(target=self._run, name="realtime-outbox", daemon=False)
+
+    # Called on the loop's thread.
+
+    def start(self) -> None:
+        """Begin to open the file."""
+        self._thread.start()
+
+    def put(self, operation: Operation) -> None:
+        """Queue an operation. Never waits."""
+        self._backlog.put(operation)
+        if self.ended.done():
+            self._refuse_rest()
+
+    def stop(self) -> None:
+        """Let it write what is queued, release the file, and end."""
+        self._backlog.stop()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the thread; ``False`` if it is still there."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _finish(self) -> None:
+        """Note the end: the last thing that the thread tells."""
+        if not self.ended.done():
+            self.ended.set_result(None)
+        self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        _finish_all(self._backlog.clear(), OutboxStorageError(f"The outbox {self._file.path} is closed."))
+
+    # Called on its own thread.
+
+    def _run(self) -> None:
+        try:
+            file, contents = self._file.open_or_renew(self._read, self._tell_report)
+        except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
+            self._tell(_fail, self.opened, self._as_realtime_error(error))
+        else:
+            self._tell(_resolve, self.opened, contents)
+            del contents
+            self._serve_until_end(file)
+        finally:
+            self._tell(self._finish)
+
+    def _serve_until_end(self, file: OwnedFile) -> None:
+        try:
+            while not self._backlog.is_at_end:
+                batch = self._backlog.next_batch()
+                if batch:
+                    self._write_batch(file.connection, batch)
+        except Exception as error:
+            _logger.exception("the writer of the outbox %s failed", self._file.path)
+            self._tell_report(self._as_realtime_error(error))
+        finally:
+            file.close()
+            self._give_up()
+
+    def _write_batch(self, connection: sqlite3.Connection, batch: deque[Operation]) -> None:
+        try:
+            self._write(connection, batch)
+        except sqlite3.Error as error:
+            if code_of(error) == sqlite3.SQLITE_FULL:
+                _make_room(connection)
+            self._suspend(batch, error)
+        else:
+            if self._backlog.is_interrupted:
+                _logger.info("the outbox %s can be written again", self._file.path)
+            self._backlog.resume()
+            self._has_reported = False
+
+    def _write(self, connection: sqlite3.Connection, batch: deque[Operation]) -> None:
+        """Write a batch. If something in it is impossible, one by one, so that the others do not suffer.
+
+        Args:
+            connection: To the file.
+            batch: What was written, or can never be, is taken off it.
+
+        Raises:
+            sqlite3.Error: If the file cannot be written now.
+        """
+        try:
+            self._commit(connection, batch)
+        except Exception as error:
+            if is_outage(error):
+                raise
+        else:
+            self._tell(_finish_all, list(batch), None)
+            batch.clear()
+        while batch:
+            try:
+                self._commit(connection, [batch[0]])
+            except Exception as error:
+                if is_outage(error):
+                    raise
+                self._reject(batch.popleft(), error)
+            else:
+                self._tell(_finish_all, [batch.popleft()], None)
+
+    def _commit(self, connection: sqlite3.Connection, operations: Sequence[Operation]) -> None:
+        syncs = any(operation.is_urgent for operation in operations)
+        if syncs is not self._syncs:  # where nobody waits, nothing has to wait for the disk
+            level = SYNCHRONOUS[self._file.durability if syncs else "process"]
+            connection.execute(f"PRAGMA synchronous = {level}")
+            self._syncs = syncs
+        dropped = write(connection, operations, self._max_dead_letters)
+        if dropped:
+            self.dropped_dead_letters += dropped
+            _logger.warning(
+                "%d dead letters were dropped from the outbox %s: it keeps %d",
+                dropped,
+                self._file.path,
+                self._max_dead_letters,
+            )
+
+    def _suspend(self, batch: Sequence[Operation], error: BaseException) -> None:
+        """Fail everything that somebody waits for; the rest is tried again after a pause."""
+        translated = storage_error(self._file.path, "written", error)
+        if not self._backlog.is_interrupted:
+            _logger.error("%s", translated)
+        urgent, kept = self._backlog.suspend(batch)
+        if kept and not self._has_reported:
+            self._has_reported = True
+            self._tell_report(translated)
+        self._tell(_finish_all, urgent, translated)
+
+    def _reject(self, operation: Operation, error: BaseException) -> None:
+        """Give up an operation that can never be done."""
+        translated = storage_error(self._file.path, "written", error)
+        if operation.is_urgent:
+            self._tell(_finish_all, [operation], translated)
+        else:
+            self._tell_report(translated)
+
+    def _give_up(self) -> None:
+        """Fail what is left, and say what is lost by it."""
+        path = self._file.path
+        left = self._backlog.clear()
+        error = OutboxStorageError(f"The outbox {path} was closed before it could be written.")
+        self._tell(_finish_all, left, error)
+        lost = sum(not operation.is_urgent for operation in left)
+        if lost:
+            self._tell_report(
+                OutboxStorageError(
+                    f"The outbox {path} was closed before {lost} changes could be written.",
+                    remedy="Messages that came to their end may be sent again by the next start.",
+                )
+            )
+
+    def _tell_report(self, error: RealtimeError) -> None:
+        self._tell(self._report, error)
+
+    def _tell(self, callback: Callable[..., object], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:  # the loop was closed: nobody is left to be told
+            _logger.debug("the loop of the outbox %s is closed", self._file.path)
+
+    def _as_realtime_error(self, error: BaseException) -> RealtimeError:
+        if isinstance(error, RealtimeError):
+            return error
+        internal = InternalError(f"The outbox {self._file.path} failed: {type(error).__name__}: {error}.")
+        internal.__cause__ = error
+        return internal
+
+
+def _make_room(connection: sqlite3.Connection) -> None:
+    """Give the WAL's room back, which may be all that is missing."""
+    with contextlib.suppress(sqlite3.Error):  # or not even for that there is room
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _finish_all(operations: Sequence[Operation], error: RealtimeError | None) -> None:
+    """On the loop's thread: tell everybody who waits, in order; to each an error of its own."""
+    for operation in operations:
+        own = None
+        if error is not None:
+            own = copy(error)
+            own.__cause__ = error.__cause__
+        operation.finish(own)
+
+
+CLOSE_TIMEOUT: Final = FLUSH_TIMEOUT + 2 * BUSY_TIMEOUT
+"""Seconds that ``close`` takes, at most, on a file that cannot be written."""
+
+_JOIN_TIMEOUT: Final = 1.0
+
+
+class SqliteOutbox:
+    """The outbox in a file, for one client at a time.
+
+    The file is of mode 0600 and holds the messages in plain text. Beside it lie ``-wal`` and ``-shm`` while
+    it is open, and ``-owner``, which stays: it is what the owner locks.
+
+    Args:
+        path: The file; created if it is missing, in a folder that exists.
+        durability: ``power``: a message that was kept survives a power cut. ``process``: it survives the end
+            of the process, however it ends; several times as fast.
+        max_dead_letters: Dead letters kept; the oldest make room.
+        report: Called on the loop with errors that nobody awaits.
+
+    Raises:
+        ConfigurationError: If an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: str = "power",
+        max_dead_letters: int = 1000,
+        report: Callable[[RealtimeError], None],
+    ) -> None:
+        if durability not in SYNCHRONOUS:
+            raise ConfigurationError(f"durability={durability!r} must be one of {', '.join(SYNCHRONOUS)}")
+        if max_dead_letters < 0:
+            raise ConfigurationError(f"max_dead_letters={max_dead_letters} must not be negative")
+        self._file = OutboxFile(Path(os.path.realpath(path)), durability)
+        self._max_dead_letters = max_dead_letters
+        self._report = report
+        self._writer: SqliteWriter | None = None
+        self._is_open = False
+        self._dropped_before = 0
+
+    def __repr__(self) -> str:
+        return f"<SqliteOutbox {self._file.path} {'open' if self._is_open else 'closed'}>"
+
+    @property
+    def is_durable(self) -> bool:
+        """It is."""
+        return True
+
+    @property
+    def dropped_dead_letters(self) -> int:
+        """How many dead letters had to make room for newer ones."""
+        return self._dropped_before + (0 if self._writer is None else self._writer.dropped_dead_letters)
+
+    async def open(self) -> OutboxContents:
+        """Open the file and return what it holds; see ``Outbox.open``."""
+        if self._writer is not None:
+            raise OutboxStorageError(
+                f"The outbox {self._file.path} is open already.", remedy="Close it first."
+            )
+        writer = self._writer = SqliteWriter(
+            self._file, _contents, max_dead_letters=self._max_dead_letters, report=self._report
+        )
+        writer.start()
+        try:
+            contents = await writer.opened
+        except BaseException:
+            await self.close()
+            raise
+        self._is_open = True
+        return contents
+
+    def append(self, message: Message) -> asyncio.Future[None]:
+        """Keep a message; see ``Outbox.append``."""
+        return self._ask(
+            Operation(kind=Kind.APPEND, rows=(schema.message_row(message),), messages=(message,))
+        )
+
+    def remove(self, message: Message) -> None:
+        """Forget a kept message that has come to its end; see ``Outbox.remove``."""
+        self._tell(Operation(kind=Kind.REMOVE, rows=((message.sequence,),)))
+
+    def claim(self, messages: Collection[Message]) -> asyncio.Future[None] | None:
+        """Forget kept messages for certain; see ``Outbox.claim``."""
+        if not messages:
+            return None
+        rows = [(message.sequence,) for message in messages]
+        return self._ask(Operation(kind=Kind.REMOVE, rows=rows, messages=tuple(messages), is_stored=False))
+
+    def charge(self, message: Message) -> None:
+        """Keep a kept message's attempts; see ``Outbox.charge``."""
+        self._tell(Operation(kind=Kind.CHARGE, rows=((message.attempts, message.sequence),)))
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Move a message to the dead letters; see ``Outbox.bury``."""
+        self._tell(Operation(kind=Kind.BURY, rows=(schema.letter_row(letter),)))
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Return the dead letters, the oldest first.
+
+        Raises:
+            OutboxStorageError: If they cannot be read.
+        """
+        rows = await self._ask(Operation(kind=Kind.CALL, call=_dead_rows))
+        return [schema.letter_from(row) for row in rows]
+
+    async def take_dead(self, message_ids: Collection[str] | None = None) -> list[DeadLetter]:
+        """Remove and return dead letters; see ``Outbox.take_dead``. If it is cancelled they are put back.
+
+        Raises:
+            OutboxStorageError: If they cannot be removed: they are all still there.
+        """
+        wanted = None if message_ids is None else frozenset(message_ids)
+        return [schema.letter_from(row) for row in await self._ask(_taking(wanted, self._put_back))]
+
+    async def close(self) -> None:
+        """Write what is left to be written, and release the file; see ``Outbox.close``."""
+        self._is_open = False
+        writer = self._writer
+        if writer is None:
+            return
+        writer.stop()
+        await asyncio.wait({writer.ended}, timeout=CLOSE_TIMEOUT)
+        if not writer.join(_JOIN_TIMEOUT if writer.ended.done() else 0.0):
+            self._report(
+                OutboxStorageError(
+                    f"The outbox {self._file.path} did not close within {CLOSE_TIMEOUT:g} seconds.",
+                    remedy="Check the disk: it does not answer.",
+                )
+            )
+        if self._writer is writer:
+            self._dropped_before += writer.dropped_dead_letters
+            self._writer = None
+
+    def _put_back(self, rows: list[schema.Row]) -> None:
+        self._tell(Operation(kind=Kind.BURY, rows=rows))
+
+    def _ask(self, operation: Operation) -> asyncio.Future[Any]:
+        future = operation.future = asyncio.get_running_loop().create_future()
+        if self._is_open and self._writer is not None:
+            self._writer.put(operation)
+        else:
+            future.set_exception(self._not_open())
+        return future
+
+    def _tell(self, operation: Operation) -> None:
+        if self._is_open and self._writer is not None:
+            self._writer.put(operation)
+        else:
+            self._report(self._not_open())
+
+    def _not_open(self) -> OutboxStorageError:
+        return OutboxStorageError(f"The outbox {self._file.path} is not open.", remedy="Open it first.")
+
+
+def _contents(connection: sqlite3.Connection) -> OutboxContents:
+    """In the writer's thread: build the messages; nothing of them is decoded."""
+    return OutboxContents(
+        client_id=schema.client_id(connection),
+        last_sequence=schema.last_sequence(connection),
+        waiting=[
+            schema.message_from(row, is_stored=True) for row in connection.execute(schema.SELECT_WAITING)
+        ],
+    )
+
+
+def _dead_rows(connection: sqlite3.Connection) -> list[schema.Row]:
+    return connection.execute(schema.SELECT_DEAD).fetchall()
+
+
+def _taking(wanted: frozenset[str] | None, put_back: Callable[[list[schema.Row]], None]) -> Operation:
+    """Return the operation that takes dead letters: by their messages' ids, or all for ``None``."""
+
+    def take(connection: sqlite3.Connection) -> list[schema.Row]:
+        rows = [row for row in _dead_rows(connection) if wanted is None or row[1] in wanted]
+        connection.executemany("DELETE FROM dead_letter WHERE message_id = ?", [(row[1],) for row in rows])
+        return rows
+
+    return Operation(kind=Kind.CALL, call=take, on_abandoned=put_back)

@@ -1,0 +1,237 @@
+"""The comparison of two implementations: which is better in what, as far as it can be told."""
+
+import random
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+from attrs import evolve, frozen
+
+from realtime_fsm.monitoring.records import Measurements
+from realtime_fsm.report import figures as measures
+from realtime_fsm.report import words
+from realtime_fsm.report.figures import Sample
+from realtime_fsm.report.statistics import MIN_RUNS, MIN_TRIALS, SEED, Interval
+
+
+class Verdict(StrEnum):
+    """What a comparison says of the candidate."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    UNDECIDED = "undecided"
+    """There are enough samples, and they do not tell a difference."""
+    TOO_FEW = "too_few"
+
+
+@frozen(kw_only=True)
+class Side:
+    """One of two that are compared.
+
+    Attributes:
+        implementation: Its name.
+        samples: How many runs, or attempts, the figure was made from.
+        value: The figure; ``None`` where there is nothing to make it from.
+        interval: Of the figure; ``None`` where there are too few samples.
+    """
+
+    implementation: str
+    samples: int
+    value: float | None
+    interval: Interval | None
+
+
+@frozen(kw_only=True)
+class Comparison:
+    """One figure, compared.
+
+    Attributes:
+        figure: ``availability``, ``outages``, ``recovery``, ``failures`` or ``latency``.
+        unit: Of the values: ``share``, ``per day`` or ``seconds``.
+        baseline: What is compared with.
+        candidate: What is compared.
+        difference: The candidate's value less the baseline's; ``None`` where one has none.
+        interval: Of the difference; ``None`` where there are too few samples.
+        verdict: What that says of the candidate.
+        sentence: The same for people.
+    """
+
+    figure: str
+    unit: str
+    baseline: Side
+    candidate: Side
+    difference: float | None
+    interval: Interval | None
+    verdict: Verdict
+    sentence: str
+
+
+@frozen(kw_only=True)
+class _Figure:
+    """What is compared, and how people say it."""
+
+    name: str
+    unit: str
+    title: str
+    better: str
+    worse: str
+    samples: str
+    enough: int
+    lower_is_better: bool
+    measure: Callable[[Measurements, random.Random], Sample]
+
+
+def compare(
+    baseline: Measurements, candidate: Measurements, names: tuple[str, str]
+) -> tuple[Comparison, ...]:
+    """Compare two implementations in every figure.
+
+    Args:
+        baseline: What is compared with.
+        candidate: What is compared.
+        names: Of both.
+    """
+    return tuple(_compared(figure, baseline, candidate, names) for figure in _FIGURES)
+
+
+def _compared(
+    figure: _Figure, baseline: Measurements, candidate: Measurements, names: tuple[str, str]
+) -> Comparison:
+    chance = random.Random(SEED)  # noqa: S311 - the same report each time
+    old, new = figure.measure(baseline, chance), figure.measure(candidate, chance)
+    interval = None
+    if old.estimate is not None and new.estimate is not None:
+        interval = new.estimate.minus(old.estimate)
+    comparison = Comparison(
+        figure=figure.name,
+        unit=figure.unit,
+        baseline=_side(names[0], old),
+        candidate=_side(names[1], new),
+        difference=None if old.value is None or new.value is None else new.value - old.value,
+        interval=interval,
+        verdict=_verdict(interval, lower_is_better=figure.lower_is_better),
+        sentence="",
+    )
+    return evolve(comparison, sentence=_sentence(figure, comparison))
+
+
+def _side(implementation: str, sample: Sample) -> Side:
+    return Side(
+        implementation=implementation,
+        samples=sample.count,
+        value=sample.value,
+        interval=None if sample.estimate is None else sample.estimate.interval,
+    )
+
+
+def _verdict(interval: Interval | None, *, lower_is_better: bool) -> Verdict:
+    if interval is None:
+        return Verdict.TOO_FEW
+    if not interval.excludes_zero:
+        return Verdict.UNDECIDED
+    return Verdict.BETTER if (interval.high < 0) is lower_is_better else Verdict.WORSE
+
+
+# In words.
+
+
+def said(value: float | None, unit: str) -> str:
+    """Write a value of a comparison."""
+    if value is None:
+        return "nothing"
+    if unit == "share":
+        return words.percent(value)
+    return words.duration(value) if unit == "seconds" else f"{words.number(value)} a day"
+
+
+def said_difference(comparison: Comparison) -> str:
+    """Write the difference and its interval; empty where there is none that can be told."""
+    value, interval = comparison.difference, comparison.interval
+    if value is None or interval is None:
+        return ""
+    factor, unit = 1.0, "a day"
+    if comparison.unit == "share":
+        factor, unit = 100.0, "points"
+    elif comparison.unit == "seconds":
+        factor, unit = words.scale_of(max(abs(interval.low), abs(interval.high)))
+    scaled = Interval(interval.low * factor, interval.high * factor)
+    return words.difference(value * factor, scaled, unit)
+
+
+def _sentence(figure: _Figure, comparison: Comparison) -> str:
+    old, new = comparison.baseline, comparison.candidate
+    before, after = said(old.value, figure.unit), said(new.value, figure.unit)
+    if comparison.verdict is Verdict.TOO_FEW:
+        return (
+            f"Too few {figure.samples} to compare the {figure.title}: {new.implementation} has "
+            f"{new.samples}, {old.implementation} {old.samples}, and each needs {figure.enough}."
+        )
+    told = f"difference {said_difference(comparison)}."
+    if comparison.verdict is Verdict.UNDECIDED:
+        return (
+            f"No difference in the {figure.title} can be told: {new.implementation} {after}, "
+            f"{old.implementation} {before}, {told}"
+        )
+    does = figure.better if comparison.verdict is Verdict.BETTER else figure.worse
+    return f"{new.implementation} {does}: {after} against {before}, {told}"
+
+
+# The figures.
+
+_FIGURES: Final = (
+    _Figure(
+        name="availability",
+        unit="share",
+        title="availability",
+        better="is available more",
+        worse="is available less",
+        samples="runs",
+        enough=MIN_RUNS,
+        lower_is_better=False,
+        measure=measures.availability,
+    ),
+    _Figure(
+        name="outages",
+        unit="per day",
+        title="number of outages",
+        better="has fewer outages",
+        worse="has more outages",
+        samples="runs",
+        enough=MIN_RUNS,
+        lower_is_better=True,
+        measure=measures.outages,
+    ),
+    _Figure(
+        name="recovery",
+        unit="seconds",
+        title="median time to recover",
+        better="recovers faster (median)",
+        worse="recovers more slowly (median)",
+        samples="runs with an outage that they got over",
+        enough=MIN_RUNS,
+        lower_is_better=True,
+        measure=measures.recovery,
+    ),
+    _Figure(
+        name="failures",
+        unit="share",
+        title="failure rate",
+        better="fails less",
+        worse="fails more",
+        samples="attempts",
+        enough=MIN_TRIALS,
+        lower_is_better=True,
+        measure=measures.failures,
+    ),
+    _Figure(
+        name="latency",
+        unit="seconds",
+        title="median latency",
+        better="answers faster (median)",
+        worse="answers more slowly (median)",
+        samples="runs with round trips",
+        enough=MIN_RUNS,
+        lower_is_better=True,
+        measure=measures.latency,
+    ),
+)
