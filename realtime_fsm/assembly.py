@@ -10,7 +10,7 @@ from realtime_fsm.engine.component import Components
 from realtime_fsm.engine.dispatcher import Dispatcher
 from realtime_fsm.engine.flight_recorder import FlightRecorder
 from realtime_fsm.engine.manager import ConnectionManager
-from realtime_fsm.engine.outbound_queue import Intake, SendQueue, Settlement
+from realtime_fsm.engine.outbound_queue import OutboundQueue
 from realtime_fsm.engine.outbox import MemoryOutbox, Outbox
 from realtime_fsm.engine.outbox_control import OutboxControl
 from realtime_fsm.engine.payload import encode
@@ -87,38 +87,19 @@ class Assembly:
         self.resync = Resync(self.dispatcher, self.statistics)
         self.subscriptions = Subscriptions(self.statistics, self.resync, self.recovery.handle)
         self.subscriber = Subscriber(config, self.subscriptions, self.recovery)
-        self._make_outbound(outbox or _outbox(config, self._report))
-
-    def _make_outbound(self, outbox: Outbox) -> None:
-        """Make what messages pass on their way out."""
-        config = self._config
-        queue = SendQueue(max_messages=config.outbox_max_messages, max_bytes=config.outbox_max_bytes)
-        settlement = Settlement(
-            queue,
-            outbox,
-            self.statistics,
-            wall=self._wall,
-            max_attempts=config.max_delivery_attempts,
-            report=self.recovery.handle,
-        )
-        self.intake = Intake(
+        outbox = outbox or _outbox(config, self._report)
+        self.queue = OutboundQueue(
             config=config,
             outbox=outbox,
-            queue=queue,
-            settlement=settlement,
             statistics=self.statistics,
+            recovery=self.recovery,
             wall=self._wall,
         )
-        self.outbox = OutboxControl(outbox, queue, self.intake, settlement)
+        self.outbox = OutboxControl(outbox, self.queue)
         self.sender = Sender(
             config=config,
-            queue=queue,
-            intake=self.intake,
-            outbox=outbox,
-            settlement=settlement,
+            queue=self.queue,
             statistics=self.statistics,
-            time=loop_time,
-            report=self.recovery.handle,
             secrets=self._secrets,
             recorder=self.recorder,
         )

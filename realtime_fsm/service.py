@@ -17,7 +17,7 @@ from realtime_fsm.assembly import Assembly, loop_time
 from realtime_fsm.engine.component import Components
 from realtime_fsm.engine.dispatcher import Event, Handler
 from realtime_fsm.engine.manager import ConnectionManager
-from realtime_fsm.engine.message import Composer, Message, Receipt
+from realtime_fsm.engine.message import Message, Receipt
 from realtime_fsm.engine.outbox import Outbox
 from realtime_fsm.engine.outbox_control import OutboxControl
 from realtime_fsm.engine.payload import check_event_name
@@ -85,7 +85,7 @@ class Lifecycle:
         )
         self._dispatcher = self._assembly.dispatcher
         self._sender = self._assembly.sender
-        self._intake = self._assembly.intake
+        self._queue = self._assembly.queue
         self._wall = wall
         self.connection_status: ConnectionStatusManager = self._assembly.status
         self.recovery: ErrorRecoveryStrategy = self._assembly.recovery
@@ -132,7 +132,7 @@ class Lifecycle:
         manager = self._manager or self._start()
         changes = self.connection_status.changes()
         try:
-            await self._intake.open()
+            await self._queue.open()
             if self._manager is manager:  # unless it was disconnected meanwhile
                 manager.fire(Trigger.CONNECT)
             if not manager.is_settled:
@@ -185,18 +185,18 @@ class Lifecycle:
         """
         manager, parts = self._manager, self._parts
         if manager is None or parts is None:
-            await self._intake.close()
+            await self._queue.close()
             return self._abandon()
         limit = self.config.close_timeout
         deadline = loop_time() + limit
-        self._intake.stop_accepting()
+        self._queue.stop_accepting()
         if drain and self._can_deliver():
             await self._drain(limit / 2)
         self._manager = self._parts = None
         self._ended.clear()
         ending = {manager.stop()} | {
             asyncio.ensure_future(closing)
-            for closing in (parts.tokens.close(), parts.http.close(), self._intake.close())
+            for closing in (parts.tokens.close(), parts.http.close(), self._queue.close())
         }
         try:
             async with asyncio.timeout_at(deadline):
@@ -290,7 +290,7 @@ class Lifecycle:
             async with asyncio.timeout(limit):
                 await self._sender.drained(self._can_deliver)
         except TimeoutError:
-            _logger.warning("%d messages were not delivered in time", len(self._sender.queue))
+            _logger.warning("%d messages were not delivered in time", len(self._queue))
 
     def _can_deliver(self) -> bool:
         """Tell whether messages can leave in the present state."""
@@ -379,7 +379,7 @@ class Observation(Lifecycle):
         Returns:
             A function that ends it.
         """
-        observers = self._sender.settlement.observers
+        observers = self._queue.observers
         observers.append(observer)
 
         def remove() -> None:
@@ -465,7 +465,6 @@ class RealtimeService(Observation):
             random=random,
             wall=wall,
         )
-        self._composer = Composer(self.config, wall)
         self._subscriptions = self._assembly.subscriptions
         self.debug_mode(self.config.debug_mode)
 
@@ -535,8 +534,8 @@ class RealtimeService(Observation):
             UnsupportedDeliveryError: If the delivery is not offered. Nothing was accepted.
             ClosedError: If the client is being disconnected. Nothing was accepted.
         """
-        message = self._composer.compose(event, data, delivery, ttl=ttl)
-        if (waiting := self._intake.submit(message)) is not None:
+        message = self._queue.compose(event, data, delivery, ttl=ttl)
+        if (waiting := self._queue.submit(message)) is not None:
             await waiting
         elif message.sent_at is None:
             await asyncio.sleep(0)  # a loop of emits must not starve the writer that makes room
@@ -568,10 +567,10 @@ class RealtimeService(Observation):
         if delivery is None:
             exactly_once = self.config.dialect.deduplicates
             delivery = Delivery.EXACTLY_ONCE if exactly_once else Delivery.AT_LEAST_ONCE
-        message = self._composer.compose(event, data, delivery, is_call=True)
+        message = self._queue.compose(event, data, delivery, is_call=True)
         try:
             async with asyncio.timeout(timeout):
-                if (waiting := self._intake.submit(message)) is not None:
+                if (waiting := self._queue.submit(message)) is not None:
                     await waiting
                 return await message.receipt
         except TimeoutError:

@@ -107,11 +107,6 @@ class Link:
         return self._detached or self.lost
 
     @property
-    def room(self) -> int:
-        """How many more messages may be sent now."""
-        return self.transport.room
-
-    @property
     def is_paused(self) -> bool:
         """Whether reading is held back, so that silence proves nothing."""
         return self.transport.is_paused
@@ -145,7 +140,10 @@ class Link:
         """Queue a message, and return its number on this link (compare with ``transport.written``)."""
         ack_id = None
         if on_ack is not None:
-            ack_id = self._new_ack_id()
+            # A number that no link of this client has used: a late acknowledgement finds nobody. The first
+            # one is 1: 0 would confuse python-socketio's own counter.
+            self._statistics.ack_ids += 1
+            ack_id = self._statistics.ack_ids
             self._acks[ack_id] = on_ack
         self._handed += 1
         self.transport.send(payload, ack_id)
@@ -272,14 +270,6 @@ class Link:
         """Wait for the handlers; the time of the wait is not silence of the peer."""
         await self._owner.link_relieved()
         self._resumed_at = self._time()
-
-    def _new_ack_id(self) -> int:
-        """Return a number that no link of this client has used: a late acknowledgement finds nobody.
-
-        The first one is 1: 0 would confuse python-socketio's own counter.
-        """
-        self._statistics.ack_ids += 1
-        return self._statistics.ack_ids
 
     def _fail_requests(self) -> None:
         for request in self._requests:

@@ -72,7 +72,7 @@ class Inbound:
                 args = args[:-1]
                 if not self._parts.subscriptions.take_place(channel, here):
                     return
-        if self._parts.recorder.is_tracing:
+        if self._parts.recorder.is_tracing():
             self._parts.recorder.note(Kind.EVENT, f"{name!r} with {len(args)} arguments")
         answer = None if ack_id is None else partial(self._answer, link, name, ack_id)
         self._parts.dispatcher.post(Delivered(name, args, answer))

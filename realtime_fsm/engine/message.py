@@ -2,19 +2,15 @@
 
 import asyncio
 import json
-import math
 from collections.abc import Generator
 from copy import copy
 from typing import Any, Final
 
 from attrs import define, field, frozen
 
-from realtime_fsm.engine.payload import Payload, check_event_name, encode
-from realtime_fsm.engine.port import WallClock
-from realtime_fsm.machine.config import RealtimeConfig
+from realtime_fsm.engine.payload import Payload
 from realtime_fsm.machine.delivery import Delivery, Outcome
-from realtime_fsm.machine.dialect import Dialect
-from realtime_fsm.machine.errors import DeliveryError, InvalidArgumentError, UnsupportedDeliveryError
+from realtime_fsm.machine.errors import DeliveryError
 from realtime_fsm.machine.redaction import redacted
 
 RESENT: Final = frozenset({Delivery.AT_LEAST_ONCE, Delivery.EXACTLY_ONCE})
@@ -42,15 +38,18 @@ class Receipt:
         event: Name of the event.
         message_id: Identity of the message; the same however often it is sent. Given when it is accepted.
         outcome: What became of it so far.
+        answer: The acknowledgement's payload; ``None`` before it, and where none was asked for.
+        reason: Why it was not delivered, as the rest of a sentence; empty where it was, or may still be.
     """
 
-    __slots__ = ("_answer", "_error", "_future", "event", "message_id", "outcome")
+    __slots__ = ("_error", "_future", "answer", "event", "message_id", "outcome", "reason")
 
     def __init__(self, event: str, message_id: str = "") -> None:
         self.event = event
         self.message_id = message_id
         self.outcome = Outcome.PENDING
-        self._answer: Any = None
+        self.answer: Any = None
+        self.reason = ""
         self._error: DeliveryError | None = None
         self._future: asyncio.Future[None] | None = None
 
@@ -66,7 +65,7 @@ class Receipt:
             yield from asyncio.shield(self._future).__await__()
         if self._error is not None:
             raise copy(self._error)  # one that is raised again and again collects frames
-        return self._answer
+        return self.answer
 
     def __repr__(self) -> str:
         return f"<Receipt {self.message_id} {self.event!r} {self.outcome.value}>"
@@ -77,11 +76,12 @@ class Receipt:
         Returns:
             Whether this call decided it; ``False`` when it had been decided before.
         """
-        if self.is_settled:
+        if self.outcome is not Outcome.PENDING:
             return False
         self.outcome = outcome
-        self._answer = answer
+        self.answer = answer
         if not outcome.is_delivered:
+            self.reason = reason
             self._error = DeliveryError(
                 f"Message {self.message_id} ({self.event!r}) is {outcome.value}: {reason}.",
                 outcome=outcome.value,
@@ -113,6 +113,7 @@ class Message:
         sent_at: When it was last handed to the network, on the loop's clock; ``None`` before.
         is_stored: Whether a durable outbox holds it.
         size_bytes: Of the payload, kept because the queue adds and subtracts it.
+        is_resent: Whether it is sent again after a loss; kept because it is asked at every step.
     """
 
     event: str
@@ -129,19 +130,11 @@ class Message:
     sent_at: float | None = None
     is_stored: bool = False
     size_bytes: int = field(init=False)
+    is_resent: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.size_bytes = self.payload.size_bytes
-
-    @property
-    def is_resent(self) -> bool:
-        """Whether it is sent again after a loss."""
-        return self.delivery in RESENT
-
-    @property
-    def is_worth_keeping(self) -> bool:
-        """Whether it is to outlive the process, where it can, although it could leave at once."""
-        return self.is_resent and not self.is_call
+        self.is_resent = self.delivery in RESENT
 
     @property
     def args(self) -> list[Any]:
@@ -176,13 +169,11 @@ def identity_of(message: Message) -> dict[str, Any]:
     return identity
 
 
-def addressed(message: Message, dialect: Dialect) -> Payload:
+def addressed(message: Message) -> Payload:
     """Return a message's payload as it goes over the socket: the identity is its last argument."""
-    payload = message.payload
-    if not dialect.message_ids:
-        return payload
-    identity = json.dumps(identity_of(message), separators=(",", ":"))
-    return Payload(f"{payload.text[:-1]},{identity}]", payload.attachments)
+    payload, identity = message.payload, json.dumps(identity_of(message), separators=(",", ":"))
+    size_bytes = message.size_bytes + len(identity) + 1
+    return Payload(f"{payload.text[:-1]},{identity}]", payload.attachments, size_bytes)
 
 
 def published(message: Message) -> dict[str, Any]:
@@ -190,72 +181,6 @@ def published(message: Message) -> dict[str, Any]:
     args = message.args
     data = {"data": args[0]} if len(args) == 1 else {"args": args}
     return {**identity_of(message), "event": message.event, **data}
-
-
-# From what the caller gives to a message: checked and encoded, or refused as a whole.
-
-
-@frozen
-class Composer:
-    """Makes messages.
-
-    Attributes:
-        config: The dialect, the defaults, and the largest size of a message.
-        wall: The wall clock.
-    """
-
-    config: RealtimeConfig
-    wall: WallClock
-
-    def compose(
-        self,
-        event: str,
-        data: Any,
-        delivery: Delivery | None = None,
-        *,
-        ttl: float | None = None,
-        is_call: bool = False,
-    ) -> Message:
-        """Make a message.
-
-        Args:
-            event: Its name.
-            data: JSON, or bytes within it; a tuple is several arguments, ``None`` is none.
-            delivery: What is promised; by default ``config.default_delivery``.
-            ttl: Seconds after which it is no longer sent; by default ``config.message_ttl``.
-            is_call: Whether the caller waits for the answer.
-
-        Raises:
-            InvalidArgumentError: If it cannot be sent, ever.
-            UnsupportedDeliveryError: If the server does not offer the delivery.
-        """
-        config = self.config
-        delivery = config.default_delivery if delivery is None else Delivery(delivery)
-        if delivery is Delivery.EXACTLY_ONCE and not config.dialect.deduplicates:
-            raise UnsupportedDeliveryError(
-                f"EXACTLY_ONCE needs a server that drops repeats, and dialect={config.dialect.name!r} does "
-                "not say so.",
-                remedy="Use AT_LEAST_ONCE, or a dialect that `deduplicates`, such as Dialect.REFERENCE.",
-            )
-        ttl = config.message_ttl if ttl is None else ttl
-        if ttl is not None and not (math.isfinite(ttl) and ttl > 0):
-            raise InvalidArgumentError(
-                f"ttl={ttl!r} is not a time to live.", remedy="Give a number of seconds, more than 0."
-            )
-        args = data if isinstance(data, tuple) else () if data is None else (data,)
-        return Message(
-            event=event,
-            payload=encode(
-                [check_event_name(event), *args],
-                what=f"The event {event!r}",
-                max_bytes=config.max_message_bytes,
-            ),
-            delivery=delivery,
-            receipt=Receipt(event),
-            wants_ack=is_call or delivery in RESENT,
-            is_call=is_call,
-            expires_at=None if ttl is None else self.wall() + ttl,
-        )
 
 
 # Answers of a server that wraps them: ``{"ok": true, "answer": ...}``, or ``"error"`` where it refuses.

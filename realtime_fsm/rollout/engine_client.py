@@ -36,8 +36,8 @@ class _Service(RealtimeService):
 
     def submit(self, event: str, args: tuple[Any, ...]) -> tuple[Message, Awaitable[None] | None]:
         """Accept a message, as ``emit`` does; return it, and what is still to be waited for."""
-        message = self._composer.compose(event, args)
-        return message, self._intake.submit(message)
+        message = self._queue.compose(event, args)
+        return message, self._queue.submit(message)
 
     def withdraw(self, message: Message) -> None:
         """Give a message up, because another client sends it."""

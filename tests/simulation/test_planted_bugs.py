@@ -69,7 +69,7 @@ def removed_before_the_ack(patch: Patch) -> None:
 
     def and_remove(sender: Sender, link: Link, message: Message) -> None:
         send(sender, link, message)
-        sender.settlement._outbox.remove(message)
+        sender.queue._outbox.remove(message)
 
     patch.setattr(Sender, "_send", and_remove)
 
