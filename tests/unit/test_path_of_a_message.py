@@ -47,9 +47,9 @@ class Walk:
 
 
 @pytest.fixture(autouse=True)
-def is_not_traced(caplog: pytest.LogCaptureFixture) -> None:
-    """The debug mode, which the search for secrets switches on for all tests, makes a record of each step."""
-    caplog.set_level(logging.INFO, "realtime_fsm.trace")
+def is_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search for secrets, which every test runs with, makes a record of each step as the debug mode does."""
+    monkeypatch.setattr(logging.getLogger("realtime_fsm.trace"), "isEnabledFor", lambda _: False)
 
 
 @pytest.mark.parametrize("delivery", [Delivery.AT_MOST_ONCE, Delivery.AT_LEAST_ONCE])
@@ -62,7 +62,7 @@ def test_emit_on_a_live_link_is_a_short_walk(run_virtual: Run, delivery: Deliver
             await world.client.emit("n", 1, delivery=delivery)
             await asyncio.sleep(1)
             emit = world.client.emit("n", 2, delivery=delivery)
-            with Walk() as walk, pytest.raises(StopIteration):
+            with pytest.raises(StopIteration), Walk() as walk:
                 emit.send(None)  # it leaves in the first step, or it did not leave at once
             assert len(walk.calls) <= CALLS, walk.calls
             assert len(walk.modules) <= MODULES_OF_EMIT, walk.modules
