@@ -48,7 +48,7 @@ class Walk:
 
 @pytest.fixture(autouse=True)
 def is_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search for secrets, which every test runs with, makes a record of each step as the debug mode does."""
+    """Switch off what the search for secrets makes of every test: a record of each step, as in debug mode."""
     monkeypatch.setattr(logging.getLogger("realtime_fsm.trace"), "isEnabledFor", lambda _: False)
 
 
