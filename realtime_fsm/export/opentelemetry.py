@@ -16,7 +16,7 @@ try:
     from opentelemetry.metrics import Observation as Measurement
     from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
 except ImportError as error:
-    raise MissingExtraError(extra="otel", what="realtime_fsm.export.opentelemetry") from error
+    raise MissingExtraError(extra="otel", what="The export to OpenTelemetry") from error
 
 _SCOPE: Final = "realtime_fsm"
 _SYSTEM: Final = "socketio"

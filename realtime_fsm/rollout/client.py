@@ -12,7 +12,7 @@ from realtime_fsm.engine.message import Receipt
 from realtime_fsm.engine.payload import check_event_name, encode
 from realtime_fsm.engine.subscriptions import Position
 from realtime_fsm.machine.errors import RealtimeError
-from realtime_fsm.monitoring.metrics_database import MetricsDatabase
+from realtime_fsm.monitoring.database import MetricsDatabase
 
 Places = Mapping[str, Position]
 """The place of the last event of each channel, where the server numbers them."""

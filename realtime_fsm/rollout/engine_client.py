@@ -13,7 +13,7 @@ from realtime_fsm.machine.delivery import Delivery, Outcome
 from realtime_fsm.machine.errors import DeliveryError, RealtimeError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.table import ConnectionStatus
-from realtime_fsm.monitoring.metrics_database import MetricsDatabase
+from realtime_fsm.monitoring.database import MetricsDatabase
 from realtime_fsm.rollout.client import (
     Answers,
     Letter,

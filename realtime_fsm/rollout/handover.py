@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 from realtime_fsm.engine.dispatcher import Delivered, Dispatcher
 from realtime_fsm.machine.delivery import Outcome
 from realtime_fsm.machine.errors import OutboxFullError, RealtimeError, SubscriptionRefusedError
-from realtime_fsm.monitoring.metrics_database import MetricsDatabase
+from realtime_fsm.monitoring.database import MetricsDatabase
 from realtime_fsm.rollout.client import (
     Letter,
     Places,

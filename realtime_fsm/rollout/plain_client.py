@@ -27,7 +27,7 @@ from realtime_fsm.machine.errors import (
     RealtimeError,
     SubscriptionRefusedError,
 )
-from realtime_fsm.monitoring.metrics_database import MetricsDatabase
+from realtime_fsm.monitoring.database import MetricsDatabase
 from realtime_fsm.monitoring.records import Level
 from realtime_fsm.rollout.client import (
     Answers,

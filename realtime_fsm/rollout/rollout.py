@@ -16,7 +16,7 @@ from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.subscriptions import BOOKING_PREFIX, check_names
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import ClosedError, InvalidArgumentError, MetricsStorageError
-from realtime_fsm.monitoring.metrics_database import MetricsDatabase
+from realtime_fsm.monitoring.database import MetricsDatabase
 from realtime_fsm.rollout.client import RolloutClient, letter_of
 from realtime_fsm.rollout.rule import Evidence, Guard, RollbackRule
 from realtime_fsm.rollout.setting import (

@@ -14,7 +14,7 @@ from realtime_fsm.engine.dispatcher import Dispatcher
 from realtime_fsm.engine.port import TokenSource
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import RealtimeError, SubscriptionRefusedError
-from realtime_fsm.monitoring.metrics_database import MetricsDatabase
+from realtime_fsm.monitoring.database import MetricsDatabase
 from realtime_fsm.rollout.client import RolloutClient, Sink, Wanted, post_to
 from realtime_fsm.rollout.engine_client import EngineClient
 from realtime_fsm.rollout.handover import Handover, RolloutOutflow, Running

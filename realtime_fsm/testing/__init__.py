@@ -3,8 +3,9 @@
 Every name can be imported from here; its module is imported when it is asked for, and not before.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from realtime_fsm import lazily
 
 if TYPE_CHECKING:
     from realtime_fsm.testing.backend_thread import RealtimeBackend, ThreadedProxy
@@ -231,10 +232,5 @@ __all__ = [  # a test compares it with the table above
     "wall_clock",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from its module."""
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazily(__name__, _HOME)

@@ -22,7 +22,7 @@ from realtime_fsm import (
 from realtime_fsm.machine.table import Severity
 from realtime_fsm.monitoring.alert_engine import Alert, AlertState
 from realtime_fsm.monitoring.alert_rules import DEFAULT_RULES, AlertRule
-from realtime_fsm.monitoring.alerts import CLOSED, QUEUE_FULL, Alerts, AlertSink, CallbackSink, LogSink
+from realtime_fsm.monitoring.alerting import CLOSED, QUEUE_FULL, Alerts, AlertSink, CallbackSink, LogSink
 from realtime_fsm.testing.simulated.server import silence
 from realtime_fsm.testing.virtual_loop import wall_clock
 

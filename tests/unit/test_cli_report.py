@@ -22,7 +22,7 @@ from recorded import MAY, many_runs, record, two_runs
 
 from realtime_fsm.cli import main
 from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_USAGE, moment
-from realtime_fsm.monitoring.metrics_database import MetricsDatabase
+from realtime_fsm.monitoring.database import MetricsDatabase
 from realtime_fsm.report import statistics as confidence
 from realtime_fsm.report.plots import dark_rules
 

@@ -23,7 +23,7 @@ from realtime_fsm.machine.errors import (
     InvalidArgumentError,
     ServerUnreachableError,
 )
-from realtime_fsm.monitoring.metrics_database import MetricsDatabase
+from realtime_fsm.monitoring.database import MetricsDatabase
 from realtime_fsm.monitoring.records import Level, Measurements
 from realtime_fsm.testing.virtual_loop import wall_clock
 

@@ -9,7 +9,7 @@ from recorded import MAY, many_runs, record, two_runs, with_an_outage
 
 from realtime_fsm.adapters.metrics_file import read
 from realtime_fsm.machine.errors import InvalidArgumentError, MetricsStorageError
-from realtime_fsm.monitoring.metrics_database import MetricsDatabase
+from realtime_fsm.monitoring.database import MetricsDatabase
 from realtime_fsm.monitoring.records import Level, Measurements
 from realtime_fsm.report import statistics as confidence
 from realtime_fsm.report import words

@@ -16,7 +16,7 @@ try:
     from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
     from prometheus_client.registry import Collector
 except ImportError as error:
-    raise MissingExtraError(extra="prometheus", what="realtime_fsm.export.prometheus") from error
+    raise MissingExtraError(extra="prometheus", what="The export to Prometheus") from error
 
 _PREFIX: Final = "realtime_fsm"
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from random import SystemRandom
-from typing import Any, Final, Protocol
+from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -36,6 +36,7 @@ from realtime_fsm.machine.errors import (
     ServerUnavailableError,
     ServerUnreachableError,
 )
+from realtime_fsm.monitoring import Alert
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what a secret begins with that is base64
 _LEAST_SECRET: Final = 24
@@ -44,17 +45,6 @@ _LEAST_SECRET: Final = 24
 _CLOSE_TIMEOUT: Final = 1.0
 _RETRIED: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 """Of the 4xx, the ones that say nothing against the request itself; all 5xx are tried again too."""
-
-
-class Tellable(Protocol):
-    """What can be sent: an ``Alert``."""
-
-    @property
-    def id(self) -> str:
-        """What names it."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all of it."""
 
 
 class Signature:
@@ -160,7 +150,7 @@ class WebhookSink:
     def __repr__(self) -> str:
         return f"WebhookSink({error_translation.origin_of(self._url)!r}, secret='***')"
 
-    async def send(self, alert: Tellable) -> None:
+    async def send(self, alert: Alert) -> None:
         """Send one alert, however many requests that takes.
 
         Raises:
