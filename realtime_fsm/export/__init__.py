@@ -1,4 +1,4 @@
-"""How a client fares, for the systems that watch many programs: Prometheus, OpenTelemetry, webhooks.
+"""The state of a client for the systems that watch many programs: Prometheus, OpenTelemetry, webhooks.
 
 ``RealtimeCollector`` and ``metrics_application`` need the extra ``[prometheus]``, ``Instrumentation`` needs
 ``[otel]``.

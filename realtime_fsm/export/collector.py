@@ -80,7 +80,7 @@ class RealtimeCollector(Collector):
         self._labels = dict(labels or {})
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric."""
+        """Yield every metric of the client."""
         metrics = self._realtime.metrics
         names, values = list(self._labels), list(self._labels.values())
         for name, (source, what) in _COUNTERS.items():

@@ -76,7 +76,7 @@ class Signature:
 
 @frozen(kw_only=True)
 class WebhookLimits:
-    """How long it is tried. Durations are seconds.
+    """The bounds of the tries to send an alert. Durations are seconds.
 
     Attributes:
         request_timeout: Bound of one request, until the head of its answer is there.

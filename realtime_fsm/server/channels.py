@@ -1,4 +1,4 @@
-"""Publishing, subscribing and polling: one log, seen live and later.
+"""Publishing, subscribing and polling: one log for each channel, seen live and later.
 
 The order that is promised: a client gets the events of a channel by rising offset, the missed ones before
 the acknowledgement of its subscription, and no live one between them. It holds because nothing between
@@ -34,12 +34,21 @@ from realtime_fsm.server.router import Client, call
 from realtime_fsm.server.session import Session, Sessions
 from realtime_fsm.server.socketio_server import EngineServer, message
 
-# What was published, kept for those who were away: one bounded log per channel. Pure.
+AuthorizeChannel = Callable[[Client, str], Any]
+"""``authorize_channel(client, channel) -> bool``, plain or a coroutine function."""
+
+_POLL_LIMIT: Final = 500
+"""Most events per channel of one poll."""
+
+_POLL_BYTES: Final = 1_000_000
+"""About how large the answer of one poll may grow; what is left is fetched by the next one."""
+
+_logger = logging.getLogger("realtime_fsm.server")
 
 
 @frozen
 class LoggedEvent:
-    """An event at its place.
+    """A published event and its number.
 
     Attributes:
         event: Its name.
@@ -54,7 +63,7 @@ class LoggedEvent:
 
 @frozen(kw_only=True)
 class Replay:
-    """What a client that comes back has missed.
+    """The events that a client missed while it was away.
 
     Attributes:
         recovered: Whether the log still holds everything after the client's position.
@@ -164,20 +173,8 @@ class ChannelLogs:
         return log.since(position, limit)
 
 
-AuthorizeChannel = Callable[[Client, str], Any]
-"""``authorize_channel(client, channel) -> bool``, plain or a coroutine function."""
-
-_POLL_LIMIT: Final = 500
-"""Most events per channel of one poll."""
-
-_POLL_BYTES: Final = 1_000_000
-"""About how large the answer of one poll may grow; what is left is fetched by the next one."""
-
-_logger = logging.getLogger("realtime_fsm.server")
-
-
 class Channels:
-    """All channels.
+    """Publishes to the channels, subscribes clients to them, and answers polls.
 
     Args:
         config: The limits.
@@ -320,9 +317,9 @@ def _check_name(channel: object) -> None:
 
 
 def _packet(channel: str, epoch: str, event: LoggedEvent) -> EnginePacket:
-    """Return an event with its place, encoded once for all who get it."""
-    place = json.dumps({"channel": channel, "epoch": epoch, "offset": event.offset}, separators=(",", ":"))
-    return message(f"2[{json.dumps(event.event)},{event.data},{place}]")
+    """Return an event with its position, encoded once for all who get it."""
+    position = json.dumps({"channel": channel, "epoch": epoch, "offset": event.offset}, separators=(",", ":"))
+    return message(f"2[{json.dumps(event.event)},{event.data},{position}]")
 
 
 def _fitting(replay: Replay, room: int, *, least: int) -> int:

@@ -1,4 +1,13 @@
-"""What clients ask for, read without trust: names of channels, and positions in them."""
+"""The requests of clients, read without trust, and the answers of the reference dialect.
+
+Read are the channels that a client asks for, the positions in them, and the *envelope* of a message. Over
+the socket the envelope is the message's last argument, over HTTP it stands beside the event::
+
+    {"message_id": "..."}                                       an id, for the application
+    {"message_id": "...", "client_id": "...", "sequence": 17}   handled once, however often it comes
+
+An answer is an object in strict JSON that says ``ok``, and why where it is not.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -9,7 +18,16 @@ from realtime_fsm.engine.payload import encode
 from realtime_fsm.engine.subscriptions import BOOKING_PREFIX, Position
 from realtime_fsm.machine.errors import ErrorCategory, InvalidArgumentError
 
-# The answers of the reference dialect: an object that says ``ok``, and why where it is not. Strict JSON.
+MAX_NAME_LENGTH: Final = 200
+_MAX_NAMES: Final = 10_000
+"""Most names of one request; those beyond the client's own limit are refused one by one."""
+
+MAX_ID_LENGTH: Final = 200
+MAX_SEQUENCE: Final = 2**53 - 1
+"""The largest whole number that JavaScript tells from its neighbours."""
+
+_KEYS: Final = frozenset({"message_id", "client_id", "sequence"})
+_KEY_SETS: Final = (frozenset({"message_id"}), _KEYS)
 
 Answer = dict[str, Any]
 
@@ -43,11 +61,6 @@ def json_text(value: object, *, what: str, max_bytes: int) -> str:
             remedy="Encode it as text, such as base64.",
         )
     return payload.text[1:-1]
-
-
-MAX_NAME_LENGTH: Final = 200
-_MAX_NAMES: Final = 10_000
-"""Most names of one request; those beyond the client's own limit are refused one by one."""
 
 
 class RequestError(Exception):
@@ -142,15 +155,16 @@ def read_query(channels: Iterable[str], positions: Iterable[str]) -> list[Channe
     return [_request(name, name, found.get(name)) for name in names]
 
 
-def _request(name: str, channel: str, place: object) -> ChannelRequest:
+def _request(name: str, channel: str, position: object) -> ChannelRequest:
     if not is_channel_name(name) or not is_channel_name(channel):
         told = "A name must not be blank, nor longer than 200 characters."
         return ChannelRequest(
             channel=channel, problem=problem(ErrorCategory.PROTOCOL, "invalid_channel", told)
         )
-    if place is None:
+    if position is None:
         return ChannelRequest(channel=channel)
-    epoch, offset = (place.get("epoch"), place.get("offset")) if isinstance(place, Mapping) else (None, None)
+    given = position if isinstance(position, Mapping) else {}
+    epoch, offset = given.get("epoch"), given.get("offset")
     if not isinstance(epoch, str) or type(offset) is not int:
         told = "A position is an object with epoch and offset."
         return ChannelRequest(
@@ -159,24 +173,9 @@ def _request(name: str, channel: str, place: object) -> ChannelRequest:
     return ChannelRequest(channel=channel, position=Position(epoch=epoch, offset=offset))
 
 
-# What a message carries beside its arguments: its id and its number. Read without trust.
-#
-# Over the socket it is the last argument, over HTTP it stands beside the event::
-#
-#     {"message_id": "..."}                                       an id, for the application
-#     {"message_id": "...", "client_id": "...", "sequence": 17}   handled once, however often it comes
-
-MAX_ID_LENGTH: Final = 200
-MAX_SEQUENCE: Final = 2**53 - 1
-"""The largest whole number that JavaScript tells from its neighbours."""
-
-_KEYS: Final = frozenset({"message_id", "client_id", "sequence"})
-_KEY_SETS: Final = (frozenset({"message_id"}), _KEYS)
-
-
 @frozen(kw_only=True)
 class Envelope:
-    """What was read; ``client_id`` and ``sequence`` are both given, or neither is.
+    """The identity of a message, as it was read; ``client_id`` and ``sequence`` come together, or neither.
 
     Attributes:
         message_id: The id that the client gave the message.

@@ -26,7 +26,7 @@ _logger = logging.getLogger("realtime_fsm.server")
 
 @frozen(kw_only=True)
 class Client:
-    """Who sent a message.
+    """The sender of a message, as its handler sees it.
 
     Attributes:
         subject: Whose token it came with.
@@ -96,7 +96,7 @@ class MessageRouter:
 
     @property
     def duplicates(self) -> int:
-        """How many messages came again, and were not handled again."""
+        """The number of messages that came again, and were not handled again."""
         return self._duplicates
 
     def on(self, event: str, handler: Handler) -> None:

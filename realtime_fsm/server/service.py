@@ -1,4 +1,4 @@
-"""``WebSocketService``: the reference backend (SPEC F1)."""
+"""``WebSocketService``: the reference backend, in a program or as a process of its own."""
 
 import asyncio
 import logging
@@ -111,7 +111,7 @@ class WebSocketService:
 
     @property
     def url(self) -> str:
-        """Where it can be reached: the ``server_url`` of its clients.
+        """The address at which it can be reached: the ``server_url`` of its clients.
 
         Raises:
             ClosedError: If it does not listen.
@@ -152,7 +152,7 @@ class WebSocketService:
             data: What goes with it: JSON. It is encoded at once, and may be changed afterwards.
 
         Returns:
-            Its place in the channel.
+            Its position in the channel.
 
         Raises:
             InvalidArgumentError: If it cannot be sent. Nothing was.
@@ -160,7 +160,7 @@ class WebSocketService:
         return self._channels.publish(channel, event, data)
 
     def position(self, channel: str) -> Position:
-        """Return where a channel stands: the place of its last event.
+        """Return where a channel stands: the position of its last event.
 
         For a handler that answers with a snapshot: a client that subscribes from there gets all that comes
         after it. Ask before the data is read, so that nothing can fall between the two.
@@ -172,7 +172,7 @@ class WebSocketService:
 
     @property
     def duplicate_count(self) -> int:
-        """How many messages came again, and were answered without being handled again."""
+        """The number of messages that came again, and were answered without being handled again."""
         return self._router.duplicates
 
     def subscriber_count(self, channel: str) -> int:
@@ -180,7 +180,7 @@ class WebSocketService:
         return len(self._sessions.members(channel))
 
     async def start(self) -> None:
-        """Begin to listen.
+        """Begin to listen at the configured address.
 
         Raises:
             ConfigurationError: If nothing can listen at this address, or if the ledger cannot be used.
@@ -289,9 +289,6 @@ def _ledger_of(config: BackendConfig) -> Ledger:
     if config.ledger_path is None:
         return MemoryLedger(config.max_ledger_clients)
     return SqliteLedger(config.ledger_path, max_clients=config.max_ledger_clients)
-
-
-# The backend as a process of its own.
 
 
 def serve(config: BackendConfig) -> None:

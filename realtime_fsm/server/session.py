@@ -1,4 +1,4 @@
-"""Who is connected, and to which channels."""
+"""The connected clients, and the channels that each is subscribed to."""
 
 import asyncio
 import math
@@ -14,7 +14,7 @@ from realtime_fsm.server.token import Identity
 
 @define(eq=False, kw_only=True)
 class Session:
-    """One connected client.
+    """A client that is connected.
 
     Attributes:
         sid: Its Socket.IO id.

@@ -1,4 +1,4 @@
-"""The Socket.IO side: what a client may emit, and what it is answered."""
+"""The Socket.IO side: the events of the reference dialect, and the end of connections that must not go on."""
 
 import asyncio
 import logging
@@ -26,10 +26,11 @@ from realtime_fsm.server.session import Session, Sessions
 from realtime_fsm.server.socketio_server import NAMELESS, SocketIOServer
 from realtime_fsm.server.token import TOKEN_INVALID, Identity, TokenRefusedError, Verifier
 
-# Ends connections: of expired tokens, of clients that cannot keep up, of those without a name.
-
 _GRACE: Final = 1.0
 """Seconds that a client has to close a connection itself, once its session has ended."""
+
+_RETRY_AFTER: Final = 5.0
+"""Seconds that a client is asked to wait when the server is full."""
 
 _logger = logging.getLogger("realtime_fsm.server")
 
@@ -48,7 +49,9 @@ class _Ending:
 
 
 class SessionWatch:
-    """Runs beside the server.
+    """Ends connections: of expired tokens, of clients that cannot keep up, of those without a name.
+
+    ``run`` lasts as long as the server.
 
     Args:
         config: How often it looks.
@@ -127,10 +130,6 @@ class SessionWatch:
         """Return the request that opened a connection."""
         request = self._server.environ.get(engine_sid, {}).get("aiohttp.request")
         return request if isinstance(request, web.Request) else None
-
-
-_RETRY_AFTER: Final = 5.0
-"""Seconds that a client is asked to wait when the server is full."""
 
 
 class SocketEvents:

@@ -1,6 +1,6 @@
-"""python-socketio's server, fenced in: what it lets through, and what it logs.
+"""python-socketio's server and python-engineio's below it, fenced in.
 
-Four things that it does not do by itself, each found by a test:
+Of python-socketio, each found by a test:
 
 - A client may emit an event called ``connect`` or ``disconnect``, and its handlers run with what the client
   made up. ``CheckedPacket`` turns such an event into one without a name.
@@ -8,6 +8,13 @@ Four things that it does not do by itself, each found by a test:
   sent the other one again, it would be taken for a repeat of what took effect before. So the connection ends.
 - A polling client that sends more than 16 packets at once loses all of them, and is told that all is well.
 - Its log records hold whole packets, tokens included. Only its errors are passed on.
+
+Of python-engineio:
+
+- A poll that is open while its client says goodbye in another request goes on for a minute.
+- A POST that arrives in several pieces is cut after the first one.
+- Connections that never present a token, or whose peer has stalled, are kept. ``cut`` ends any of them.
+- Its background tasks outlive it. They are counted, so that they can be ended.
 """
 
 import asyncio
@@ -31,14 +38,14 @@ from realtime_fsm.engine.payload import MAX_ATTACHMENTS
 from realtime_fsm.machine.dialect import RESERVED_EVENTS
 from realtime_fsm.server.config import BackendConfig
 
-# python-engineio's server, fenced in: what it leaves open, and what it loses.
-#
-# Four things that it does not do by itself, each found by a test:
-#
-# - A poll that is open while its client says goodbye in another request goes on for a minute.
-# - A POST that arrives in several pieces is cut after the first one.
-# - Connections that never present a token, or whose peer has stalled, are kept. ``cut`` ends any of them.
-# - Its background tasks outlive it. They are counted, so that they can be ended.
+NAMELESS: Final = ""
+"""The name of an event that came without a proper one."""
+
+_MAX_PACKETS: Final = 1000
+"""Most packets of one polling request; its size is limited all the same."""
+
+_HEADROOM: Final = 100
+"""Connections beyond ``max_clients``, so that those can be told why they are refused."""
 
 _logger = logging.getLogger("realtime_fsm.server")
 
@@ -216,16 +223,6 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
             raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=size)
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-NAMELESS: Final = ""
-"""The name of an event that came without a proper one."""
-
-_MAX_PACKETS: Final = 1000
-"""Most packets of one polling request; its size is limited all the same."""
-
-_HEADROOM: Final = 100
-"""Connections beyond ``max_clients``, so that those can be told why they are refused."""
 
 
 class _ErrorsOnly(logging.Handler):

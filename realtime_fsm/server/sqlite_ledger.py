@@ -1,4 +1,9 @@
-"""A ledger that outlives the process: in one SQLite database with what the application writes."""
+"""A ledger that outlives the process: in one SQLite database with what the application writes.
+
+Each message has a transaction, and each transaction a connection of its own, so that nothing which a handler
+has left behind can write into the transaction of another message. SQLite's authorizer says which thread may
+do what with it: first the handler's, all but to end the transaction; then the ledger's alone.
+"""
 
 import asyncio
 import os
@@ -23,16 +28,10 @@ from realtime_fsm.server.ledger import (
 )
 from realtime_fsm.server.request import Answer
 
-# One message's transaction in a ``SqliteLedger``: the mark, the answer and the application's own writes.
-#
-# Each has a connection of its own, so that nothing which a handler has left behind can write into the
-# transaction of another message. SQLite's authorizer says which thread may do what with it: first the
-# handler's, all but to end the transaction; then the ledger's alone.
-
-PREFIX: Final = "realtime_fsm_"
+_PREFIX: Final = "realtime_fsm_"
 """What the names of the ledger's own tables begin with; the file may be the application's."""
 
-SCHEMA: Final = (
+_SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS realtime_fsm_client (
         id INTEGER PRIMARY KEY,
         subject TEXT NOT NULL,
@@ -54,11 +53,19 @@ SCHEMA: Final = (
 
 _WRITES: Final = frozenset({sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE})
 
+_VERSION: Final = 1
+_BUSY_TIMEOUT: Final = 2.0
+"""Seconds that a message waits for another process's write."""
+
+_OWNER_ONLY: Final = 0o600
+
+T = TypeVar("T")
+
 OnConnect = Callable[[sqlite3.Connection], object]
 _Authorizer = Callable[[int, str | None, str | None, str | None, str | None], int]
 
 
-def connect(path: Path, timeout: float) -> sqlite3.Connection:
+def _connect(path: Path, timeout: float) -> sqlite3.Connection:
     """Open a connection that can be used by one thread after the other, and that loses no commit."""
     # A statement from the cache would not be authorized for the thread that runs it.
     connection = sqlite3.connect(path, timeout=timeout, check_same_thread=False, cached_statements=0)
@@ -71,7 +78,7 @@ def connect(path: Path, timeout: float) -> sqlite3.Connection:
 
 
 class SqliteTransaction:
-    """Lives for one message. It is made in the handler's thread.
+    """The mark, the answer and the application's own writes of one message; made in the handler's thread.
 
     ``begin``, ``commit``, ``refuse`` and ``close`` block, and are called in another one.
 
@@ -110,7 +117,7 @@ class SqliteTransaction:
         Raises:
             sqlite3.Error: If it cannot, such as for another process that writes for too long.
         """
-        self._open = connect(self._path, self._timeout)
+        self._open = _connect(self._path, self._timeout)
         if self._on_connect is not None:
             self._on_connect(self._open)
         self._open.execute("BEGIN IMMEDIATE")
@@ -154,7 +161,7 @@ class SqliteTransaction:
         self._check()
         self.close()
         # No savepoint: the handler may have made and released any of its own, and has a cursor in use.
-        self._open = connect(self._path, self._timeout)
+        self._open = _connect(self._path, self._timeout)
         self._open.execute("BEGIN IMMEDIATE")
         self._keep(answer)
         self._open.execute("COMMIT")
@@ -268,7 +275,7 @@ def _for_the_handler(thread: int) -> _Authorizer:
     """Return what lets a handler do anything but end the transaction, or write to the ledger's tables."""
 
     def authorize(action: int, first: str | None, *_: str | None) -> int:
-        is_ours = action in _WRITES and (first or "").startswith(PREFIX)
+        is_ours = action in _WRITES and (first or "").startswith(_PREFIX)
         denied = action == sqlite3.SQLITE_TRANSACTION or is_ours or threading.get_ident() != thread
         return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
 
@@ -282,15 +289,6 @@ def _for_others_than(thread: int) -> _Authorizer:
         return sqlite3.SQLITE_DENY if threading.get_ident() == thread else sqlite3.SQLITE_OK
 
     return authorize
-
-
-T = TypeVar("T")
-
-_VERSION: Final = 1
-_BUSY_TIMEOUT: Final = 2.0
-"""Seconds that a message waits for another process's write."""
-
-_OWNER_ONLY: Final = 0o600
 
 
 class SqliteLedger:
@@ -340,7 +338,7 @@ class SqliteLedger:
         self._given_up = 0
 
     async def open(self) -> None:
-        """Open the database.
+        """Open the database, and make it where it is missing.
 
         Raises:
             ConfigurationError: If it cannot be used.
@@ -439,7 +437,7 @@ class SqliteLedger:
             # is not opened: to close it would release the locks of whoever in this process has it open.
             self._path.touch(_OWNER_ONLY)
             self._path.chmod(_OWNER_ONLY)
-            connection = connect(self._path, _BUSY_TIMEOUT)
+            connection = _connect(self._path, _BUSY_TIMEOUT)
             try:
                 self._check(connection)
             except BaseException:
@@ -466,7 +464,7 @@ class SqliteLedger:
                 f"the ledger {str(self._path)!r} cannot be used: it is of version {version}, "
                 f"and this release knows version {_VERSION}"
             )
-        for statement in SCHEMA:
+        for statement in _SCHEMA:
             connection.execute(statement)
         connection.execute("COMMIT")
 

@@ -40,7 +40,7 @@ class TokenRefusedError(AuthenticationError):
 
 @frozen(kw_only=True)
 class Identity:
-    """What a valid token says.
+    """The content of a valid token.
 
     Attributes:
         subject: Whose it is, its ``sub``.

@@ -1,4 +1,4 @@
-"""The health of a client over HTTP, for who restarts processes and who sends them traffic (SPEC D3)."""
+"""The health of a client over HTTP, for who restarts processes and who sends them traffic."""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,29 +23,29 @@ _logger = logging.getLogger("realtime_fsm.health")
 
 
 class Examined(Protocol):
-    """What an examination has found: ``Health`` is such."""
+    """The result of an examination: ``Health`` is such."""
 
     @property
     def live(self) -> bool:
-        """Whether a restart of the process could not help."""
+        """True where a restart of the process could not help."""
 
     @property
     def ready(self) -> bool:
-        """Whether data flows."""
+        """True while data flows."""
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why it is not perfect."""
+        """All that is not perfect, in sentences."""
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it."""
 
 
 class Examinable(Protocol):
-    """What has a health: ``RealtimeService`` is one."""
+    """A client that can be examined: ``RealtimeService`` is one."""
 
     def health(self) -> Examined:
-        """Examine it."""
+        """Examine the client as it is now."""
 
 
 def health_application(realtime: Examinable) -> web.Application:
