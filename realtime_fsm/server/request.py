@@ -233,10 +233,15 @@ def _checked(given: Mapping[str, Any]) -> Envelope:
 
 
 def _is_id(value: object) -> bool:
-    if not isinstance(value, str) or not 1 <= len(value) <= MAX_ID_LENGTH:
-        return False
+    return isinstance(value, str) and len(value) <= MAX_ID_LENGTH and is_text(value)
+
+
+def is_text(value: object) -> bool:
+    """Tell whether a value is a text, not an empty one, that can be logged and stored.
+
+    JSON lets half of a surrogate pair through, which no database and no log file takes.
+    """
     try:
-        value.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair: JSON lets it through, a database does not
+        return isinstance(value, str) and bool(value.encode())
+    except UnicodeEncodeError:
         return False
-    return True
