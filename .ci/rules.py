@@ -28,10 +28,20 @@ MOST_PER_THOUSAND: Final = 5
 
 STATES: Final = frozenset({"disconnected", "connecting", "connected", "reconnecting", "failed", "fallback"})
 
-SMALL: Final[Mapping[str, str]] = {}
+SMALL: Final[Mapping[str, str]] = {
+    "realtime_fsm.engine.stream": "events and changes alike are streams of it",
+    "realtime_fsm.machine.redaction": "one rule for all that is shown, from the wire to the pages",
+}
 """The files of fewer than 60 lines, each with the reason why it is not a part of another one."""
 
-PRIVATE: Final[Mapping[str, str]] = {}
+PRIVATE: Final[Mapping[str, str]] = {
+    "realtime_fsm.assembly": "the only place that wires things together, apart from what users call",
+    "realtime_fsm.engine.activities": "a table as code; the manager only starts and cancels what is there",
+    "realtime_fsm.server.http_routes": "HTTP for those who cannot connect; the service only mounts it",
+    "realtime_fsm.server.socket_events": "the dialect over the socket; the service only mounts it",
+    "realtime_fsm.web.actions": "who may act, to be read by itself by who checks the security of the page",
+    "realtime_fsm.web.events": "server-sent events with their replay, which know nothing of the page",
+}
 """The files with one importer, a neighbour: each with the reason why it is not a part of that one."""
 
 OTHER_STATES: Final[Mapping[tuple[str, str], str]] = {

@@ -67,7 +67,7 @@ class Replay:
 
     Attributes:
         recovered: Whether the log still holds everything after the client's position.
-        position: Place of the last of ``events``, or where the live stream begins.
+        position: That of the last of ``events``, or where the live stream begins.
         events: What was missed, oldest first; nothing where it cannot be recovered.
         more: Whether ``limit`` cut the events short.
     """
@@ -93,7 +93,7 @@ class ChannelLog:
 
     @property
     def position(self) -> Position:
-        """Place of the last event; offset 0 where there was none yet."""
+        """Position of the last event; offset 0 where there was none yet."""
         return Position(epoch=self._epoch, offset=self._last)
 
     def append(self, event: str, data: Any) -> Position:
