@@ -363,7 +363,7 @@ _TOUCH_INTERVAL: Final = 10.0
 _TRIM_INTERVAL: Final = 60.0
 
 
-class Record(NamedTuple):
+class QueuedRecord(NamedTuple):
     """A row for one of the tables."""
 
     table: str
@@ -398,7 +398,7 @@ class WriterCounters:
     is_interrupted: bool = False
 
 
-class SqliteMetrics(SqliteThread[Record]):
+class SqliteMetrics(SqliteThread[QueuedRecord]):
     """Writes records to a file, in a thread of its own. Nothing here waits, except for ``join``.
 
     A file that cannot be used (full disk, lock, permissions, corruption) interrupts it: records queue up to
@@ -462,7 +462,7 @@ class SqliteMetrics(SqliteThread[Record]):
             has_room = self._takes_more and self._queued < self._max_queued
             if has_room:
                 self._queued += 1
-                self._backlog.put(Record(table, row))
+                self._backlog.put(QueuedRecord(table, row))
         if not has_room:
             self._count(dropped=1)
         return has_room
@@ -479,7 +479,7 @@ class SqliteMetrics(SqliteThread[Record]):
         """Tell whether the file has to hear again that the run still lasts."""
         return time.monotonic() >= self._touch_at
 
-    def commit(self, items: Sequence[Record]) -> None:
+    def commit(self, items: Sequence[QueuedRecord]) -> None:
         """Write records, and that the run is still seen."""
         connection = self._file.opened()
         with transaction(connection):
@@ -488,7 +488,7 @@ class SqliteMetrics(SqliteThread[Record]):
                 connection.execute(INSERT[table], (self._file.run_id, *row))
         self._touch_at = time.monotonic() + _TOUCH_INTERVAL
 
-    def committed(self, items: Sequence[Record]) -> None:
+    def committed(self, items: Sequence[QueuedRecord]) -> None:
         """Count what is written, and delete what is too old or too much by now."""
         self._count(taken=len(items), written=len(items))
         if time.monotonic() < self._trim_at or self._backlog.is_ending:
@@ -500,7 +500,7 @@ class SqliteMetrics(SqliteThread[Record]):
         if gone < TRIM_CHUNK:
             self._trim_at = time.monotonic() + _TRIM_INTERVAL
 
-    def rejected(self, item: Record, error: Exception) -> None:
+    def rejected(self, item: QueuedRecord, error: Exception) -> None:
         """Count a record that no table takes."""
         self._count(taken=1, rejected=1)
         _logger.warning("the metrics database rejects a record of %s: %s", item.table, error)
@@ -525,7 +525,7 @@ class SqliteMetrics(SqliteThread[Record]):
             f"The metrics database {self._path} cannot be written: {why}.", remedy=remedy
         )
 
-    def end(self, left: Sequence[Record]) -> None:
+    def end(self, left: Sequence[QueuedRecord]) -> None:
         """Release the file, and count what could not be written before the end."""
         with self._lock:
             self._takes_more = False

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from realtime_fsm.engine.payload import encode
+from realtime_fsm.engine.payload import encode, is_encodable
 from realtime_fsm.engine.subscriptions import BOOKING_PREFIX, Position
 from realtime_fsm.machine.errors import ErrorCategory, InvalidArgumentError
 
@@ -234,10 +234,4 @@ def _checked(given: Mapping[str, Any]) -> Envelope:
 
 
 def _is_id(value: object) -> bool:
-    if not isinstance(value, str) or not 1 <= len(value) <= MAX_ID_LENGTH:
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair: JSON lets it through, a database does not
-        return False
-    return True
+    return isinstance(value, str) and 1 <= len(value) <= MAX_ID_LENGTH and is_encodable(value)

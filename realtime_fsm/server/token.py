@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 from attrs import frozen
 
+from realtime_fsm.engine.payload import is_encodable
 from realtime_fsm.machine.errors import AuthenticationError, MissingExtraError
 from realtime_fsm.server.config import BackendConfig
 
@@ -123,7 +124,8 @@ class TokenVerifier:
             raise TokenRefusedError(TOKEN_INVALID, "The token is not one of this server's.")
         claims = self._decoded(token)
         expires_at, subject = claims["exp"], claims["sub"]
-        if type(expires_at) not in {int, float} or not math.isfinite(expires_at) or not _is_text(subject):
+        is_text = isinstance(subject, str) and subject != "" and is_encodable(subject)
+        if type(expires_at) not in {int, float} or not math.isfinite(expires_at) or not is_text:
             raise TokenRefusedError(TOKEN_INVALID, "The token's exp or sub cannot be read.")
         ends_at = expires_at + self._config.leeway
         if ends_at <= self._clock():
@@ -151,11 +153,3 @@ class TokenVerifier:
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             # Not chained: the original may quote the token.
             raise TokenRefusedError(TOKEN_INVALID, "The token is not one of this server's.") from None
-
-
-def _is_text(subject: object) -> bool:
-    """Tell whether a subject can be logged and stored: JSON lets half of a surrogate pair through."""
-    try:
-        return isinstance(subject, str) and bool(subject.encode())
-    except UnicodeEncodeError:
-        return False
