@@ -1,4 +1,4 @@
-"""What aiohttp leaves without a bound: the size of a body, and the end of a connection."""
+"""Bounds where aiohttp has none: on the size of a body, and on the end of a connection."""
 
 import io
 import socket

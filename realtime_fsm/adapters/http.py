@@ -64,7 +64,7 @@ class AiohttpClient:
         return await self._request("POST", url, headers, token=token, data=body_to_send(data))
 
     async def close(self) -> None:
-        """Release everything."""
+        """Release the session and its sockets, at once and in bounded time."""
         self._closed = True
         session, self._session = self._session, None
         if session is not None:

@@ -122,6 +122,7 @@ def set_up(connection: sqlite3.Connection) -> None:
         sqlite3.Error: If it cannot be read or written.
     """
     if not _has_tables(connection):
+        # Heeded only before the first table; without it what the retention deletes is never given back.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         _create(connection)
@@ -265,7 +266,7 @@ class MetricsFile:
 
 @frozen(kw_only=True)
 class MetricsRows:
-    """What a file holds, as it was at one moment.
+    """The content of a file at one moment.
 
     Attributes:
         runs: ``(id, implementation, version, instance, began_at, seen_at)`` each.
@@ -377,7 +378,7 @@ class QueuedRecord(NamedTuple):
 
 @frozen(kw_only=True)
 class WriterCounters:
-    """What became of records so far.
+    """The fate of the records so far.
 
     Attributes:
         written: In the file.
@@ -453,7 +454,7 @@ class SqliteMetrics(SqliteThread[QueuedRecord]):
 
     @property
     def counters(self) -> WriterCounters:
-        """What became of records so far."""
+        """The fate of the records so far."""
         return evolve(self._counters, is_interrupted=self._backlog.is_interrupted)
 
     def put(self, table: str, row: Row) -> bool:

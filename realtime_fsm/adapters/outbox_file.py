@@ -129,7 +129,7 @@ class OwnedFile:
 
 @frozen
 class OutboxFile:
-    """Where an outbox is, and how it is to be opened.
+    """The place of an outbox, and the way to open it.
 
     Attributes:
         path: The file, symbolic links resolved: a file has one owner, by whatever name it is called.
@@ -330,7 +330,7 @@ _ENTRY: Final = "sequence, message_id, event, delivery, accepted_at, expires_at,
 
 @frozen(kw_only=True)
 class Entry:
-    """What there is to say of a message, without its body.
+    """Everything about a message but its body.
 
     Attributes:
         sequence: Its number among the client's messages.
@@ -368,7 +368,7 @@ class DeadEntry(Entry):
 
 @frozen(kw_only=True)
 class Inventory:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         client_id: Identity of the client.
@@ -391,7 +391,7 @@ class Inventory:
 
 @frozen(kw_only=True)
 class Change:
-    """What became of a wish.
+    """The outcome of a wish about dead letters.
 
     Attributes:
         done: Ids of the messages it was done to.

@@ -1,4 +1,4 @@
-"""What is in the file of an outbox: its tables, their versions, and how a message becomes a row."""
+"""The content of an outbox's file: its tables, their versions, and how a message becomes a row."""
 
 import sqlite3
 import uuid

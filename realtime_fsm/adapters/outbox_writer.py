@@ -24,13 +24,14 @@ from realtime_fsm.engine.outbox import OutboxContents
 from realtime_fsm.machine.errors import ConfigurationError, InternalError, OutboxStorageError, RealtimeError
 
 # What is asked of the file of an outbox, and how many such things become one transaction.
+
 _CHUNKS: Final = (64, 8, 1)
 """Rows of one statement. Many at once, because each statement gives the interpreter's lock away once, and
 beside a busy loop it is slow to come back."""
 
 
 class OperationKind(Enum):
-    """What is to be done."""
+    """Kinds of operations, each with rows of its own shape."""
 
     APPEND = "append"
     CHARGE = "charge"
@@ -65,7 +66,7 @@ class Operation:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether somebody waits for it."""
+        """True if somebody waits for it."""
         return self.future is not None
 
     def finish(self, error: BaseException | None) -> None:
@@ -116,7 +117,7 @@ class _Gathered:
         return True
 
     def write(self, connection: sqlite3.Connection) -> None:
-        """Write everything."""
+        """Write all that was gathered, kind by kind."""
         numbers = [row[0] for row in (*self.appended, *self.buried)]
         if numbers:
             connection.execute(schema.RAISE_LAST_SEQUENCE, (max(numbers),))
@@ -311,7 +312,7 @@ class OutboxWriter(SqliteThread[Operation]):
         return storage_error(self._file.path, "written", error)
 
     def broke(self, error: Exception) -> None:
-        """Report a bug."""
+        """Report a bug, which ends the writer."""
         self._report_later(self._as_realtime_error(error))
 
     def end(self, left: Sequence[Operation]) -> None:
@@ -421,12 +422,12 @@ class SqliteOutbox:
 
     @property
     def is_durable(self) -> bool:
-        """It is."""
+        """Always true: what was kept outlives the process."""
         return True
 
     @property
     def dropped_dead_letters(self) -> int:
-        """How many dead letters had to make room for newer ones."""
+        """Dead letters that had to make room for newer ones, since the outbox was made."""
         return self._dropped_before + (0 if self._writer is None else self._writer.dropped_dead_letters)
 
     async def open(self) -> OutboxContents:

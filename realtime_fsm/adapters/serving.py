@@ -31,7 +31,7 @@ class Listener:
 
     @property
     def is_listening(self) -> bool:
-        """Whether it has begun, and has not ended."""
+        """True between ``start`` and ``stop``."""
         return bool(self._runner.addresses)
 
     @property
@@ -41,7 +41,7 @@ class Listener:
 
     @property
     def url(self) -> str:
-        """Where it listens, without a slash at the end."""
+        """The address to ask, without a slash at the end."""
         host, port, *_ = self._runner.addresses[0]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -1,4 +1,4 @@
-"""What the SQLite files of a client have in common: how they are opened, written, renamed and explained."""
+"""SQLite files: opening one, writing it, renaming one that is broken, and saying what is wrong with it."""
 
 import contextlib
 import os

@@ -43,7 +43,7 @@ class Item(Protocol):
 
     @property
     def is_urgent(self) -> bool:
-        """Whether somebody waits for it."""
+        """True if somebody waits for it."""
 
 
 _I = TypeVar("_I", bound=Item)
@@ -84,31 +84,31 @@ class Backlog(Generic[_I]):
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether the file could not be written when it was last tried."""
+        """True from when the file could not be written until it could again."""
         return self._retry_at is not None
 
     # For the writer's thread.
 
     @property
     def is_ending(self) -> bool:
-        """Whether nothing more comes."""
+        """True once the end was asked for, or the loop is gone: nothing more comes."""
         return self._deadline is not None
 
     @property
     def is_at_end(self) -> bool:
-        """Whether the thread has nothing more to do, or no more time to do it."""
+        """True at the end, once there is nothing more to do, or no more time to do it."""
         if self._deadline is None:
             return False
         return not (self._taken or not self._queue.empty()) or time.monotonic() > self._deadline
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing to write, and neither a pause nor the end."""
+        """True while there is nothing to write, outside of a pause and of the end."""
         return not (self._taken or self.is_ending or self.is_in_pause) and self._queue.empty()
 
     @property
     def is_in_pause(self) -> bool:
-        """Whether the file could not be written, and is not yet to be tried again."""
+        """True while a file that could not be written is not yet to be tried again."""
         return self._retry_at is not None and time.monotonic() < self._retry_at
 
     def next_batch(self) -> deque[_I]:
@@ -159,7 +159,7 @@ class Backlog(Generic[_I]):
         return left
 
     def _is_due(self) -> bool:
-        """Whether to write now; in a pause only what somebody waits for is tried."""
+        """Tell whether to write now; in a pause only what somebody waits for is tried."""
         if not self._taken:
             return False
         return not self.is_in_pause or any(item.is_urgent for item in self._taken)
@@ -195,7 +195,7 @@ class Backlog(Generic[_I]):
         return True
 
     def _is_orphan(self) -> bool:
-        """Whether nobody will ever ask for the end."""
+        """Tell whether nobody will ever ask for the end."""
         if self.loop is not None and self.loop.is_closed():
             return True
         # The interpreter waits for every thread that is no daemon before it lets the process end.
@@ -334,6 +334,7 @@ class SqliteThread(ABC, Generic[_I]):
                 self._write(batch)
             except Exception as error:
                 if not is_outage(error):
+                    backlog.put_back(batch)  # so that whoever waits hears of the end
                     raise
                 self._suspend(batch, error)
             else:

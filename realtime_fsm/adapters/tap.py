@@ -31,7 +31,7 @@ _MAX_EARLY: Final = 1024  # more than that before the CONNECT packet is no serve
 
 
 class Phase(Enum):
-    """How far a connection has come, as the frames that pass through its tap tell.
+    """Stages of a connection, as told by the frames that pass through its tap.
 
     ::
 

@@ -47,11 +47,11 @@ _RETRIED: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQ
 
 
 class Tellable(Protocol):
-    """What can be sent: an ``Alert``."""
+    """Anything that can be sent: an ``Alert``."""
 
     @property
     def id(self) -> str:
-        """What names it."""
+        """Names it, in every try."""
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it."""
@@ -86,7 +86,7 @@ class Signature:
 
 @frozen(kw_only=True)
 class WebhookLimits:
-    """How long it is tried. Durations are seconds.
+    """Bounds of the tries. Durations are seconds.
 
     Attributes:
         request_timeout: Bound of one request, until the head of its answer is there.
