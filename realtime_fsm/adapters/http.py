@@ -9,9 +9,8 @@ from typing import Any, Final, NoReturn
 
 import aiohttp
 
-from realtime_fsm.adapters import body as content
 from realtime_fsm.adapters import error_translation
-from realtime_fsm.adapters.socket_registry import SocketRegistry
+from realtime_fsm.adapters.bounded_http import SocketRegistry, body_to_send, read_body
 from realtime_fsm.engine.port import HttpAnswer
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import (
@@ -62,10 +61,10 @@ class AiohttpClient:
         """Send JSON and return the JSON answer; see ``HttpClient.post``."""
         headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key}
         data = json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-        return await self._request("POST", url, headers, token=token, data=content.to_send(data))
+        return await self._request("POST", url, headers, token=token, data=body_to_send(data))
 
     async def close(self) -> None:
-        """Release everything."""
+        """Release the session and its sockets, at once and in bounded time."""
         self._closed = True
         session, self._session = self._session, None
         if session is not None:
@@ -115,7 +114,11 @@ class AiohttpClient:
             if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
                 error = error_translation.from_status(status, response.headers, url=url)
                 raise _for_http(error, url, status)
-            raw = await content.read(response, self._config.max_inbound_bytes, _ignore)
+            limit = self._config.max_inbound_bytes
+            raw = await read_body(response.content, limit)
+            if raw is None:
+                response.close()  # rather than to read the rest
+                raise error_translation.too_large(limit)
             return HttpAnswer(status=status, body=_decode(raw, url), etag=etag, size_bytes=len(raw))
 
     def _opened_session(self) -> aiohttp.ClientSession:
@@ -127,10 +130,6 @@ class AiohttpClient:
                 timeout=aiohttp.ClientTimeout(total=self._config.request_timeout),
             )
         return self._session
-
-
-def _ignore() -> None:
-    """Note nothing when a part of a body comes."""
 
 
 def _as_doubt(error: RealtimeError, may_have_arrived: bool) -> RealtimeError:

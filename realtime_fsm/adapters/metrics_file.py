@@ -1,22 +1,29 @@
 """The file of a metrics database: one thread that writes it, and never anybody who waits for that."""
 
-import asyncio
 import logging
 import sqlite3
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from attrs import evolve, frozen
 
-from realtime_fsm.adapters.outbox_file import connect, keep_private
-from realtime_fsm.adapters.sqlite_error import BROKEN, code_of, is_outage, meaning_of
+from realtime_fsm.adapters.sqlite_file import (
+    BROKEN,
+    ForeignFileError,
+    code_of,
+    connect,
+    connect_to_read,
+    keep_private,
+    meaning_of,
+    set_aside,
+    transaction,
+)
+from realtime_fsm.adapters.sqlite_thread import FLUSH_TIMEOUT, SqliteThread
 from realtime_fsm.machine.errors import MetricsStorageError
 
 # The tables of a metrics database, and what reads and trims them.
@@ -107,10 +114,6 @@ TRIM_CHUNK: Final = 5000
 """Rows of one table that one transaction deletes, so that none takes long."""
 
 
-class ForeignFileError(Exception):
-    """The file is no metrics database, or one of a newer version."""
-
-
 def set_up(connection: sqlite3.Connection) -> None:
     """Create the tables where there are none.
 
@@ -119,6 +122,7 @@ def set_up(connection: sqlite3.Connection) -> None:
         sqlite3.Error: If it cannot be read or written.
     """
     if not _has_tables(connection):
+        # Heeded only before the first table; without it what the retention deletes is never given back.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         _create(connection)
@@ -172,24 +176,17 @@ def _has_tables(connection: sqlite3.Connection) -> bool:
 
 def _create(connection: sqlite3.Connection) -> None:
     """Create everything at once; two processes may try it at the same time, and one of them does it."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         if not _has_tables(connection):
             for statement in _TABLES.split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 # Opening the file of a metrics database: to write it, to read it, and what becomes of a corrupt one.
 
 _BUSY_TIMEOUT: Final = 1.0
-_SIDE_FILES: Final = ("-wal", "-shm", "")
 
 _logger = logging.getLogger("realtime_fsm.metrics_database")
 
@@ -254,13 +251,8 @@ class MetricsFile:
         Returns:
             What to tell people; ``None`` if even that cannot be done.
         """
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._wall()))
-        target = self._path.with_name(f"{self._path.name}.corrupt-{stamp}-{uuid4().hex[:6]}")
         try:
-            for suffix in _SIDE_FILES:
-                source = self._path.with_name(self._path.name + suffix)
-                if source.exists():
-                    source.rename(target.with_name(target.name + suffix))
+            target = set_aside(self._path, self._wall(), f"-{uuid4().hex[:6]}")
         except OSError as error:
             _logger.warning("the metrics database %s cannot be set aside: %s", self._path, error)
             return None
@@ -274,7 +266,7 @@ class MetricsFile:
 
 @frozen(kw_only=True)
 class MetricsRows:
-    """What a file holds, as it was at one moment.
+    """The content of a file at one moment.
 
     Attributes:
         runs: ``(id, implementation, version, instance, began_at, seen_at)`` each.
@@ -323,19 +315,15 @@ def read(path: Path, *, since: float) -> MetricsRows:
         raise MetricsStorageError(
             f"There is no metrics database {path}.", remedy="Give the path that a `MetricsDatabase` writes."
         )
-    # Where nobody has it open there is no WAL, and nothing is to be left behind by looking at it.
-    is_open = path.with_name(path.name + "-wal").exists()
-    address = f"{path.resolve().as_uri()}?mode=ro{'' if is_open else '&immutable=1'}"
     try:
-        with closing(connect(address, timeout=_BUSY_TIMEOUT)) as connection:
+        with closing(connect_to_read(path, timeout=_BUSY_TIMEOUT)) as connection:
             connection.execute("BEGIN")  # one moment for all tables
             check(connection)
             found = {name: connection.execute(query, (since,)) for name, query in _SELECT.items()}
             return MetricsRows(**{name: rows.fetchall() for name, rows in found.items()})
-    except ForeignFileError as error:
-        raise _unreadable(path, str(error)) from error
-    except sqlite3.Error as error:
-        raise _unreadable(path, meaning_of(error)[0] if code_of(error) else str(error)) from error
+    except (sqlite3.Error, ForeignFileError) as error:
+        known = code_of(error) or isinstance(error, ForeignFileError)
+        raise _unreadable(path, meaning_of(error)[0] if known else str(error)) from error
 
 
 def _unreadable(path: Path, why: str) -> MetricsStorageError:
@@ -363,23 +351,34 @@ def _identity_of(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-MAX_BATCH: Final = 500
+# The one thread that writes it.
+
 LINGER: Final = 0.25
 """Seconds that a record may wait for more of its kind: few transactions, few wake-ups."""
-FLUSH_TIMEOUT: Final = 2.0
-"""Seconds at the end in which what is queued is still written."""
 
-_FIRST_PAUSE: Final = 0.1
+CLOSE_TIMEOUT: Final = FLUSH_TIMEOUT + 1.0
+"""Seconds that the end takes, at most, unless the disk hangs."""
+
 _LONGEST_PAUSE: Final = 30.0
 _TOUCH_INTERVAL: Final = 10.0
 _TRIM_INTERVAL: Final = 60.0
-_LONGEST_WAIT: Final = 1.0
-_REFUSALS: Final = (sqlite3.Error, OverflowError, UnicodeError)  # of a record that no table takes
+
+
+class QueuedRecord(NamedTuple):
+    """A row for one of the tables."""
+
+    table: str
+    row: Row
+
+    @property
+    def is_urgent(self) -> bool:
+        """Nobody waits for a record."""
+        return False
 
 
 @frozen(kw_only=True)
 class WriterCounters:
-    """What became of records so far.
+    """The fate of the records so far.
 
     Attributes:
         written: In the file.
@@ -400,7 +399,7 @@ class WriterCounters:
     is_interrupted: bool = False
 
 
-class SqliteMetrics:
+class SqliteMetrics(SqliteThread[QueuedRecord]):
     """Writes records to a file, in a thread of its own. Nothing here waits, except for ``join``.
 
     A file that cannot be used (full disk, lock, permissions, corruption) interrupts it: records queue up to
@@ -428,214 +427,118 @@ class SqliteMetrics:
         wall: Callable[[], float] = time.time,
         report: Callable[[MetricsStorageError], object],
     ) -> None:
+        super().__init__(
+            f"the metrics database {path}",
+            name="realtime-metrics",
+            daemon=True,  # metrics are not worth a process that does not end
+            linger=LINGER,
+            longest_pause=_LONGEST_PAUSE,
+            logger=_logger,
+            severity=logging.WARNING,
+            report=report,
+        )
         self._path = path
         self._file = MetricsFile(path, labels, wall)
         self._max_age = max_age
         self._max_rows = max_rows
         self._max_queued = max_queued
         self._wall = wall
-        self._report = report
-        self._queue: deque[tuple[str, Row]] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()  # over the counters, and over whether there is room
         self._counters = WriterCounters()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._deadline: float | None = None
-        self._due_at = 0.0
+        self._queued = 0
+        self._takes_more = True
+        self._touch_at = 0.0
         self._trim_at = 0.0
-        self._pause = 0.0
-        # A disk that hangs must not keep the process from ending.
-        self._thread = threading.Thread(target=self._work, name="realtime-metrics", daemon=True)
 
     # For any thread.
 
     @property
     def counters(self) -> WriterCounters:
-        """What became of records so far."""
-        return self._counters
-
-    @property
-    def queued(self) -> int:
-        """Records that wait to be written."""
-        return len(self._queue)
-
-    def start(self) -> None:
-        """Begin to write. On the loop that is to be told of problems."""
-        self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        """The fate of the records so far."""
+        return evolve(self._counters, is_interrupted=self._backlog.is_interrupted)
 
     def put(self, table: str, row: Row) -> bool:
         """Queue a row; ``False`` if there is no room for it, or it is too late. Never waits for the disk."""
-        with self._changed:
-            if len(self._queue) >= self._max_queued or self._deadline is not None:
-                self._count(dropped=1)
-                return False
-            self._queue.append((table, row))
-            if len(self._queue) == 1 and not self._counters.is_interrupted:
-                self._due_at = time.monotonic() + LINGER
-                self._changed.notify()
-        return True
+        with self._lock:
+            has_room = self._takes_more and self._queued < self._max_queued
+            if has_room:
+                self._queued += 1
+                self._backlog.put(QueuedRecord(table, row))
+        if not has_room:
+            self._count(dropped=1)
+        return has_room
 
     def stop(self) -> None:
-        """Write what is queued, within ``FLUSH_TIMEOUT``, and end."""
-        with self._changed:
-            if self._deadline is None:
-                self._deadline = time.monotonic() + FLUSH_TIMEOUT
-            self._due_at = 0.0
-            self._changed.notify()
-
-    def join(self, timeout: float) -> bool:
-        """Wait for the end; ``False`` if it has not come: then the disk hangs."""
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        """Write what is queued, within ``FLUSH_TIMEOUT`` if the file cannot be written, and end."""
+        with self._lock:
+            self._takes_more = False
+        super().stop()
 
     # For its own thread.
 
-    def _work(self) -> None:
-        try:
-            while self._wait():
-                self._step()
-        except Exception:
-            _logger.exception("the writer of the metrics database %s failed", self._path)
-        finally:
-            self._file.close()
-            self._give_up()
+    def is_upkeep_due(self) -> bool:
+        """Tell whether the file has to hear again that the run still lasts."""
+        return time.monotonic() >= self._touch_at
 
-    def _wait(self) -> bool:
-        """Wait until there is something to do; ``False`` at the end."""
-        with self._changed:
-            while self._deadline is None:
-                patience = self._due_at - time.monotonic()
-                if patience <= 0:
-                    return True
-                self._changed.wait(min(patience, _LONGEST_WAIT))
-                if self._loop is not None and self._loop.is_closed():  # nobody will ever ask for the end
-                    self._deadline = time.monotonic() + FLUSH_TIMEOUT
-            if time.monotonic() >= self._deadline:
-                return False
-            if self._counters.is_interrupted and self._queue:
-                self._changed.wait(_FIRST_PAUSE)
-            return bool(self._queue)
-
-    def _step(self) -> None:
-        """Write a batch; without one, only that the run is still seen."""
-        batch = list(islice(self._queue, MAX_BATCH))  # only this thread removes from it
-        try:
-            self._write(batch)
-            self._trim()
-        except (sqlite3.Error, OSError, ForeignFileError) as error:
-            self._interrupt(error)
-        else:
-            self._resume()
-
-    def _write(self, batch: list[tuple[str, Row]]) -> None:
+    def commit(self, items: Sequence[QueuedRecord]) -> None:
+        """Write records, and that the run is still seen."""
         connection = self._file.opened()
-        try:
-            self._commit(connection, batch)
-            rejected = 0
-        except _REFUSALS as error:
-            if is_outage(error):
-                raise
-            rejected = self._commit_each(connection, batch)
-        with self._changed:
-            for _ in batch:
-                self._queue.popleft()
-            self._count(written=len(batch) - rejected, rejected=rejected)
-
-    def _commit_each(self, connection: sqlite3.Connection, batch: list[tuple[str, Row]]) -> int:
-        """Write what can be written of a batch that holds something else; return how much cannot."""
-        rejected = 0
-        for table, row in batch:
-            try:
-                self._commit(connection, [(table, row)])
-            except _REFUSALS as error:
-                if is_outage(error):
-                    raise
-                rejected += 1
-                _logger.warning("the metrics database rejects a record of %s: %s", table, error)
-        return rejected
-
-    def _commit(self, connection: sqlite3.Connection, batch: list[tuple[str, Row]]) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(connection):
             connection.execute(TOUCH_RUN, (self._wall(), self._file.run_id))
-            for table, row in batch:
+            for table, row in items:
                 connection.execute(INSERT[table], (self._file.run_id, *row))
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+        self._touch_at = time.monotonic() + _TOUCH_INTERVAL
 
-    def _trim(self) -> None:
-        if time.monotonic() < self._trim_at or self._deadline is not None:
+    def committed(self, items: Sequence[QueuedRecord]) -> None:
+        """Count what is written, and delete what is too old or too much by now."""
+        self._count(taken=len(items), written=len(items))
+        if time.monotonic() < self._trim_at or self._backlog.is_ending:
             return
         connection = self._file.opened()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(connection):
             gone = trim(connection, before=self._wall() - self._max_age, max_rows=self._max_rows)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
         self._count(trimmed=gone)
         if gone < TRIM_CHUNK:
             self._trim_at = time.monotonic() + _TRIM_INTERVAL
 
-    def _interrupt(self, error: Exception) -> None:
-        """Note that the file cannot be used, tell people once, and try again later."""
+    def rejected(self, item: QueuedRecord, error: Exception) -> None:
+        """Count a record that no table takes."""
+        self._count(taken=1, rejected=1)
+        _logger.warning("the metrics database rejects a record of %s: %s", item.table, error)
+
+    def mended(self, error: Exception) -> bool:
+        """Close the file, to open whatever is there next time; set a corrupt one aside."""
         self._file.close()
         self._count(failures=1)
-        why, remedy = (str(error), None) if isinstance(error, ForeignFileError) else meaning_of(error)
-        if code_of(error) in BROKEN and (problem := self._file.set_aside(why)) is not None:
-            self._count(set_aside=1)
-            self._tell(problem)
-            self._due_at = 0.0
-            return
-        if not self._counters.is_interrupted:
-            _logger.warning("the metrics database %s cannot be written: %s", self._path, why)
-            storage_error = MetricsStorageError(
-                f"The metrics database {self._path} cannot be written: {why}.", remedy=remedy
-            )
-            self._tell(storage_error)
-        with self._changed:
-            self._note(is_interrupted=True)
-            self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
-            self._due_at = time.monotonic() + self._pause
+        if code_of(error) not in BROKEN:
+            return False
+        problem = self._file.set_aside(meaning_of(error)[0])
+        if problem is None:
+            return False
+        self._count(set_aside=1)
+        self.tell(self._report, problem)
+        return True
 
-    def _resume(self) -> None:
-        with self._changed:
-            if self._counters.is_interrupted:
-                _logger.info("the metrics database %s can be written again", self._path)
-            self._note(is_interrupted=False)
-            self._pause = 0.0
-            self._due_at = time.monotonic() + (0.0 if self._queue else _TOUCH_INTERVAL)
+    def as_storage_error(self, error: Exception) -> MetricsStorageError:
+        """Return why the metrics database cannot be written."""
+        why, remedy = meaning_of(error)
+        return MetricsStorageError(
+            f"The metrics database {self._path} cannot be written: {why}.", remedy=remedy
+        )
 
-    def _give_up(self) -> None:
-        """Count what could not be written before the end."""
-        with self._changed:
-            self._deadline = time.monotonic()
-            left = len(self._queue)
-            self._queue.clear()
-            self._count(dropped=left)
-        if left:
-            _logger.warning("%d records of the metrics database %s were lost at its end", left, self._path)
+    def end(self, left: Sequence[QueuedRecord]) -> None:
+        """Release the file, and count what could not be written before the end."""
+        with self._lock:
+            self._takes_more = False
+        lost = len(left) + len(self._backlog.clear())  # what was put since then
+        self._file.close()
+        self._count(taken=lost, dropped=lost)
+        if lost:
+            _logger.warning("%d records of the metrics database %s were lost at its end", lost, self._path)
 
-    def _count(self, **more: int) -> None:
-        """Add to counters. The lock is reentrant."""
-        with self._changed:
+    def _count(self, *, taken: int = 0, **more: int) -> None:
+        """Add to the counters; ``taken`` no longer wait."""
+        with self._lock:
+            self._queued -= taken
             changes: dict[str, Any] = {name: getattr(self._counters, name) + n for name, n in more.items()}
             self._counters = evolve(self._counters, **changes)
-
-    def _note(self, *, is_interrupted: bool) -> None:
-        with self._changed:
-            self._counters = evolve(self._counters, is_interrupted=is_interrupted)
-
-    def _tell(self, error: MetricsStorageError) -> None:
-        if self._loop is None:
-            return
-        try:
-            self._loop.call_soon_threadsafe(self._report, error)
-        except RuntimeError:  # the loop was closed: nobody is left to be told
-            _logger.debug("the loop of the metrics database %s is closed", self._path)

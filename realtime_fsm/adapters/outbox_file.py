@@ -14,36 +14,58 @@ from attrs import define, frozen
 
 from realtime_fsm.adapters import outbox_schema as schema
 from realtime_fsm.adapters.outbox_schema import Row
-from realtime_fsm.adapters.sqlite_error import BROKEN, code_of, storage_error
+from realtime_fsm.adapters.sqlite_file import (
+    BROKEN,
+    SIDE_FILES,
+    code_of,
+    connect,
+    connect_to_read,
+    keep_private,
+    meaning_of,
+    set_aside,
+    transaction,
+)
 from realtime_fsm.machine.errors import OutboxStorageError
 
-# One owner for the file of an outbox, and nobody else's eyes on it.
+T = TypeVar("T")
 
 OWNER_PID: Final = "owner_pid"
 """Where the file names its owner; for a message only, the lock is what counts."""
 
-_MODE: Final = 0o600
+BUSY_TIMEOUT: Final = 2.0
+"""Seconds that a write waits for another program that holds the lock."""
+
+SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL"}
+"""What a commit survives, and SQLite's word for it."""
+
+_MAGIC: Final = b"SQLite format 3\0"
+_SETTINGS: Final = (
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA fullfsync = ON",  # of macOS alone, whose fsync leaves data in the drive's cache
+    "PRAGMA checkpoint_fullfsync = ON",
+    "PRAGMA wal_autocheckpoint = 1000",  # pages: 4 MB
+    "PRAGMA journal_size_limit = 16777216",
+)
+
+_logger = logging.getLogger("realtime_fsm.outbox")
 
 
-def connect(path: Path | str, *, timeout: float) -> sqlite3.Connection:
-    """Open a database, transactions being up to the caller.
+class _UnusableError(Exception):
+    """The file is no outbox: corrupt, or something else altogether."""
+
+
+def storage_error(path: Path, doing: str, error: BaseException) -> OutboxStorageError:
+    """Return an error as the caller is to see it, with the original as its cause.
 
     Args:
-        path: A path, or a ``file:`` address.
-        timeout: Seconds to wait for another program's lock.
+        path: The file.
+        doing: What was tried: ``opened``, ``written``.
+        error: What came of it.
     """
-    return sqlite3.connect(path, timeout=timeout, isolation_level=None, uri=isinstance(path, str))
-
-
-def keep_private(path: Path) -> None:
-    """Create a file that only its owner may read, or make an existing one so.
-
-    An existing one is not opened: closing it would release the locks that this process has on it.
-    """
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _MODE))
-    if path.stat().st_mode & 0o077:
-        path.chmod(_MODE)
+    why, remedy = meaning_of(error)
+    translated = OutboxStorageError(f"The outbox {path} cannot be {doing}: {why}.", remedy=remedy)
+    translated.__cause__ = error
+    return translated
 
 
 def lock(path: Path) -> sqlite3.Connection:
@@ -84,31 +106,6 @@ def _pid_of_owner(path: Path) -> int | None:
     return pid
 
 
-T = TypeVar("T")
-
-_logger = logging.getLogger("realtime_fsm.outbox")
-
-BUSY_TIMEOUT: Final = 2.0
-"""Seconds that a write waits for another program that holds the lock."""
-
-SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL"}
-"""What a commit survives, and SQLite's word for it."""
-
-_SIDE_FILES: Final = ("-wal", "-shm")
-_MAGIC: Final = b"SQLite format 3\0"
-_SETTINGS: Final = (
-    "PRAGMA trusted_schema = OFF",
-    "PRAGMA fullfsync = ON",  # of macOS alone, whose fsync leaves data in the drive's cache
-    "PRAGMA checkpoint_fullfsync = ON",
-    "PRAGMA wal_autocheckpoint = 1000",  # pages: 4 MB
-    "PRAGMA journal_size_limit = 16777216",
-)
-
-
-class _UnusableError(Exception):
-    """The file is no outbox: corrupt, or something else altogether."""
-
-
 @define(eq=False)
 class OwnedFile:
     """An open file that no other client can open until it is closed, or the process ends.
@@ -132,7 +129,7 @@ class OwnedFile:
 
 @frozen
 class OutboxFile:
-    """Where an outbox is, and how it is to be opened.
+    """The place of an outbox, and the way to open it.
 
     Attributes:
         path: The file, symbolic links resolved: a file has one owner, by whatever name it is called.
@@ -178,11 +175,8 @@ class OutboxFile:
             OutboxStorageError: If it is missing, unusable, or was written by a newer version.
         """
         self._check_exists()
-        # Where no client has it open there is no WAL, and nothing is to be left behind by looking at it.
-        is_open = self.path.with_name(self.path.name + "-wal").exists()
-        address = f"{self.path.as_uri()}?mode=ro{'' if is_open else '&immutable=1'}"
         try:
-            with closing(connect(address, timeout=BUSY_TIMEOUT)) as connection:
+            with closing(connect_to_read(self.path, timeout=BUSY_TIMEOUT)) as connection:
                 connection.execute("BEGIN")
                 self._version_of(connection)
                 _checked(connection, schema.check_shape)
@@ -228,7 +222,7 @@ class OutboxFile:
             )
 
     def _open_sound(self, read: Callable[[sqlite3.Connection], T]) -> tuple[sqlite3.Connection, T]:
-        for suffix in ("", *_SIDE_FILES):
+        for suffix in ("", *SIDE_FILES):
             if not suffix or self.path.with_name(self.path.name + suffix).exists():
                 keep_private(self.path.with_name(self.path.name + suffix))
         self._check_head()
@@ -297,16 +291,7 @@ class OutboxFile:
 
     def _set_aside(self, why: str) -> OutboxStorageError:
         """Rename the file, what it had not yet taken over from its WAL first."""
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        target = self.path.with_name(f"{self.path.name}.corrupt-{stamp}")
-        number = 0
-        while target.exists():
-            number += 1
-            target = self.path.with_name(f"{self.path.name}.corrupt-{stamp}-{number}")
-        for suffix in (*_SIDE_FILES, ""):
-            source = self.path.with_name(self.path.name + suffix)
-            if source.exists():
-                source.rename(target.with_name(target.name + suffix))
+        target = set_aside(self.path, time.time())
         error = OutboxStorageError(
             f"The outbox {self.path} could not be used ({why}). It was set aside as {target}.",
             remedy="A fresh one was begun. What the other held is not sent: see what can be saved.",
@@ -345,7 +330,7 @@ _ENTRY: Final = "sequence, message_id, event, delivery, accepted_at, expires_at,
 
 @frozen(kw_only=True)
 class Entry:
-    """What there is to say of a message, without its body.
+    """Everything about a message but its body.
 
     Attributes:
         sequence: Its number among the client's messages.
@@ -383,7 +368,7 @@ class DeadEntry(Entry):
 
 @frozen(kw_only=True)
 class Inventory:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         client_id: Identity of the client.
@@ -406,7 +391,7 @@ class Inventory:
 
 @frozen(kw_only=True)
 class Change:
-    """What became of a wish.
+    """The outcome of a wish about dead letters.
 
     Attributes:
         done: Ids of the messages it was done to.
@@ -485,19 +470,19 @@ def _change(
     file = _file(path)
     owned = file.open_existing()
     try:
-        connection = owned.connection
-        connection.execute("BEGIN IMMEDIATE")  # what is not committed ends with the connection
-        rows = connection.execute(schema.SELECT_DEAD).fetchall()
-        known = {row[1] for row in rows}
-        if message_ids is not None:
-            unknown = [message_id for message_id in dict.fromkeys(message_ids) if message_id not in known]
-            if unknown:
-                return Change(unknown=unknown)
-            rows = [row for row in rows if row[1] in message_ids]
-        keep(connection, rows)
-        done = [str(row[1]) for row in rows]
-        connection.executemany("DELETE FROM dead_letter WHERE message_id = ?", [(one,) for one in done])
-        connection.execute("COMMIT")
+        with transaction(owned.connection):
+            rows = owned.connection.execute(schema.SELECT_DEAD).fetchall()
+            if message_ids is not None:
+                known = {row[1] for row in rows}
+                unknown = [one for one in dict.fromkeys(message_ids) if one not in known]
+                if unknown:
+                    return Change(unknown=unknown)
+                rows = [row for row in rows if row[1] in message_ids]
+            keep(owned.connection, rows)
+            done = [str(row[1]) for row in rows]
+            owned.connection.executemany(
+                "DELETE FROM dead_letter WHERE message_id = ?", [(one,) for one in done]
+            )
         return Change(done=done)
     except sqlite3.Error as error:
         raise storage_error(file.path, "written", error) from error

@@ -1,9 +1,10 @@
-"""What is in the file of an outbox: its tables, their versions, and how a message becomes a row."""
+"""The content of an outbox's file: its tables, their versions, and how a message becomes a row."""
 
 import sqlite3
 import uuid
 from typing import Any, Final
 
+from realtime_fsm.adapters.sqlite_file import transaction
 from realtime_fsm.engine.message import DeadLetter, Message, Receipt
 from realtime_fsm.engine.payload import Payload
 from realtime_fsm.machine.delivery import Delivery, Outcome
@@ -79,16 +80,10 @@ def delete_messages(count: int) -> str:
 def migrate(connection: sqlite3.Connection, version: int) -> None:
     """Bring a file of an older version to the newest one, step by step, each whole or not at all."""
     for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(connection):
             for statement in step:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {number}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
 
 
 def check_shape(connection: sqlite3.Connection) -> None:

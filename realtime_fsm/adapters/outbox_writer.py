@@ -5,23 +5,20 @@ import contextlib
 import logging
 import os
 import sqlite3
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from copy import copy
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from attrs import define, field
 
 from realtime_fsm.adapters import outbox_schema as schema
-from realtime_fsm.adapters.outbox_file import BUSY_TIMEOUT, SYNCHRONOUS, OutboxFile, OwnedFile
+from realtime_fsm.adapters.outbox_file import BUSY_TIMEOUT, SYNCHRONOUS, OutboxFile, OwnedFile, storage_error
 from realtime_fsm.adapters.outbox_schema import Row
-from realtime_fsm.adapters.sqlite_error import code_of, is_outage, storage_error
+from realtime_fsm.adapters.sqlite_file import code_of, transaction
+from realtime_fsm.adapters.sqlite_thread import FLUSH_TIMEOUT, SqliteThread
 from realtime_fsm.engine.message import DeadLetter, Message
 from realtime_fsm.engine.outbox import OutboxContents
 from realtime_fsm.machine.errors import ConfigurationError, InternalError, OutboxStorageError, RealtimeError
@@ -33,15 +30,14 @@ _CHUNKS: Final = (64, 8, 1)
 beside a busy loop it is slow to come back."""
 
 
-class Kind(Enum):
-    """What is to be done."""
+class OperationKind(Enum):
+    """Kinds of operations, each with rows of its own shape."""
 
     APPEND = "append"
     CHARGE = "charge"
     BURY = "bury"
     REMOVE = "remove"
     CALL = "call"
-    STOP = "stop"
 
 
 @define(eq=False, kw_only=True)
@@ -59,7 +55,7 @@ class Operation:
         result: What ``call`` returned.
     """
 
-    kind: Kind
+    kind: OperationKind
     rows: Sequence[Row] = ()
     call: Callable[[sqlite3.Connection], Any] | None = None
     future: asyncio.Future[Any] | None = None
@@ -70,7 +66,7 @@ class Operation:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether somebody waits for it."""
+        """True if somebody waits for it."""
         return self.future is not None
 
     def finish(self, error: BaseException | None) -> None:
@@ -105,23 +101,23 @@ class _Gathered:
     def add(self, operation: Operation) -> bool:
         """Take an operation in; ``False`` if what was gathered has to be written before."""
         rows = operation.rows
-        if operation.kind is Kind.APPEND:
+        if operation.kind is OperationKind.APPEND:
             if any(row[0] in self.gone for row in rows):  # claimed, and kept again
                 return False
             self.appended.extend(rows)
-        elif operation.kind is Kind.CHARGE:
+        elif operation.kind is OperationKind.CHARGE:
             self.charged.extend(rows)
-        elif operation.kind is Kind.BURY:
+        elif operation.kind is OperationKind.BURY:
             self.buried.extend(rows)
             self.gone.update((row[0], None) for row in rows)
-        elif operation.kind is Kind.REMOVE:
+        elif operation.kind is OperationKind.REMOVE:
             self.gone.update((row[0], None) for row in rows)
         else:
             return False
         return True
 
     def write(self, connection: sqlite3.Connection) -> None:
-        """Write everything."""
+        """Write all that was gathered, kind by kind."""
         numbers = [row[0] for row in (*self.appended, *self.buried)]
         if numbers:
             connection.execute(schema.RAISE_LAST_SEQUENCE, (max(numbers),))
@@ -162,17 +158,8 @@ def write(connection: sqlite3.Connection, operations: Iterable[Operation], max_d
     Raises:
         sqlite3.Error: Nothing was written.
     """
-    if connection.in_transaction:  # the last one could not even be rolled back
-        connection.execute("ROLLBACK")
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        dropped = _write_all(connection, operations, max_dead_letters)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return dropped
+    with transaction(connection):
+        return _write_all(connection, operations, max_dead_letters)
 
 
 def _write_all(connection: sqlite3.Connection, operations: Iterable[Operation], max_dead_letters: int) -> int:
@@ -204,156 +191,19 @@ def trim_dead(connection: sqlite3.Connection, max_dead_letters: int) -> int:
     ).rowcount
 
 
-# What is asked of the writer of an outbox and not yet written, and when its turn is.
-
-MAX_BATCH: Final = 500
-"""Operations of one transaction."""
-
-LINGER: Final = 0.005
-"""Seconds that operations nobody waits for may wait for more of their kind."""
-
-FLUSH_TIMEOUT: Final = 2.0
-"""Seconds at the end in which a file that cannot be written may come back."""
-
-_IDLE: Final = 1.0
-"""Seconds after which an idle writer looks whether its loop is still there."""
-
-_FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 5.0
-
-
-class Backlog:
-    """A queue from the loop's thread to the writer's, and the writer's own list of what it took from it.
-
-    Args:
-        loop: Whose end is the end of the writer too, if nobody says ``stop``.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._queue: SimpleQueue[Operation] = SimpleQueue()
-        self._taken: deque[Operation] = deque()
-        self._deadline: float | None = None
-        self._pause = 0.0
-        self._retry_at: float | None = None
-
-    # For any thread.
-
-    def put(self, operation: Operation) -> None:
-        """Queue an operation. Never waits."""
-        self._queue.put(operation)
-
-    def stop(self) -> None:
-        """Ask for the end, after everything that was put before."""
-        self._queue.put(Operation(kind=Kind.STOP))
-
-    # For the writer's thread.
-
-    @property
-    def is_interrupted(self) -> bool:
-        """Whether the file could not be written when it was last tried."""
-        return self._retry_at is not None
-
-    @property
-    def is_at_end(self) -> bool:
-        """Whether the writer has nothing more to do, or no more time to do it."""
-        if self._deadline is None:
-            return False
-        return not (self._taken or not self._queue.empty()) or time.monotonic() > self._deadline
-
-    def next_batch(self) -> deque[Operation]:
-        """Wait until there is something to write, or for a while; return it, or nothing."""
-        if not self._is_due():
-            self._take(self._patience())
-        self._drain(MAX_BATCH)
-        if self._may_linger():
-            until = time.monotonic() + LINGER
-            while len(self._taken) < MAX_BATCH and self._take(until - time.monotonic()):
-                if self._taken[-1].is_urgent:
-                    break
-            self._drain(MAX_BATCH)
-        count = min(MAX_BATCH, len(self._taken)) if self._is_due() else 0
-        return deque(self._taken.popleft() for _ in range(count))
-
-    def suspend(self, batch: Sequence[Operation]) -> tuple[list[Operation], int]:
-        """Take a batch back that could not be written: what nobody waits for is kept for later.
-
-        Returns:
-            What somebody waits for, and how many others are kept.
-        """
-        self._taken.extendleft(reversed(batch))
-        self._drain(None)
-        urgent = [operation for operation in self._taken if operation.is_urgent]
-        self._taken = deque(operation for operation in self._taken if not operation.is_urgent)
-        self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
-        self._retry_at = time.monotonic() + self._pause
-        return urgent, len(self._taken)
-
-    def resume(self) -> None:
-        """Note that the file can be written."""
-        self._pause = 0.0
-        self._retry_at = None
-
-    def clear(self) -> list[Operation]:
-        """Remove and return everything. At the end it is for any thread."""
-        self._drain(None)
-        left = list(self._taken)
-        self._taken.clear()
-        return left
-
-    def _is_due(self) -> bool:
-        """Whether to write now; while the file cannot be written only what somebody waits for is tried."""
-        if not self._taken:
-            return False
-        if self._retry_at is None or time.monotonic() >= self._retry_at:
-            return True
-        return any(operation.is_urgent for operation in self._taken)
-
-    def _patience(self) -> float:
-        """Return how long to wait for an operation, where nothing is due."""
-        if not self._taken:
-            return 0.0 if self._deadline is not None else _IDLE
-        moments = [moment for moment in (self._retry_at, self._deadline) if moment is not None]
-        return min(min(moments, default=0.0) - time.monotonic(), _IDLE)
-
-    def _may_linger(self) -> bool:
-        if not self._taken or self._deadline is not None or self._retry_at is not None:
-            return False
-        return not any(operation.is_urgent for operation in self._taken)
-
-    def _drain(self, up_to: int | None) -> None:
-        while (up_to is None or len(self._taken) < up_to) and self._take(0.0):
-            pass
-
-    def _take(self, timeout: float) -> bool:
-        """Take one operation, or a request to stop; ``False`` if there is none in time."""
-        try:
-            operation = self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait()
-        except Empty:
-            is_orphan = self._loop.is_closed() or not threading.main_thread().is_alive()
-            if is_orphan and self._deadline is None:  # nobody will ever ask for the end
-                self._deadline = time.monotonic() + FLUSH_TIMEOUT
-            return False
-        if operation.kind is Kind.STOP:
-            self._deadline = time.monotonic() + FLUSH_TIMEOUT
-        else:
-            self._taken.append(operation)
-        return True
-
-
 # The one thread that touches the file of an outbox: it commits what was queued, many at a time.
+
+_LINGER: Final = 0.005
+_LONGEST_PAUSE: Final = 5.0
 
 _logger = logging.getLogger("realtime_fsm.outbox")
 
-Reader = Callable[[sqlite3.Connection], OutboxContents]
 
-
-class SqliteWriter:
-    """Owns the file from ``start`` to its end.
+class OutboxWriter(SqliteThread[Operation]):
+    """Owns the file of an outbox from ``start`` to its end, and does what is asked of it in order.
 
     Args:
         file: The file.
-        read: Reads what it holds.
         max_dead_letters: Dead letters kept.
         report: Called on the loop with errors that nobody waits for.
 
@@ -364,46 +214,34 @@ class SqliteWriter:
     """
 
     def __init__(
-        self,
-        file: OutboxFile,
-        read: Reader,
-        *,
-        max_dead_letters: int,
-        report: Callable[[RealtimeError], None],
+        self, file: OutboxFile, *, max_dead_letters: int, report: Callable[[RealtimeError], None]
     ) -> None:
+        super().__init__(
+            f"the outbox {file.path}",
+            name="realtime-outbox",
+            daemon=False,  # what was said to be kept has to be written before the process ends
+            linger=_LINGER,
+            longest_pause=_LONGEST_PAUSE,
+            logger=_logger,
+            severity=logging.ERROR,
+            report=report,
+        )
         self._file = file
-        self._read = read
         self._max_dead_letters = max_dead_letters
-        self._report = report
-        self._loop = asyncio.get_running_loop()
-        self.opened: asyncio.Future[OutboxContents] = self._loop.create_future()
-        self.ended: asyncio.Future[None] = self._loop.create_future()
+        loop = asyncio.get_running_loop()
+        self.opened: asyncio.Future[OutboxContents] = loop.create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
         self.dropped_dead_letters = 0
-        self._backlog = Backlog(self._loop)
-        self._has_reported = False
+        self._owned: OwnedFile | None = None
         self._syncs = True
-        self._thread = threading.Thread(target=self._run, name="realtime-outbox", daemon=False)
 
     # Called on the loop's thread.
-
-    def start(self) -> None:
-        """Begin to open the file."""
-        self._thread.start()
 
     def put(self, operation: Operation) -> None:
         """Queue an operation. Never waits."""
         self._backlog.put(operation)
         if self.ended.done():
             self._refuse_rest()
-
-    def stop(self) -> None:
-        """Let it write what is queued, release the file, and end."""
-        self._backlog.stop()
-
-    def join(self, timeout: float) -> bool:
-        """Wait for the thread; ``False`` if it is still there."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
 
     def _finish(self) -> None:
         """Note the end: the last thing that the thread tells."""
@@ -416,79 +254,27 @@ class SqliteWriter:
 
     # Called on its own thread.
 
-    def _run(self) -> None:
+    def begin(self) -> bool:
+        """Open the file, and hand over what it holds."""
         try:
-            file, contents = self._file.open_or_renew(self._read, self._tell_report)
+            self._owned, contents = self._file.open_or_renew(_contents, self._report_later)
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
-            self._tell(_fail, self.opened, self._as_realtime_error(error))
-        else:
-            self._tell(_resolve, self.opened, contents)
-            del contents
-            self._serve_until_end(file)
-        finally:
-            self._tell(self._finish)
+            self.tell(_fail, self.opened, self._as_realtime_error(error))
+            return False
+        self.tell(_resolve, self.opened, contents)
+        return True
 
-    def _serve_until_end(self, file: OwnedFile) -> None:
-        try:
-            while not self._backlog.is_at_end:
-                batch = self._backlog.next_batch()
-                if batch:
-                    self._write_batch(file.connection, batch)
-        except Exception as error:
-            _logger.exception("the writer of the outbox %s failed", self._file.path)
-            self._tell_report(self._as_realtime_error(error))
-        finally:
-            file.close()
-            self._give_up()
-
-    def _write_batch(self, connection: sqlite3.Connection, batch: deque[Operation]) -> None:
-        try:
-            self._write(connection, batch)
-        except sqlite3.Error as error:
-            if code_of(error) == sqlite3.SQLITE_FULL:
-                _make_room(connection)
-            self._suspend(batch, error)
-        else:
-            if self._backlog.is_interrupted:
-                _logger.info("the outbox %s can be written again", self._file.path)
-            self._backlog.resume()
-            self._has_reported = False
-
-    def _write(self, connection: sqlite3.Connection, batch: deque[Operation]) -> None:
-        """Write a batch. If something in it is impossible, one by one, so that the others do not suffer.
-
-        Args:
-            connection: To the file.
-            batch: What was written, or can never be, is taken off it.
-
-        Raises:
-            sqlite3.Error: If the file cannot be written now.
-        """
-        try:
-            self._commit(connection, batch)
-        except Exception as error:
-            if is_outage(error):
-                raise
-        else:
-            self._tell(_finish_all, list(batch), None)
-            batch.clear()
-        while batch:
-            try:
-                self._commit(connection, [batch[0]])
-            except Exception as error:
-                if is_outage(error):
-                    raise
-                self._reject(batch.popleft(), error)
-            else:
-                self._tell(_finish_all, [batch.popleft()], None)
-
-    def _commit(self, connection: sqlite3.Connection, operations: Sequence[Operation]) -> None:
-        syncs = any(operation.is_urgent for operation in operations)
+    def commit(self, items: Sequence[Operation]) -> None:
+        """Do operations in one transaction."""
+        if self._owned is None:
+            raise InternalError(f"The outbox {self._file.path} is written before it was opened.")
+        connection = self._owned.connection
+        syncs = any(operation.is_urgent for operation in items)
         if syncs is not self._syncs:  # where nobody waits, nothing has to wait for the disk
             level = SYNCHRONOUS[self._file.durability if syncs else "process"]
             connection.execute(f"PRAGMA synchronous = {level}")
             self._syncs = syncs
-        dropped = write(connection, operations, self._max_dead_letters)
+        dropped = write(connection, items, self._max_dead_letters)
         if dropped:
             self.dropped_dead_letters += dropped
             _logger.warning(
@@ -498,61 +284,62 @@ class SqliteWriter:
                 self._max_dead_letters,
             )
 
-    def _suspend(self, batch: Sequence[Operation], error: BaseException) -> None:
-        """Fail everything that somebody waits for; the rest is tried again after a pause."""
-        translated = storage_error(self._file.path, "written", error)
-        if not self._backlog.is_interrupted:
-            _logger.error("%s", translated)
-        urgent, kept = self._backlog.suspend(batch)
-        if kept and not self._has_reported:
-            self._has_reported = True
-            self._tell_report(translated)
-        self._tell(_finish_all, urgent, translated)
+    def committed(self, items: Sequence[Operation]) -> None:
+        """Tell who waits, all with one call into the loop."""
+        self.tell(_finish_all, items, None)
 
-    def _reject(self, operation: Operation, error: BaseException) -> None:
-        """Give up an operation that can never be done."""
-        translated = storage_error(self._file.path, "written", error)
-        if operation.is_urgent:
-            self._tell(_finish_all, [operation], translated)
+    def rejected(self, item: Operation, error: Exception) -> None:
+        """Tell who waits for it, or else whoever hears of errors, that it can never be done."""
+        translated = self.as_storage_error(error)
+        if item.is_urgent:
+            self.failed([item], translated)
         else:
-            self._tell_report(translated)
+            self._report_later(translated)
 
-    def _give_up(self) -> None:
-        """Fail what is left, and say what is lost by it."""
+    def failed(self, items: Sequence[Operation], error: RealtimeError) -> None:
+        """Tell who waits, to each an error of its own."""
+        self.tell(_finish_all, items, error)
+
+    def mended(self, error: Exception) -> bool:
+        """Give the WAL's room back where the disk is full: that may be all that is missing."""
+        if code_of(error) == sqlite3.SQLITE_FULL and self._owned is not None:
+            with contextlib.suppress(sqlite3.Error):  # or not even for that there is room
+                self._owned.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return False
+
+    def as_storage_error(self, error: Exception) -> OutboxStorageError:
+        """Return why the outbox cannot be written."""
+        return storage_error(self._file.path, "written", error)
+
+    def broke(self, error: Exception) -> None:
+        """Report a bug, which ends the writer."""
+        self._report_later(self._as_realtime_error(error))
+
+    def end(self, left: Sequence[Operation]) -> None:
+        """Release the file, fail what is left, and say what is lost by it."""
         path = self._file.path
-        left = self._backlog.clear()
-        error = OutboxStorageError(f"The outbox {path} was closed before it could be written.")
-        self._tell(_finish_all, left, error)
+        if self._owned is not None:
+            self._owned.close()
+        self.failed(left, OutboxStorageError(f"The outbox {path} was closed before it could be written."))
         lost = sum(not operation.is_urgent for operation in left)
         if lost:
-            self._tell_report(
+            self._report_later(
                 OutboxStorageError(
                     f"The outbox {path} was closed before {lost} changes could be written.",
                     remedy="Messages that came to their end may be sent again by the next start.",
                 )
             )
+        self.tell(self._finish)
 
-    def _tell_report(self, error: RealtimeError) -> None:
-        self._tell(self._report, error)
+    def _report_later(self, error: RealtimeError) -> None:
+        self.tell(self._report, error)
 
-    def _tell(self, callback: Callable[..., object], *args: Any) -> None:
-        try:
-            self._loop.call_soon_threadsafe(callback, *args)
-        except RuntimeError:  # the loop was closed: nobody is left to be told
-            _logger.debug("the loop of the outbox %s is closed", self._file.path)
-
-    def _as_realtime_error(self, error: BaseException) -> RealtimeError:
+    def _as_realtime_error(self, error: Exception) -> RealtimeError:
         if isinstance(error, RealtimeError):
             return error
         internal = InternalError(f"The outbox {self._file.path} failed: {type(error).__name__}: {error}.")
         internal.__cause__ = error
         return internal
-
-
-def _make_room(connection: sqlite3.Connection) -> None:
-    """Give the WAL's room back, which may be all that is missing."""
-    with contextlib.suppress(sqlite3.Error):  # or not even for that there is room
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _resolve(future: asyncio.Future[Any], result: Any) -> None:
@@ -574,6 +361,19 @@ def _finish_all(operations: Sequence[Operation], error: RealtimeError | None) ->
             own.__cause__ = error.__cause__
         operation.finish(own)
 
+
+def _contents(connection: sqlite3.Connection) -> OutboxContents:
+    """In the writer's thread: build the messages; nothing of them is decoded."""
+    return OutboxContents(
+        client_id=schema.client_id(connection),
+        last_sequence=schema.last_sequence(connection),
+        waiting=[
+            schema.message_from(row, is_stored=True) for row in connection.execute(schema.SELECT_WAITING)
+        ],
+    )
+
+
+# The port, as the client holds it.
 
 CLOSE_TIMEOUT: Final = FLUSH_TIMEOUT + 2 * BUSY_TIMEOUT
 """Seconds that ``close`` takes, at most, on a file that cannot be written."""
@@ -613,7 +413,7 @@ class SqliteOutbox:
         self._file = OutboxFile(Path(os.path.realpath(path)), durability)
         self._max_dead_letters = max_dead_letters
         self._report = report
-        self._writer: SqliteWriter | None = None
+        self._writer: OutboxWriter | None = None
         self._is_open = False
         self._dropped_before = 0
 
@@ -622,12 +422,12 @@ class SqliteOutbox:
 
     @property
     def is_durable(self) -> bool:
-        """It is."""
+        """Always true: what was kept outlives the process."""
         return True
 
     @property
     def dropped_dead_letters(self) -> int:
-        """How many dead letters had to make room for newer ones."""
+        """Dead letters that had to make room for newer ones, since the outbox was made."""
         return self._dropped_before + (0 if self._writer is None else self._writer.dropped_dead_letters)
 
     async def open(self) -> OutboxContents:
@@ -636,8 +436,8 @@ class SqliteOutbox:
             raise OutboxStorageError(
                 f"The outbox {self._file.path} is open already.", remedy="Close it first."
             )
-        writer = self._writer = SqliteWriter(
-            self._file, _contents, max_dead_letters=self._max_dead_letters, report=self._report
+        writer = self._writer = OutboxWriter(
+            self._file, max_dead_letters=self._max_dead_letters, report=self._report
         )
         writer.start()
         try:
@@ -651,27 +451,29 @@ class SqliteOutbox:
     def append(self, message: Message) -> asyncio.Future[None]:
         """Keep a message; see ``Outbox.append``."""
         return self._ask(
-            Operation(kind=Kind.APPEND, rows=(schema.message_row(message),), messages=(message,))
+            Operation(kind=OperationKind.APPEND, rows=(schema.message_row(message),), messages=(message,))
         )
 
     def remove(self, message: Message) -> None:
         """Forget a kept message that has come to its end; see ``Outbox.remove``."""
-        self._tell(Operation(kind=Kind.REMOVE, rows=((message.sequence,),)))
+        self._tell(Operation(kind=OperationKind.REMOVE, rows=((message.sequence,),)))
 
     def claim(self, messages: Collection[Message]) -> asyncio.Future[None] | None:
         """Forget kept messages for certain; see ``Outbox.claim``."""
         if not messages:
             return None
         rows = [(message.sequence,) for message in messages]
-        return self._ask(Operation(kind=Kind.REMOVE, rows=rows, messages=tuple(messages), is_stored=False))
+        return self._ask(
+            Operation(kind=OperationKind.REMOVE, rows=rows, messages=tuple(messages), is_stored=False)
+        )
 
     def charge(self, message: Message) -> None:
         """Keep a kept message's attempts; see ``Outbox.charge``."""
-        self._tell(Operation(kind=Kind.CHARGE, rows=((message.attempts, message.sequence),)))
+        self._tell(Operation(kind=OperationKind.CHARGE, rows=((message.attempts, message.sequence),)))
 
     def bury(self, letter: DeadLetter) -> None:
         """Move a message to the dead letters; see ``Outbox.bury``."""
-        self._tell(Operation(kind=Kind.BURY, rows=(schema.letter_row(letter),)))
+        self._tell(Operation(kind=OperationKind.BURY, rows=(schema.letter_row(letter),)))
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Return the dead letters, the oldest first.
@@ -679,7 +481,7 @@ class SqliteOutbox:
         Raises:
             OutboxStorageError: If they cannot be read.
         """
-        rows = await self._ask(Operation(kind=Kind.CALL, call=_dead_rows))
+        rows = await self._ask(Operation(kind=OperationKind.CALL, call=_dead_rows))
         return [schema.letter_from(row) for row in rows]
 
     async def take_dead(self, message_ids: Collection[str] | None = None) -> list[DeadLetter]:
@@ -711,7 +513,7 @@ class SqliteOutbox:
             self._writer = None
 
     def _put_back(self, rows: list[schema.Row]) -> None:
-        self._tell(Operation(kind=Kind.BURY, rows=rows))
+        self._tell(Operation(kind=OperationKind.BURY, rows=rows))
 
     def _ask(self, operation: Operation) -> asyncio.Future[Any]:
         future = operation.future = asyncio.get_running_loop().create_future()
@@ -731,17 +533,6 @@ class SqliteOutbox:
         return OutboxStorageError(f"The outbox {self._file.path} is not open.", remedy="Open it first.")
 
 
-def _contents(connection: sqlite3.Connection) -> OutboxContents:
-    """In the writer's thread: build the messages; nothing of them is decoded."""
-    return OutboxContents(
-        client_id=schema.client_id(connection),
-        last_sequence=schema.last_sequence(connection),
-        waiting=[
-            schema.message_from(row, is_stored=True) for row in connection.execute(schema.SELECT_WAITING)
-        ],
-    )
-
-
 def _dead_rows(connection: sqlite3.Connection) -> list[schema.Row]:
     return connection.execute(schema.SELECT_DEAD).fetchall()
 
@@ -754,4 +545,4 @@ def _taking(wanted: frozenset[str] | None, put_back: Callable[[list[schema.Row]]
         connection.executemany("DELETE FROM dead_letter WHERE message_id = ?", [(row[1],) for row in rows])
         return rows
 
-    return Operation(kind=Kind.CALL, call=take, on_abandoned=put_back)
+    return Operation(kind=OperationKind.CALL, call=take, on_abandoned=put_back)

@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from attrs import define, evolve, field, frozen
 
 from realtime_fsm.adapters import error_translation
-from realtime_fsm.adapters.handshake import Handshake
+from realtime_fsm.adapters.frame import Handshake
 from realtime_fsm.adapters.socketio_transport import SocketIOTransport
 from realtime_fsm.engine.payload import encode
 from realtime_fsm.machine.config import RealtimeConfig

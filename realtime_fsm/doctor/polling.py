@@ -11,7 +11,7 @@ import aiohttp
 
 from realtime_fsm.adapters import error_translation, frame
 from realtime_fsm.adapters.error_translation import words
-from realtime_fsm.adapters.handshake import Handshake
+from realtime_fsm.adapters.frame import Handshake
 from realtime_fsm.doctor.finding import Fault, Finding, failed, from_error, ok, warning
 from realtime_fsm.doctor.network import speaks_tls
 from realtime_fsm.doctor.patient import HttpAnswer, Patient

@@ -1,9 +1,6 @@
 """What needs an open connection: the namespace, the identity, the heartbeat, the recovery and silence."""
 
 import asyncio
-import base64
-import binascii
-import json
 import time
 from http import HTTPStatus
 from typing import Any, Final
@@ -11,9 +8,10 @@ from typing import Any, Final
 import aiohttp
 
 from realtime_fsm.adapters import error_translation, frame
-from realtime_fsm.adapters.handshake import Handshake
+from realtime_fsm.adapters.frame import Handshake
 from realtime_fsm.doctor.finding import Fault, Finding, failed, from_error, ok, skipped, warning
 from realtime_fsm.doctor.patient import Patient, Visit
+from realtime_fsm.engine.token import jwt_expiry
 from realtime_fsm.machine.errors import (
     AuthenticationError,
     ConnectTimeoutError,
@@ -188,17 +186,8 @@ def _capital(text: str) -> str:
 
 def _seconds_left(token: str) -> float | None:
     """Return how long a JSON Web Token still lasts by its own words; ``None`` where it does not say."""
-    parts = token.split(".")
-    if len(parts) != 3:  # noqa: PLR2004 - a head, the claims, a signature
-        return None
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
-        return None
-    expiry = claims.get("exp") if isinstance(claims, dict) else None
-    if isinstance(expiry, bool) or not isinstance(expiry, (int, float)):
-        return None
-    return expiry - time.time()
+    expiry = jwt_expiry(token)
+    return None if expiry is None else expiry - time.time()
 
 
 async def check_heartbeat(patient: Patient) -> Finding:

@@ -33,6 +33,15 @@ class Payload:
         return text + sum(map(len, self.attachments))
 
 
+def is_encodable(text: str) -> bool:
+    """Tell whether a text can be sent, stored and logged: JSON lets half of a surrogate pair through."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def encode(args: Sequence[Any], *, what: str, max_bytes: int) -> Payload:
     """Encode arguments as strict JSON, binary parts set aside.
 

@@ -25,7 +25,7 @@ import aiohttp
 from attrs import asdict, frozen
 
 from realtime_fsm.adapters import error_translation
-from realtime_fsm.adapters.socket_registry import SocketRegistry
+from realtime_fsm.adapters.bounded_http import SocketRegistry
 from realtime_fsm.machine.backoff import BackoffLimits, ExponentialBackoff, Jitter, RandomSource
 from realtime_fsm.machine.errors import (
     AuthenticationError,

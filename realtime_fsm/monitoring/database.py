@@ -8,16 +8,13 @@ from pathlib import Path
 from socket import gethostname
 from typing import Final, Protocol, Self
 
-from realtime_fsm.adapters.metrics_file import FLUSH_TIMEOUT, SqliteMetrics, WriterCounters
+from realtime_fsm.adapters.metrics_file import CLOSE_TIMEOUT, SqliteMetrics, WriterCounters
 from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
 from realtime_fsm.engine.status import ConnectionStatusManager
 from realtime_fsm.machine.errors import ClosedError, InvalidArgumentError, MetricsStorageError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.table import TRAITS, Trigger
 from realtime_fsm.monitoring.records import Level
-
-_CLOSE_MARGIN: Final = 1.0
-"""Seconds beyond those of the writer that its end may take."""
 
 _MAX_TEXT: Final = 500
 
@@ -129,7 +126,7 @@ class MetricsDatabase:
         self._writer.stop()
         if self._is_open:
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(None, self._writer.join, FLUSH_TIMEOUT + _CLOSE_MARGIN)
+            await loop.run_in_executor(None, self._writer.join, CLOSE_TIMEOUT)
 
     def attach(self, realtime: Observed) -> None:
         """Record what happens to a client from now on, beginning with the state that it is in.

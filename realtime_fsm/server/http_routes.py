@@ -19,7 +19,7 @@ from realtime_fsm.server.config import BackendConfig
 from realtime_fsm.server.ledger import LedgerUnavailableError
 from realtime_fsm.server.request import Answer, RequestError, problem, read_envelope, read_query
 from realtime_fsm.server.router import Client, MessageRouter
-from realtime_fsm.server.socketio_server import read_body
+from realtime_fsm.server.socketio_server import read_request
 from realtime_fsm.server.token import Identity, TokenRefusedError, Verifier
 
 EVENTS_PATH: Final = "/realtime/events"
@@ -137,7 +137,7 @@ class HttpRoutes:
 
     async def _read_messages(self, request: web.Request) -> list[Any]:
         largest = self._config.max_message_bytes * _MAX_BODY_MESSAGES
-        content = await read_body(request, largest)
+        content = await read_request(request, largest)
         try:
             body = json.loads(content)
         except (ValueError, RecursionError):

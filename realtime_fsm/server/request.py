@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from realtime_fsm.engine.payload import encode
+from realtime_fsm.engine.payload import encode, is_encodable
 from realtime_fsm.engine.subscriptions import BOOKING_PREFIX, Position
 from realtime_fsm.machine.errors import ErrorCategory, InvalidArgumentError
 
@@ -237,11 +237,5 @@ def _is_id(value: object) -> bool:
 
 
 def is_text(value: object) -> bool:
-    """Tell whether a value is a text, not an empty one, that can be logged and stored.
-
-    JSON lets half of a surrogate pair through, which no database and no log file takes.
-    """
-    try:
-        return isinstance(value, str) and bool(value.encode())
-    except UnicodeEncodeError:
-        return False
+    """Tell whether a value is a text, not an empty one, that can be logged and stored."""
+    return isinstance(value, str) and value != "" and is_encodable(value)

@@ -10,6 +10,7 @@ from typing import Any, Final, Self, TypeVar, overload
 
 from aiohttp import web
 
+from realtime_fsm.adapters.serving import Listener
 from realtime_fsm.engine.subscriptions import Position
 from realtime_fsm.machine.errors import ClosedError, ConfigurationError
 from realtime_fsm.server.channels import AuthorizeChannel, Channels
@@ -80,7 +81,7 @@ class WebSocketService:
         )
         self._router = MessageRouter(config, self._ledger)
         self._watching: asyncio.Task[None] | None = None
-        self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
         SocketEvents(
             config,
             self._server,
@@ -107,7 +108,7 @@ class WebSocketService:
         Raises:
             ClosedError: If it does not.
         """
-        return int(self._address()[1])
+        return self._bound().port
 
     @property
     def url(self) -> str:
@@ -116,8 +117,7 @@ class WebSocketService:
         Raises:
             ClosedError: If it does not listen.
         """
-        host = str(self._address()[0])
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return self._bound().url
 
     @overload
     def on(self, event: str) -> Callable[[_H], _H]: ...
@@ -186,28 +186,24 @@ class WebSocketService:
             ConfigurationError: If nothing can listen at this address, or if the ledger cannot be used.
             ClosedError: If it was started before.
         """
-        if self._runner is not None:
+        if self._listener is not None:
             raise ClosedError("A WebSocketService starts once.", remedy="Make a new one.")
         config = self._config
         # Its parts share `close_timeout`: see `_say_goodbye`.
-        self._runner = web.AppRunner(
+        self._listener = Listener(
             self._application,
-            access_log=None,
+            config.host,
+            config.port,
             shutdown_timeout=config.close_timeout * 0.1,
             max_line_size=_MAX_LINE,
         )
-        try:
-            await self._runner.setup()
-            await self._listen(self._runner)
-        except BaseException:
-            await self._runner.cleanup()
-            raise
+        await self._listener.start()
         _logger.info("listening at %s", self.url)
 
     async def stop(self) -> None:
         """Stop listening, and end all connections. Takes ``close_timeout`` at most; safe to call twice."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._listener is not None:
+            await self._listener.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -226,20 +222,10 @@ class WebSocketService:
         async with self:
             await asyncio.Event().wait()
 
-    def _address(self) -> tuple[Any, ...]:
-        addresses = [] if self._runner is None else self._runner.addresses
-        if not addresses:
+    def _bound(self) -> Listener:
+        if self._listener is None or not self._listener.is_listening:
             raise ClosedError("The service does not listen.", remedy="Call `start()` first.")
-        return tuple(addresses[0])
-
-    async def _listen(self, runner: web.AppRunner) -> None:
-        host, port = self._config.host, self._config.port
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise ConfigurationError(
-                f"nothing can listen at host={host!r}, port={port}: {error.strerror or error}"
-            ) from error
+        return self._listener
 
     def _make_application(self) -> web.Application:
         app = web.Application()

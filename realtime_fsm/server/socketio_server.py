@@ -34,6 +34,7 @@ from multidict import CIMultiDict
 from socketio.packet import BINARY_EVENT, EVENT
 from socketio.packet import Packet as SocketPacket
 
+from realtime_fsm.adapters.bounded_http import read_body
 from realtime_fsm.engine.payload import MAX_ATTACHMENTS
 from realtime_fsm.machine.dialect import RESERVED_EVENTS
 from realtime_fsm.server.config import BackendConfig
@@ -127,7 +128,7 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]
         open_ = self._open[id(request)] = _OpenRequest(request, self.sockets.get(request.query.get("sid")))
         try:
             if request.method == "POST":
-                content = await read_body(request, self.max_http_buffer_size)
+                content = await read_request(request, self.max_http_buffer_size)
                 response = await super().handle_request(_BufferedRequest(request, content))
                 if open_.socket is not None and open_.socket.closed:
                     open_.end_poll()
@@ -209,20 +210,16 @@ def _abort(request: web.Request) -> None:
         transport.abort()
 
 
-async def read_body(request: web.Request, max_bytes: int) -> bytes:
+async def read_request(request: web.Request, max_bytes: int) -> bytes:
     """Return the body of a request.
 
     Raises:
         HTTPRequestEntityTooLarge: If it is larger than ``max_bytes``.
     """
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.content.iter_any():
-        size += len(chunk)
-        if size > max_bytes:
-            raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=size)
-        chunks.append(chunk)
-    return b"".join(chunks)
+    content = await read_body(request.content, max_bytes)
+    if content is None:
+        raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=max_bytes + 1)
+    return content
 
 
 class _ErrorsOnly(logging.Handler):

@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 from attrs import frozen
 
+from realtime_fsm.adapters.serving import Listener
 from realtime_fsm.diagram import shipped_svg, stylesheet
 from realtime_fsm.machine.errors import ConfigurationError
 from realtime_fsm.service import RealtimeService
@@ -245,17 +246,5 @@ async def serve_status_page(
     if is_loopback(host):
         options.setdefault("hosts", (*_LOCAL_NAMES, host))
     application = status_application(realtime, **options)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN)
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise ConfigurationError(
-                f"nothing can listen at host={host!r}, port={port}: {error.strerror or error}"
-            ) from error
-        where, bound, *_ = runner.addresses[0]
-        shown = f"[{where}]" if ":" in where else where
-        yield StatusPage(f"http://{shown}:{bound}/", application[HUB])
-    finally:
-        await runner.cleanup()
+    async with Listener(application, host, port, shutdown_timeout=_SHUTDOWN) as listener:
+        yield StatusPage(f"{listener.url}/", application[HUB])

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from realtime_fsm.machine.errors import ConfigurationError
+from realtime_fsm.adapters.serving import Listener
 
 LIVE_PATH: Final = "/livez"
 READY_PATH: Final = "/readyz"
@@ -107,16 +107,5 @@ async def serve_health(realtime: Examinable, *, host: str = LOOPBACK, port: int 
     Raises:
         ConfigurationError: If nothing can listen there.
     """
-    runner = web.AppRunner(health_application(realtime), access_log=None, shutdown_timeout=_SHUTDOWN)
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise ConfigurationError(
-                f"nothing can listen at host={host!r}, port={port}: {error.strerror or error}"
-            ) from error
-        where, bound, *_ = runner.addresses[0]
-        yield f"http://[{where}]:{bound}" if ":" in where else f"http://{where}:{bound}"
-    finally:
-        await runner.cleanup()
+    async with Listener(health_application(realtime), host, port, shutdown_timeout=_SHUTDOWN) as listener:
+        yield listener.url

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final, Self
 
 from aiohttp import web
 
+from realtime_fsm.adapters.serving import Listener
 from realtime_fsm.engine.port import HttpAnswer, HttpClient
 from realtime_fsm.machine.errors import (
     AuthenticationError,
@@ -313,7 +314,7 @@ class PollerServer:
     def __init__(self) -> None:
         self.url = ""
         self._count = 0
-        self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
 
     async def __aenter__(self) -> Self:
         app = web.Application()
@@ -323,19 +324,17 @@ class PollerServer:
         app.router.add_get("/garbled", self._garbled)
         app.router.add_get("/silent", self._silent)
         app.router.add_get("/{status}", self._refuse)
-        runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT, handler_cancellation=True
+        self._listener = Listener(
+            app, _HOST, 0, shutdown_timeout=_SHUTDOWN_TIMEOUT, handler_cancellation=True
         )
-        await runner.setup()
-        self._runner = runner
-        await web.TCPSite(runner, _HOST, 0).start()
-        self.url = f"http://{_HOST}:{runner.addresses[0][1]}"
+        await self._listener.start()
+        self.url = self._listener.url
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         """Stop it; requests that wait are cancelled."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._listener is not None:
+            await self._listener.stop()
 
     async def _counted(self, _: web.Request) -> web.Response:
         self._count += 1

@@ -1,24 +1,77 @@
-"""The outbox in a file, when the disk, other programs and callers are not kind to it."""
+"""The outbox in a file: what becomes a transaction, what survives it, and how its thread ends."""
 
 import asyncio
 import logging
+import os
+import random
 import sqlite3
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import define, field
 
-from realtime_fsm.adapters import outbox_file as sqlite_file
-from realtime_fsm.adapters import outbox_writer as sqlite_backlog
-from realtime_fsm.adapters.outbox_writer import SqliteOutbox
-from realtime_fsm.machine.errors import ConfigurationError, OutboxStorageError, RealtimeError
+from realtime_fsm.adapters import outbox_file, sqlite_thread
+from realtime_fsm.adapters import outbox_schema as schema
+from realtime_fsm.adapters.outbox_file import OutboxFile
+from realtime_fsm.adapters.outbox_writer import Operation, OperationKind, SqliteOutbox, write
+from realtime_fsm.machine.errors import ConfigurationError, InternalError, OutboxStorageError, RealtimeError
 from realtime_fsm.testing.contracts.kept_messages import append_all, letter, message, sequences
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
+
+COUNT = "SELECT count(*) FROM message"
+PRODUCERS = """
+import asyncio, sys
+from realtime_fsm.testing.contracts.kept_messages import message
+from realtime_fsm.adapters.outbox_writer import SqliteOutbox
+
+async def main():
+    outbox = SqliteOutbox(sys.argv[1], durability=sys.argv[2], report=print)
+    number = (await outbox.open()).last_sequence
+
+    async def produce():
+        nonlocal number
+        while True:
+            number += 1
+            mine = number
+            await outbox.append(message(mine, event="e" * 300))
+            print(mine, flush=True)
+
+    await asyncio.gather(*(produce() for _ in range(20)))
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    """Return a new outbox in memory."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        schema.migrate(connection, 0)
+        yield connection
+
+
+def append(number: int) -> Operation:
+    """Return an append."""
+    return Operation(kind=OperationKind.APPEND, rows=(schema.message_row(message(number)),))
+
+
+def remove(number: int) -> Operation:
+    """Return a removal."""
+    return Operation(kind=OperationKind.REMOVE, rows=((number,),))
+
+
+def bury(number: int) -> Operation:
+    """Return a burial."""
+    return Operation(kind=OperationKind.BURY, rows=(schema.letter_row(letter(number)),))
 
 
 @define
@@ -50,7 +103,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
         timeout = min(timeout, 0.02)
         return sqlite3.connect(path, timeout=timeout, isolation_level=None, factory=Connection)
 
-    monkeypatch.setattr(sqlite_file, "connect", connect)
+    monkeypatch.setattr(outbox_file, "connect", connect)
     return disk
 
 
@@ -136,7 +189,7 @@ def test_outage_keeps_what_nobody_waits_for_and_reports_it_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """During an outage appends fail, removals are kept, told once, and done by themselves afterwards."""
-    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT", 0.02)
+    monkeypatch.setattr(outbox_file, "BUSY_TIMEOUT", 0.02)
     reported: list[RealtimeError] = []
 
     async def main() -> None:
@@ -166,8 +219,8 @@ def test_close_in_an_outage_is_bounded_and_says_what_is_lost(
     run_async: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Closing gives up on a file that stays locked, and reports how much was not written."""
-    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT", 0.02)
-    monkeypatch.setattr(sqlite_backlog, "FLUSH_TIMEOUT", 0.2)
+    monkeypatch.setattr(outbox_file, "BUSY_TIMEOUT", 0.02)
+    monkeypatch.setattr(sqlite_thread, "FLUSH_TIMEOUT", 0.2)
     reported: list[str] = []
 
     async def main() -> None:
@@ -287,6 +340,181 @@ def test_many_appends_are_few_transactions(run_async: Run, tmp_path: Path, disk:
         disk.levels.clear()
         await append_all(outbox, map(message, range(1, 1001)))
         assert 2 <= len(disk.levels) <= 200
+        await outbox.close()
+
+    run_async(main())
+
+
+def numbers(connection: sqlite3.Connection, table: str = "message") -> list[int]:
+    """Return the numbers in a table."""
+    return [row[0] for row in connection.execute(f"SELECT sequence FROM {table} ORDER BY rowid")]  # noqa: S608
+
+
+def test_message_that_was_claimed_may_be_kept_again_at_once(connection: sqlite3.Connection) -> None:
+    """Within one transaction the last word on a message counts: claimed and kept again, it is there."""
+    write(connection, [append(1), append(2), remove(1), append(1), append(3), remove(3)], 10)
+    assert numbers(connection) == [1, 2]
+    write(connection, [remove(2), append(2), remove(2)], 10)
+    assert numbers(connection) == [1]
+
+
+def test_question_sees_what_was_asked_before_it_alone(connection: sqlite3.Connection) -> None:
+    """A question between other operations of a transaction sees those before it, and none after it."""
+    question = Operation(
+        kind=OperationKind.CALL, call=lambda inner: (numbers(inner), numbers(inner, "dead_letter"))
+    )
+    write(connection, [append(1), append(2), bury(2), question, bury(1), append(4)], 10)
+    assert question.result == ([1], [2])
+    assert numbers(connection) == [4]
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 63, 64, 65, 137, 500])
+def test_any_number_of_rows_is_written(connection: sqlite3.Connection, count: int) -> None:
+    """However many rows there are to insert and delete, each is, once."""
+    write(connection, map(append, range(1, count + 1)), 10)
+    assert numbers(connection) == list(range(1, count + 1))
+    write(connection, map(remove, range(2, count + 1)), 10)
+    assert numbers(connection) == [1]
+    assert schema.last_sequence(connection) == count
+
+
+def test_transaction_is_written_whole_or_not_at_all(connection: sqlite3.Connection) -> None:
+    """If one operation is impossible nothing of its transaction is there, and the next one works."""
+    write(connection, [append(1)], 10)
+    with pytest.raises(sqlite3.IntegrityError):
+        write(connection, [append(2), bury(3), remove(1), append(2)], 10)
+    assert (numbers(connection), numbers(connection, "dead_letter")) == ([1], [])
+    assert schema.last_sequence(connection) == 1
+    assert not connection.in_transaction
+    write(connection, [append(4)], 10)
+    assert numbers(connection) == [1, 4]
+
+
+def test_dead_letters_beyond_the_bound_are_counted(connection: sqlite3.Connection) -> None:
+    """The oldest dead letters go, and the transaction says how many; a bound of zero keeps none."""
+    assert write(connection, map(bury, (3, 1, 2)), 2) == 1
+    assert numbers(connection, "dead_letter") == [1, 2]
+    assert write(connection, [bury(9)], 0) == 3
+    assert numbers(connection, "dead_letter") == []
+
+
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_what_was_kept_survives_kill_9(run_async: Run, tmp_path: Path, durability: str) -> None:
+    """Killed at any moment, five times over: every message that was said to be kept is there, in order."""
+    path = tmp_path / "o.db"
+    promised: list[int] = []
+    chance = random.Random(durability)  # noqa: S311 - only where it is killed
+
+    async def look() -> None:
+        outbox = SqliteOutbox(path, report=print)
+        contents = await outbox.open()
+        kept = sequences(contents.waiting)
+        assert kept == sorted(set(kept))
+        assert set(promised) <= set(kept)
+        assert contents.last_sequence == kept[-1]
+        await outbox.close()
+
+    for _ in range(5):
+        promised.extend(promises_before_kill(path, durability, chance.randrange(1, 1500)))
+        left = OutboxFile(path).read_only(lambda connection: connection.execute(COUNT).fetchone()[0])
+        assert left >= len(promised)
+        run_async(look())
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert list(tmp_path.glob("*.corrupt-*")) == []
+
+
+def promises_before_kill(path: Path, durability: str, count: int) -> list[int]:
+    """Let a process append, kill it after so many lines, and return what it said was kept."""
+    tests = Path(__file__).parent.parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tests), *sys.path])}
+    command = [sys.executable, "-c", PRODUCERS, str(path), durability]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        try:
+            lines = [process.stdout.readline() for _ in range(count)]
+        finally:
+            process.kill()
+        lines += process.stdout.readlines()
+    return [int(line) for line in lines if line.endswith(b"\n")]
+
+
+def test_outbox_serves_another_loop_after_its_own(tmp_path: Path) -> None:
+    """One outbox serves one client after the other, each on a loop of its own."""
+    outbox = SqliteOutbox(tmp_path / "o.db", report=print)
+
+    async def use() -> int:
+        contents = await outbox.open()
+        await outbox.close()
+        return contents.last_sequence
+
+    assert [asyncio.run(use()) for _ in range(2)] == [0, 0]
+
+
+def writer_threads() -> list[threading.Thread]:
+    """Return the writers that run."""
+    return [thread for thread in threading.enumerate() if thread.name == "realtime-outbox"]
+
+
+async def append_without_end(outbox: SqliteOutbox) -> None:
+    """Append one message after the other, until one fails."""
+    for number in count(1000):
+        await outbox.append(message(number))
+
+
+def test_writer_ends_with_its_outbox(run_async: Run, tmp_path: Path) -> None:
+    """The thread is there while the outbox is open, and gone when it is closed."""
+
+    async def main() -> None:
+        outbox = SqliteOutbox(tmp_path / "o.db", report=print)
+        await outbox.open()
+        assert len(writer_threads()) == 1
+        await outbox.close()
+        assert writer_threads() == []
+
+    run_async(main())
+
+
+def test_writer_ends_with_its_loop(tmp_path: Path) -> None:
+    """If the loop ends and nobody closed the outbox, the writer writes what it has, and ends by itself."""
+
+    async def main() -> None:
+        outbox = SqliteOutbox(tmp_path / "o.db", report=print)
+        await outbox.open()
+        outbox.append(message(1))
+
+    asyncio.run(main())
+    for thread in writer_threads():
+        thread.join(10)
+    assert writer_threads() == []
+    with closing(sqlite3.connect(tmp_path / "o.db")) as connection:
+        assert connection.execute("SELECT sequence FROM message").fetchall() == [(1,)]
+
+
+def test_failing_writer_leaves_nobody_waiting(
+    run_async: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the writer itself has a bug, it is reported, everybody who waits is told, and the file is free."""
+    reported: list[RealtimeError] = []
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    async def main() -> None:
+        outbox = SqliteOutbox(tmp_path / "o.db", report=reported.append)
+        await outbox.open()
+        await append_all(outbox, [message(1)])
+        with monkeypatch.context() as patched:
+            patched.setattr(sqlite_thread.Backlog, "resume", fail)
+            outbox.remove(message(2))
+            with pytest.raises(OutboxStorageError, match="closed"):
+                await append_without_end(outbox)
+            with pytest.raises(OutboxStorageError, match="closed"):
+                await outbox.append(message(1))
+            await outbox.close()
+        assert type(reported[0]) is InternalError
+        assert "a bug" in str(reported[0])
+        await outbox.open()
         await outbox.close()
 
     run_async(main())
