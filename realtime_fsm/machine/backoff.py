@@ -50,7 +50,7 @@ class Episode:
 
 
 JITTER: Final = 1.0
-"""Seconds of additive jitter in SPEC B1."""
+"""Seconds that the additive jitter of ``exponential`` adds at most, unless the limits say otherwise."""
 
 FLOOR: Final = 0.25
 """Least delay of ``full`` jitter, seconds: without a floor some clients come back at once."""
@@ -83,31 +83,33 @@ class BackoffLimits:
         base: Seconds, ``> 0``; the first delay, before jitter.
         maximum: Seconds, ``>= base``; the cap, before additive jitter.
         jitter: Whether ``exponential`` adds its jitter. The others are nothing without theirs.
+        spread: Seconds, ``>= 0``; the most that this jitter adds.
     """
 
     base: float = 1.0
     maximum: float = 30.0
     jitter: bool = True
+    spread: float = JITTER
 
 
 def exponential(limits: BackoffLimits, attempt: int, previous: float, random: RandomSource) -> float:
-    """Return ``min(base * 2 ** attempt, maximum)``, plus ``U(0, 1 s)`` where jitter is on.
+    """Return ``min(base * 2 ** attempt, maximum)``, plus ``U(0, spread)`` where jitter is on.
 
     Args:
-        limits: Base, maximum, and whether to add jitter.
+        limits: Base, maximum, whether to add jitter, and how much.
         attempt: Failed attempts so far; 0-based, ``>= 0``.
         previous: Not used by this formula.
         random: Source of the jitter.
 
     Returns:
-        Seconds, in ``[base, maximum + 1]``. Large exponents are clamped, never overflow.
+        Seconds, in ``[base, maximum + spread]``. Large exponents are clamped, never overflow.
 
     Source:
-        SPEC B1. Additive jitter keeps a herd of clients together at the cap: 10,000 clients need 187 s to
+        Additive jitter keeps a herd of clients together at the cap: 10,000 clients need 187 s to
         come back, where the two below need 42 s. Prefer those for large fleets.
     """
     del previous
-    return _raised(limits, attempt) + (random.uniform(0.0, JITTER) if limits.jitter else 0.0)
+    return _raised(limits, attempt) + (random.uniform(0.0, limits.spread) if limits.jitter else 0.0)
 
 
 def full(limits: BackoffLimits, attempt: int, previous: float, random: RandomSource) -> float:
@@ -165,14 +167,14 @@ FORMULAS: Final[Mapping[Jitter, Formula]] = MappingProxyType(
 
 @define(kw_only=True)
 class ExponentialBackoff:
-    """The counter around a formula (SPEC B1).
+    """The counter around a formula.
 
     ``next_delay()`` asks, ``increment()`` counts a failure, ``reset()`` begins anew. The engine resets
     it only after the connection has been stable, or a flapping server would be dialled without pause.
 
     Attributes:
         random: Source of the jitter.
-        limits: Base, maximum, and whether ``exponential`` adds jitter.
+        limits: What the formula needs.
         strategy: Which formula.
         attempt: Failed attempts counted so far; 0-based.
     """

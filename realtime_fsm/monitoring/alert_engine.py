@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from attrs import evolve, frozen
 
+from realtime_fsm.machine.figures import duration, quantile
 from realtime_fsm.machine.table import Severity
-from realtime_fsm.monitoring.alert_rules import MAX_ROUND_TRIPS, AlertRule, Measure, duration
+from realtime_fsm.monitoring.alert_rules import MAX_ROUND_TRIPS, AlertRule, Measure
 
 # What is known of a client at one time, and what people are told of it: frozen records.
 
@@ -255,7 +256,7 @@ def measured(rule: AlertRule, past: Past, sample: Sample, now: float) -> float |
             return sample.down_for or 0.0
         case Measure.LATENCY_P95:
             trips = sorted(seconds for _, seconds in past.round_trips)
-            return trips[-(-len(trips) * 95 // 100) - 1] if len(trips) >= rule.min_samples else None
+            return quantile(trips, 0.95) if len(trips) >= rule.min_samples else None
         case Measure.OUTBOX_AGE:
             return sample.outbox_age
         case Measure.DEAD_LETTERS:

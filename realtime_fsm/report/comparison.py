@@ -7,6 +7,7 @@ from typing import Final
 
 from attrs import evolve, frozen
 
+from realtime_fsm.machine.figures import scale_of
 from realtime_fsm.monitoring.records import Measurements
 from realtime_fsm.report import figures as measures
 from realtime_fsm.report import words
@@ -153,7 +154,7 @@ def said_difference(comparison: Comparison) -> str:
     if comparison.unit == "share":
         factor, unit = 100.0, "points"
     elif comparison.unit == "seconds":
-        factor, unit = words.scale_of(max(abs(interval.low), abs(interval.high)))
+        factor, unit = scale_of(max(abs(interval.low), abs(interval.high)))
     scaled = Interval(interval.low * factor, interval.high * factor)
     return words.difference(value * factor, scaled, unit)
 

@@ -7,13 +7,13 @@ from typing import Any, Final, Protocol, Self
 
 from attrs import frozen
 
+from realtime_fsm.machine.figures import quantile
 from realtime_fsm.monitoring.records import Level, Measurements
 from realtime_fsm.report.statistics import (
     MIN_RUNS,
     MIN_TRIALS,
     Interval,
     Rate,
-    quantile,
     resampled_median,
     resampled_ratio,
 )

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 from attrs import frozen
 
 from realtime_fsm.machine.errors import MissingExtraError
+from realtime_fsm.machine.figures import scale_of
 from realtime_fsm.monitoring.records import Level
 from realtime_fsm.report import words
 from realtime_fsm.report.comparison import Comparison
@@ -108,7 +109,7 @@ def comparison(axes: "Axes", one: Comparison) -> None:
     if one.unit == "share":
         factor, unit = 100.0, "%"
     elif one.unit == "seconds" and values:
-        factor, unit = words.scale_of(max(values))
+        factor, unit = scale_of(max(values))
     for place, side in enumerate((one.baseline, one.candidate)):
         colour, _, mark, _ = _look(place)
         if side.value is None:

@@ -3,12 +3,14 @@
 import random
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from math import ceil, sqrt
+from math import sqrt
 from operator import mul
 from statistics import NormalDist
 from typing import Final, TypeVar
 
 from attrs import frozen
+
+from realtime_fsm.machine.figures import quantile
 
 LEVEL: Final = 0.95
 RESAMPLES: Final = 2000
@@ -36,18 +38,6 @@ class Interval:
     def excludes_zero(self) -> bool:
         """Whether all of it is on one side of zero, by more than rounding."""
         return self.low > ROUNDING or self.high < -ROUNDING
-
-
-def quantile(ordered: Sequence[float], share: float) -> float | None:
-    """Return the smallest value that such a share of all does not exceed; ``None`` where there is none.
-
-    Args:
-        ordered: Values, the least first.
-        share: More than 0, up to 1.
-    """
-    if not ordered:
-        return None
-    return ordered[ceil(round(share * len(ordered), 9)) - 1]
 
 
 # Rates: Wilson.

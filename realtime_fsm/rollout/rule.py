@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from attrs import field, frozen
+from attrs import frozen
 
 from realtime_fsm.adapters.metrics_file import read
-from realtime_fsm.machine.errors import ConfigurationError
+from realtime_fsm.machine.checks import Problems, checked, number, seconds, whole
 from realtime_fsm.monitoring.records import Measurements
 from realtime_fsm.rollout.client import Signal, SignalKind
 
@@ -73,6 +73,11 @@ class Verdict:
     legacy: Rate
 
 
+def _below_one(value: object) -> str | None:
+    is_share = isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 <= value < 1.0
+    return None if is_share else "must be from 0 up to 1"
+
+
 @frozen(kw_only=True)
 class RollbackLimits:
     """When the new one counts as worse.
@@ -85,23 +90,13 @@ class RollbackLimits:
             one; ``None`` rolls nothing back then.
     """
 
-    threshold: float = field(default=0.1)
-    min_samples: int = field(default=20)
-    window: float = field(default=_HOUR)
-    baseline: float | None = None
+    threshold: float = checked(_below_one, default=0.1)
+    min_samples: int = whole(20)
+    window: float = seconds(_HOUR)
+    baseline: float | None = number(None, zero=True, most=1.0)
 
     def __attrs_post_init__(self) -> None:
-        problems = []
-        if not 0.0 <= self.threshold < 1.0:
-            problems.append(f"threshold={self.threshold!r} must be from 0 up to 1: the default is 0.1")
-        if self.min_samples < 1:
-            problems.append(f"min_samples={self.min_samples!r} must be 1 or more: the default is 20")
-        if not self.window > 0:
-            problems.append(f"window={self.window!r} must be more than 0 seconds: the default is an hour")
-        if self.baseline is not None and not 0.0 <= self.baseline <= 1.0:
-            problems.append(f"baseline={self.baseline!r} must be from 0 to 1, or None")
-        if problems:
-            raise ConfigurationError(*problems)
+        Problems(self, recalls=True).refuse()
 
 
 class RollbackRule:

@@ -11,8 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Self
 
-from attrs import field, frozen
+from attrs import frozen
 
+from realtime_fsm.machine.checks import Problems, checked, seconds
 from realtime_fsm.machine.errors import ConfigurationError
 
 IMPLEMENTATION_VARIABLE: Final = "REALTIME_IMPLEMENTATION"
@@ -200,16 +201,8 @@ def _percent(value: object, name: str, problems: list[str]) -> float | None:
     return None
 
 
-def _positive(_: object, attribute: Any, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigurationError(
-            f"{attribute.name}={value!r} must be a finite number of seconds, more than 0: "
-            f"the default is {attribute.default}"
-        )
-
-
-def _seconds(default: float) -> Any:
-    return field(default=default, validator=_positive)
+def _fallback(value: object) -> str | None:
+    return None if value in (None, "legacy") else "must be 'legacy' or None"
 
 
 @frozen(kw_only=True)
@@ -234,20 +227,21 @@ class RolloutConfig:
     implementation: str = "legacy"
     percent: float | None = None
     path: str | None = None
-    fallback: str | None = None
-    poll_interval: float = _seconds(2.0)
-    switch_timeout: float = _seconds(15.0)
-    fallback_after: float = _seconds(30.0)
-    drain_timeout: float = _seconds(5.0)
-    compare_within: float = _seconds(10.0)
+    fallback: str | None = checked(_fallback, default=None)
+    poll_interval: float = seconds(2.0)
+    switch_timeout: float = seconds(15.0)
+    fallback_after: float = seconds(30.0)
+    drain_timeout: float = seconds(5.0)
+    compare_within: float = seconds(10.0)
     auto_rollback: bool = True
 
     def __attrs_post_init__(self) -> None:
-        Setting.read({"implementation": self.implementation, "percent": self.percent})
-        if self.fallback not in {None, "legacy"}:
-            raise ConfigurationError(
-                f"fallback={self.fallback!r} must be 'legacy' or None: set it to 'legacy'"
-            )
+        problems = Problems(self, recalls=True)
+        try:
+            Setting.read({"implementation": self.implementation, "percent": self.percent})
+        except ConfigurationError as error:
+            problems.add(*error.problems)
+        problems.refuse()
 
     @property
     def setting(self) -> Setting:
