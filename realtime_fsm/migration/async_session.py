@@ -27,9 +27,18 @@ from realtime_fsm.machine.errors import (
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.redaction import redact
 from realtime_fsm.machine.table import ConnectionStatus
-from realtime_fsm.migration.async_handlers import invoke
-from realtime_fsm.migration.async_options import ACK_TIMEOUT, Spread
 from realtime_fsm.service import RealtimeService
+
+CallHandler = Callable[..., Awaitable[Any]]
+"""Calls the handler of ``(event, namespace, *args)``, if there is one."""
+
+ACK_TIMEOUT: Final = 3600.0
+"""Seconds after which an acknowledgement that a live server has not given is no longer waited for."""
+
+_FOREVER: Final = 10 * ACK_TIMEOUT
+_DISMISSED: Final = RealClient.reason.SERVER_DISCONNECT
+
+_logger = logging.getLogger("realtime_fsm.migration")
 
 # The engine's transport, and what ``socketio.AsyncClient`` knows beyond it: auth, headers, ids.
 
@@ -155,6 +164,12 @@ async def real_value(value: Any) -> Any:
     if callable(value):
         value = value()
     return await value if inspect.isawaitable(value) else value
+
+
+async def invoke(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function or coroutine function."""
+    result = function(*args)
+    return await result if inspect.isawaitable(result) else result
 
 
 def http_url(url: Any) -> Any:
@@ -303,11 +318,7 @@ class ClientTransport:
         await self._listener.relieved()
 
 
-_FOREVER: Final = 10 * ACK_TIMEOUT
-
-_logger = logging.getLogger("realtime_fsm.migration")
-
-Trigger = Callable[..., Awaitable[Any]]
+# One connection, through all its outages.
 
 
 class ClientSession:
@@ -317,7 +328,6 @@ class ClientSession:
         dialler: Makes the transports.
         namespace: The one namespace.
         trigger: Calls the handler of ``(event, namespace, *args)``.
-        spread: Draws the jitter.
 
     Attributes:
         realtime: The engine.
@@ -326,11 +336,11 @@ class ClientSession:
         ended: Set when it is closed for good.
     """
 
-    def __init__(self, dialler: Dialler, namespace: str, trigger: Trigger, spread: Spread) -> None:
+    def __init__(self, dialler: Dialler, namespace: str, trigger: CallHandler) -> None:
         self._dialler = dialler
         self._trigger = trigger
         self.namespace = namespace
-        self.realtime = RealtimeService(dialler.config, transport_factory=dialler, random=spread)
+        self.realtime = RealtimeService(dialler.config, transport_factory=dialler)
         self.is_live = False
         self.ended = asyncio.Event()
         self._was_open = False
@@ -543,9 +553,6 @@ class ClientSession:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
-
-
-_DISMISSED: Final = RealClient.reason.SERVER_DISCONNECT
 
 
 async def _answer(question: Question, handled: Awaitable[Any]) -> None:
