@@ -117,7 +117,7 @@ async def _awaited(returned: Awaitable[object]) -> None:
     await returned
 
 
-class Lane:
+class SinkQueue:
     """Brings alerts to one sink, in their order; must be made on a running loop.
 
     Args:
@@ -287,7 +287,7 @@ class Alerts:
         self._close_timeout = close_timeout
         self._wall = wall
         self._watch = begin(given, uuid4().hex[:12] if source is None else source)
-        self._lanes: list[Lane] = []
+        self._lanes: list[SinkQueue] = []
         self._ends: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -349,7 +349,7 @@ class Alerts:
         status = self._realtime.connection_status
         if _is_missing(status.get(), None if status.last is None else status.last.trigger):
             self._down_since = asyncio.get_running_loop().time()
-        self._lanes = [Lane(sink, self._max_queued) for sink in self._sinks]
+        self._lanes = [SinkQueue(sink, self._max_queued) for sink in self._sinks]
         self._ends = [
             status.subscribe(self._changed),
             status.subscribe_attempts(self._attempted),

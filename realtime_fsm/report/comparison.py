@@ -11,11 +11,11 @@ from realtime_fsm.machine.figures import scale_of
 from realtime_fsm.monitoring.records import Measurements
 from realtime_fsm.report import figures as measures
 from realtime_fsm.report import words
-from realtime_fsm.report.figures import Sample
+from realtime_fsm.report.figures import Measured
 from realtime_fsm.report.statistics import MIN_RUNS, MIN_TRIALS, SEED, Interval
 
 
-class Verdict(StrEnum):
+class ComparisonVerdict(StrEnum):
     """What a comparison says of the candidate."""
 
     BETTER = "better"
@@ -63,7 +63,7 @@ class Comparison:
     candidate: Side
     difference: float | None
     interval: Interval | None
-    verdict: Verdict
+    verdict: ComparisonVerdict
     sentence: str
 
 
@@ -79,7 +79,7 @@ class _Figure:
     samples: str
     enough: int
     lower_is_better: bool
-    measure: Callable[[Measurements, random.Random], Sample]
+    measure: Callable[[Measurements, random.Random], Measured]
 
 
 def compare(
@@ -116,7 +116,7 @@ def _compared(
     return evolve(comparison, sentence=_sentence(figure, comparison))
 
 
-def _side(implementation: str, sample: Sample) -> Side:
+def _side(implementation: str, sample: Measured) -> Side:
     return Side(
         implementation=implementation,
         samples=sample.count,
@@ -125,12 +125,12 @@ def _side(implementation: str, sample: Sample) -> Side:
     )
 
 
-def _verdict(interval: Interval | None, *, lower_is_better: bool) -> Verdict:
+def _verdict(interval: Interval | None, *, lower_is_better: bool) -> ComparisonVerdict:
     if interval is None:
-        return Verdict.TOO_FEW
+        return ComparisonVerdict.TOO_FEW
     if not interval.excludes_zero:
-        return Verdict.UNDECIDED
-    return Verdict.BETTER if (interval.high < 0) is lower_is_better else Verdict.WORSE
+        return ComparisonVerdict.UNDECIDED
+    return ComparisonVerdict.BETTER if (interval.high < 0) is lower_is_better else ComparisonVerdict.WORSE
 
 
 # In words.
@@ -162,18 +162,18 @@ def said_difference(comparison: Comparison) -> str:
 def _sentence(figure: _Figure, comparison: Comparison) -> str:
     old, new = comparison.baseline, comparison.candidate
     before, after = said(old.value, figure.unit), said(new.value, figure.unit)
-    if comparison.verdict is Verdict.TOO_FEW:
+    if comparison.verdict is ComparisonVerdict.TOO_FEW:
         return (
             f"Too few {figure.samples} to compare the {figure.title}: {new.implementation} has "
             f"{new.samples}, {old.implementation} {old.samples}, and each needs {figure.enough}."
         )
     told = f"difference {said_difference(comparison)}."
-    if comparison.verdict is Verdict.UNDECIDED:
+    if comparison.verdict is ComparisonVerdict.UNDECIDED:
         return (
             f"No difference in the {figure.title} can be told: {new.implementation} {after}, "
             f"{old.implementation} {before}, {told}"
         )
-    does = figure.better if comparison.verdict is Verdict.BETTER else figure.worse
+    does = figure.better if comparison.verdict is ComparisonVerdict.BETTER else figure.worse
     return f"{new.implementation} {does}: {after} against {before}, {told}"
 
 

@@ -202,7 +202,7 @@ class Estimate(Protocol):
 
 
 @frozen(kw_only=True)
-class Sample:
+class Measured:
     """A figure of one side; ``estimate`` is ``None`` where there are too few samples."""
 
     count: int
@@ -210,12 +210,12 @@ class Sample:
     estimate: Estimate | None
 
 
-def availability(found: Measurements, chance: random.Random) -> Sample:
+def availability(found: Measurements, chance: random.Random) -> Measured:
     """Return the live by the wanted time, resampled by runs."""
     return _ratio([(live, wanted) for live, wanted in _served(found).values() if wanted > 0], chance)
 
 
-def outages(found: Measurements, chance: random.Random) -> Sample:
+def outages(found: Measurements, chance: random.Random) -> Measured:
     """Return the outages by day of wanted time, resampled by runs."""
     counts = defaultdict[int, int](int)
     for outage in found.outages:
@@ -224,25 +224,25 @@ def outages(found: Measurements, chance: random.Random) -> Sample:
     return _ratio(pairs, chance)
 
 
-def recovery(found: Measurements, chance: random.Random) -> Sample:
+def recovery(found: Measurements, chance: random.Random) -> Measured:
     """Return the median time to recover of outages that ended in a live socket, resampled by runs."""
     return _median(recoveries(found), chance)
 
 
-def latency(found: Measurements, chance: random.Random) -> Sample:
+def latency(found: Measurements, chance: random.Random) -> Measured:
     """Return the median round trip, resampled by runs."""
     return _median(((sample.run, sample.seconds) for sample in found.latencies), chance)
 
 
-def failures(found: Measurements, _: random.Random) -> Sample:
+def failures(found: Measurements, _: random.Random) -> Measured:
     """Return the failed by all attempts."""
     by_run = defaultdict[int, list[bool]](list)
     for attempt in found.attempts:
         by_run[attempt.run].append(attempt.cause is not None)
     if not by_run:
-        return Sample(count=0, value=None, estimate=None)
+        return Measured(count=0, value=None, estimate=None)
     rate = Rate([(sum(failed), len(failed)) for failed in by_run.values()])
-    return Sample(count=rate.trials, value=rate.value, estimate=rate if rate.trials >= MIN_TRIALS else None)
+    return Measured(count=rate.trials, value=rate.value, estimate=rate if rate.trials >= MIN_TRIALS else None)
 
 
 def _served(found: Measurements) -> dict[int, tuple[float, float]]:
@@ -257,21 +257,21 @@ def _served(found: Measurements) -> dict[int, tuple[float, float]]:
     return {run: (live[run], seconds) for run, seconds in wanted.items()}
 
 
-def _ratio(pairs: Sequence[tuple[float, float]], chance: random.Random) -> Sample:
+def _ratio(pairs: Sequence[tuple[float, float]], chance: random.Random) -> Measured:
     total = sum(below for _, below in pairs)
-    return Sample(
+    return Measured(
         count=len(pairs),
         value=sum(above for above, _ in pairs) / total if total else None,
         estimate=resampled_ratio(pairs, chance) if len(pairs) >= MIN_RUNS else None,
     )
 
 
-def _median(values: Iterable[tuple[int, float]], chance: random.Random) -> Sample:
+def _median(values: Iterable[tuple[int, float]], chance: random.Random) -> Measured:
     by_run = defaultdict[int, list[float]](list)
     for run, value in values:
         by_run[run].append(value)
     groups = list(by_run.values())
-    return Sample(
+    return Measured(
         count=len(groups),
         value=quantile(sorted(value for group in groups for value in group), 0.5),
         estimate=resampled_median(groups, chance) if len(groups) >= MIN_RUNS else None,

@@ -18,7 +18,7 @@ from realtime_fsm.monitoring.records import Level
 from realtime_fsm.report import words
 from realtime_fsm.report.comparison import Comparison
 from realtime_fsm.report.figures import recoveries
-from realtime_fsm.report.report import Report, Section
+from realtime_fsm.report.report import MetricsReport, Section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ _UNITS: Final = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"), (0.0
 _TICKS_PER_DECADE: Final = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36_000.0)
 
 
-def availability(axes: "Axes", report: Report) -> None:
+def availability(axes: "Axes", report: MetricsReport) -> None:
     """Draw how much of the wanted time was not live, bucket by bucket."""
     middle = report.timeline.step / 2
     for place, section in enumerate(report.sections):
@@ -62,7 +62,7 @@ def availability(axes: "Axes", report: Report) -> None:
     axes.set_ylabel("% of the wanted time")
 
 
-def recovery(axes: "Axes", report: Report) -> None:
+def recovery(axes: "Axes", report: MetricsReport) -> None:
     """Draw how many outages were over after how long."""
     _spread(
         axes, report, [[seconds for _, seconds in recoveries(one.measurements)] for one in report.sections]
@@ -70,13 +70,13 @@ def recovery(axes: "Axes", report: Report) -> None:
     axes.set_ylabel("% of the outages over")
 
 
-def latency(axes: "Axes", report: Report) -> None:
+def latency(axes: "Axes", report: MetricsReport) -> None:
     """Draw how many round trips took how long at most."""
     _spread(axes, report, [[one.seconds for one in s.measurements.latencies] for s in report.sections])
     axes.set_ylabel("% of the round trips")
 
 
-def causes(axes: "Axes", report: Report) -> None:
+def causes(axes: "Axes", report: MetricsReport) -> None:
     """Draw how many of 100 attempts failed by what."""
     rates = [_failures(section) for section in report.sections]
     names = sorted({name for one in rates for name in one}, key=lambda name: -max(_of(name, rates)))
@@ -134,7 +134,7 @@ def _look(place: int) -> tuple[str, str, str, str]:
     return _COLOURS[first], _LINES[second], _MARKS[second], _HATCHES[second]
 
 
-def _spread(axes: "Axes", report: Report, seconds: Sequence[Sequence[float]]) -> None:
+def _spread(axes: "Axes", report: MetricsReport, seconds: Sequence[Sequence[float]]) -> None:
     """Draw a cumulative distribution over a logarithmic axis of time for each implementation."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator  # noqa: PLC0415 - an extra
 
@@ -358,7 +358,7 @@ class Plot:
     svg: str
 
 
-def plots(report: Report) -> list[Plot]:
+def plots(report: MetricsReport) -> list[Plot]:
     """Draw each plot by itself, for a page.
 
     Raises:
@@ -379,7 +379,7 @@ def plots(report: Report) -> list[Plot]:
     return drawn
 
 
-def plots_as_svg(report: Report) -> str:
+def plots_as_svg(report: MetricsReport) -> str:
     """Draw all plots as one picture, for a file.
 
     Raises:
@@ -422,7 +422,7 @@ def _figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=_PAD, h_pad=_PAD))
 
 
-def _one(draw: Callable[..., None], report: Report) -> str:
+def _one(draw: Callable[..., None], report: MetricsReport) -> str:
     figure = _figure(_WIDTH, _HEIGHT)
     axes = figure.add_subplot()
     draw(axes, report)
@@ -430,12 +430,12 @@ def _one(draw: Callable[..., None], report: Report) -> str:
     return _svg(figure)
 
 
-def _legend(axes: Any, report: Report) -> None:
+def _legend(axes: Any, report: MetricsReport) -> None:
     if len(report.sections) > 1 and axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best")
 
 
-def _draw_comparison(figure: Any, report: Report, *, columns: int) -> None:
+def _draw_comparison(figure: Any, report: MetricsReport, *, columns: int) -> None:
     for place, one in enumerate(report.comparison):
         axes = figure.add_subplot(-(-len(report.comparison) // columns), columns, place + 1)
         comparison(axes, one)
@@ -450,7 +450,7 @@ def _svg(figure: "Figure") -> str:
     return text.getvalue()
 
 
-def _has(name: str, report: Report) -> bool:
+def _has(name: str, report: MetricsReport) -> bool:
     """Tell whether there is anything to draw."""
     return any(
         {

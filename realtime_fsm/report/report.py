@@ -164,7 +164,7 @@ class Section:
 
 
 @frozen(kw_only=True)
-class Report:
+class MetricsReport:
     """Everything that is said.
 
     Attributes:
@@ -209,7 +209,7 @@ def make_report(
     source: str = "",
     since: float | None = None,
     compared: tuple[str, str] | None = None,
-) -> Report:
+) -> MetricsReport:
     """Make a report.
 
     Args:
@@ -235,7 +235,9 @@ def make_report(
     comparison: tuple[Comparison, ...] = ()
     if compared is not None:
         comparison = compare(sections[0].measurements, sections[1].measurements, compared)
-    return Report(source=source, since=since, timeline=timeline, sections=sections, comparison=comparison)
+    return MetricsReport(
+        source=source, since=since, timeline=timeline, sections=sections, comparison=comparison
+    )
 
 
 def _checked(compared: tuple[str, str], found: Measurements, source: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import partial
 from typing import Any, Protocol
 
 from attrs import define, field, frozen
@@ -143,6 +144,71 @@ class RolloutClient(RealtimeClient, Protocol):
         """Have what happens recorded; return what ends it."""
 
 
+class Running:
+    """One client, begun and measured.
+
+    Args:
+        client: The client.
+        database: Where it is recorded, if anywhere.
+        watcher: Told of its signals.
+
+    Attributes:
+        lost_at: Since when it has no connection, on the loop's clock; ``None`` while it has one.
+    """
+
+    def __init__(self, client: RolloutClient, database: MetricsDatabase | None, watcher: Watcher) -> None:
+        self.client = client
+        self.lost_at: float | None = asyncio.get_running_loop().time()
+        self._signalled = asyncio.Event()
+        self._stops = [client.watch(self._signal), client.watch(watcher)]
+        if database is not None:
+            self._stops.append(client.measured_by(database))
+        self._task: asyncio.Task[None] | None = None
+
+    async def bring_up(self, limit: float, *, until_live: bool = True) -> RealtimeError | None:
+        """Begin to connect, and wait until it is live; it goes on trying after that.
+
+        Args:
+            limit: Seconds.
+            until_live: Whether to wait on when the first attempt has failed.
+
+        Returns:
+            Why it gave up; ``None`` if it did not: see ``client.is_connected``.
+        """
+        task = self._task = asyncio.create_task(self.client.connect(), name="realtime_fsm rollout connect")
+        try:
+            async with asyncio.timeout(limit):
+                await asyncio.wait({task})
+                while until_live and not self.client.is_connected and self.client.gave_up is None:
+                    self._signalled.clear()
+                    await self._signalled.wait()
+        except TimeoutError:
+            pass  # it is told by what the client is
+        failure = task.exception() if task.done() and not task.cancelled() else None
+        if failure is not None and not isinstance(failure, RealtimeError):
+            raise failure
+        return failure
+
+    async def release(self) -> list[Letter]:
+        """End it; return what it has not sent."""
+        task, self._task = self._task, None
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        left = await self.client.release()
+        await asyncio.sleep(0)  # what it tells of its end is told in the loop's next turn
+        for stop in self._stops:
+            stop()
+        return left
+
+    def _signal(self, signal: Signal) -> None:
+        if signal.kind is SignalKind.LIVE:
+            self.lost_at = None
+        elif self.lost_at is None:
+            self.lost_at = asyncio.get_running_loop().time()
+        self._signalled.set()
+
+
 @define
 class Watchers:
     """Who is told of signals."""
@@ -183,8 +249,7 @@ class Answers:
         waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def answered(done: "asyncio.Future[Any]") -> None:
-            if not waiter.done():
-                waiter.set_result(None if done.cancelled() else done.result())
+            resolve(waiter, None if done.cancelled() else done.result())
 
         self._open.add(waiter)
         answer.add_done_callback(answered)
@@ -198,8 +263,7 @@ class Answers:
         """Wait for none any more."""
         self._is_released = True
         for waiter in self._open:
-            if not waiter.done():
-                waiter.set_result(None)
+            resolve(waiter, None)
 
 
 def letter_of(event: str, data: Any, *, max_bytes: int) -> Letter:
@@ -218,12 +282,13 @@ def post_to(dispatcher: Dispatcher) -> Sink:
 
     def sink(event: str, args: list[Any]) -> "asyncio.Future[Any]":
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def answered(given: Any) -> None:
-            if not answer.done():
-                answer.set_result(given)
-
-        dispatcher.post(Delivered(event, args, answered))
+        dispatcher.post(Delivered(event, args, partial(resolve, answer)))
         return answer
 
     return sink
+
+
+def resolve(answer: "asyncio.Future[Any]", given: Any) -> None:
+    """Resolve a future, unless it is done: whoever waited for it may have given up."""
+    if not answer.done():
+        answer.set_result(given)

@@ -10,7 +10,7 @@ from realtime_fsm.engine.message import Message, Receipt, identity_of
 from realtime_fsm.engine.port import TokenSource
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.delivery import Delivery, Outcome
-from realtime_fsm.machine.errors import DeliveryError, RealtimeError
+from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.table import ConnectionStatus
 from realtime_fsm.monitoring.metrics_database import MetricsDatabase
@@ -245,11 +245,5 @@ class EngineClient:
 
 def _settle(letter: Letter, message: Message) -> None:
     """Tell the caller of a letter what became of the message that it was sent as."""
-    waiting = message.receipt.__await__()
-    try:
-        next(waiting)
-    except StopIteration as end:
-        letter.receipt.settle(message.receipt.outcome, answer=end.value)
-    except DeliveryError as error:
-        reason = error.message.partition(": ")[2].removesuffix(".")
-        letter.receipt.settle(message.receipt.outcome, reason=reason)
+    told = message.receipt
+    letter.receipt.settle(told.outcome, answer=told.answer, reason=told.reason)

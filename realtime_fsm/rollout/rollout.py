@@ -18,7 +18,7 @@ from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import ClosedError, InvalidArgumentError, MetricsStorageError
 from realtime_fsm.monitoring.metrics_database import MetricsDatabase
 from realtime_fsm.rollout.client import RolloutClient, letter_of
-from realtime_fsm.rollout.rule import Evidence, Guard, RollbackRule
+from realtime_fsm.rollout.rule import Evidence, RollbackGuard, RollbackRule
 from realtime_fsm.rollout.setting import (
     Chosen,
     DecisionKind,
@@ -27,7 +27,8 @@ from realtime_fsm.rollout.setting import (
     RolloutControl,
     place_of,
 )
-from realtime_fsm.rollout.stage import Differences, Factories, RolloutStage, default_clients
+from realtime_fsm.rollout.shadow import Differences
+from realtime_fsm.rollout.stage import Factories, RolloutStage, default_clients
 
 # Looks again and again at what is said, and at how the client that runs fares.
 
@@ -49,7 +50,7 @@ class RolloutWatch:
         self,
         control: RolloutControl,
         stage: RolloutStage,
-        guard: Guard,
+        guard: RollbackGuard,
         *,
         interval: float,
         kicked: asyncio.Event,
@@ -183,7 +184,7 @@ class Rollout:
         self._kicked = asyncio.Event()
         if rule is None and self.rollout_config.auto_rollback:
             rule = RollbackRule()
-        self._guard = Guard(rule, evidence)
+        self._guard = RollbackGuard(rule, evidence)
         self._stage = RolloutStage(
             self.config,
             self.rollout_config,

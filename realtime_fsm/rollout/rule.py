@@ -23,7 +23,7 @@ _MOST_SAMPLES: Final = 10_000
 
 
 @frozen
-class Sample:
+class Trial:
     """One thing that went well or did not: the end of a dial, or the loss of a connection.
 
     Attributes:
@@ -36,7 +36,7 @@ class Sample:
 
 
 @frozen
-class Rate:
+class FailureRate:
     """How often an implementation failed.
 
     Attributes:
@@ -57,7 +57,7 @@ class Rate:
 
 
 @frozen(kw_only=True)
-class Verdict:
+class Ruling:
     """What the rule says.
 
     Attributes:
@@ -69,8 +69,8 @@ class Verdict:
 
     roll_back: bool
     reason: str
-    new: Rate
-    legacy: Rate
+    new: FailureRate
+    legacy: FailureRate
 
 
 def _below_one(value: object) -> str | None:
@@ -111,35 +111,35 @@ class RollbackRule:
 
     def __init__(self, limits: RollbackLimits | None = None) -> None:
         self.limits = RollbackLimits() if limits is None else limits
-        self._samples: dict[str, deque[Sample]] = {}
+        self._samples: dict[str, deque[Trial]] = {}
 
     def add(self, implementation: str, *, failed: bool, at: float) -> None:
         """Count something; of each implementation in the order of time. The memory is bounded."""
-        self._samples.setdefault(implementation, deque(maxlen=_MOST_SAMPLES)).append(Sample(at, failed))
+        self._samples.setdefault(implementation, deque(maxlen=_MOST_SAMPLES)).append(Trial(at, failed))
 
     def forget(self) -> None:
         """Count anew: what was counted before a person released a rollback is not held against it twice."""
         self._samples.clear()
 
-    def rate(self, implementation: str, now: float) -> Rate:
+    def rate(self, implementation: str, now: float) -> FailureRate:
         """Return how often an implementation failed within the window."""
         samples = self._samples.get(implementation, deque())
         while samples and samples[0].at < now - self.limits.window:
             samples.popleft()
         return rate_of(samples)
 
-    def decide(self, now: float) -> Verdict:
+    def decide(self, now: float) -> Ruling:
         """Say whether the new one is to be rolled back, by what was counted within the window."""
         return judge(self.limits, new=self.rate(NEW, now), legacy=self.rate(LEGACY, now))
 
 
-def rate_of(samples: Iterable[Sample]) -> Rate:
+def rate_of(samples: Iterable[Trial]) -> FailureRate:
     """Return how many of the samples there are, and how many of them failed."""
     failed = [sample.failed for sample in samples]
-    return Rate(len(failed), sum(failed))
+    return FailureRate(len(failed), sum(failed))
 
 
-def judge(limits: RollbackLimits, *, new: Rate, legacy: Rate) -> Verdict:
+def judge(limits: RollbackLimits, *, new: FailureRate, legacy: FailureRate) -> Ruling:
     """Say whether the new one is to be rolled back.
 
     Args:
@@ -148,8 +148,8 @@ def judge(limits: RollbackLimits, *, new: Rate, legacy: Rate) -> Verdict:
         legacy: How often the old one did.
     """
 
-    def verdict(reason: str, *, roll_back: bool = False) -> Verdict:
-        return Verdict(roll_back=roll_back, reason=reason, new=new, legacy=legacy)
+    def verdict(reason: str, *, roll_back: bool = False) -> Ruling:
+        return Ruling(roll_back=roll_back, reason=reason, new=new, legacy=legacy)
 
     if new.samples < limits.min_samples:
         return verdict(f"too few samples of the new one: {new.samples} of {limits.min_samples}")
@@ -164,7 +164,7 @@ def judge(limits: RollbackLimits, *, new: Rate, legacy: Rate) -> Verdict:
     return verdict(f"the new one fails at {new}, {told}")
 
 
-def rates(measured: Measurements, *, since: float) -> tuple[Rate, Rate]:
+def rates(measured: Measurements, *, since: float) -> tuple[FailureRate, FailureRate]:
     """Return how often the new and the old one failed, from a metrics database of many processes.
 
     Args:
@@ -175,10 +175,10 @@ def rates(measured: Measurements, *, since: float) -> tuple[Rate, Rate]:
         The new one's, the old one's.
     """
 
-    def rate(implementation: str) -> Rate:
+    def rate(implementation: str) -> FailureRate:
         mine = measured.of(implementation)
-        dials = [Sample(one.at, one.cause is not None) for one in mine.attempts if one.at >= since]
-        losses = [Sample(one.began_at, failed=True) for one in mine.outages if one.began_at >= since]
+        dials = [Trial(one.at, one.cause is not None) for one in mine.attempts if one.at >= since]
+        losses = [Trial(one.began_at, failed=True) for one in mine.outages if one.began_at >= since]
         return rate_of([*dials, *losses])
 
     return rate(NEW), rate(LEGACY)
@@ -186,7 +186,7 @@ def rates(measured: Measurements, *, since: float) -> tuple[Rate, Rate]:
 
 # What is held against the new client: what happened here, or what many processes have recorded.
 
-Evidence = Callable[[], tuple[Rate, Rate]]
+Evidence = Callable[[], tuple[FailureRate, FailureRate]]
 """Returns how often the new one failed, and the old one. It is called in a thread, and may take its time."""
 
 EVIDENCE_INTERVAL = 30.0
@@ -201,14 +201,14 @@ def database_evidence(path: str | os.PathLike[str], *, window: float) -> Evidenc
         window: Seconds for which a record counts.
     """
 
-    def look() -> tuple[Rate, Rate]:
+    def look() -> tuple[FailureRate, FailureRate]:
         since = time.time() - window
         return rates(Measurements.from_rows(read(Path(path), since=since), since=since), since=since)
 
     return look
 
 
-class Guard:
+class RollbackGuard:
     """Asks the rule, with evidence of this process or from elsewhere.
 
     Args:
@@ -243,7 +243,7 @@ class Guard:
         now = asyncio.get_running_loop().time()
         return {name: str(self._rule.rate(name, now)) for name in (NEW, LEGACY)}
 
-    async def verdict(self) -> Verdict | None:
+    async def verdict(self) -> Ruling | None:
         """Return what the rule says; ``None`` where it is not asked now.
 
         Raises:

@@ -50,7 +50,7 @@ class Source(StrEnum):
 
 
 @frozen
-class Setting:
+class RolloutSetting:
     """What one source asks for.
 
     Attributes:
@@ -162,10 +162,10 @@ class Chosen:
 
     role: Implementation
     source: Source
-    setting: Setting
+    setting: RolloutSetting
 
 
-def choose(said: Mapping[Source, Setting | None], client_id: str) -> Chosen:
+def choose(said: Mapping[Source, RolloutSetting | None], client_id: str) -> Chosen:
     """Return what is to run: the first source that says anything, in the order of ``Source``.
 
     Args:
@@ -238,15 +238,15 @@ class RolloutConfig:
     def __attrs_post_init__(self) -> None:
         problems = Problems(self, recalls=True)
         try:
-            Setting.read({"implementation": self.implementation, "percent": self.percent})
+            RolloutSetting.read({"implementation": self.implementation, "percent": self.percent})
         except ConfigurationError as error:
             problems.add(*error.problems)
         problems.refuse()
 
     @property
-    def setting(self) -> Setting:
+    def setting(self) -> RolloutSetting:
         """What the configuration asks for."""
-        read = Setting.read({"implementation": self.implementation, "percent": self.percent})
+        read = RolloutSetting.read({"implementation": self.implementation, "percent": self.percent})
         if read is None:  # pragma: no cover - the implementation is never None
             raise AssertionError("a configuration that says nothing")
         return read
@@ -272,7 +272,7 @@ class SettingFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.setting: Setting | None = None
+        self.setting: RolloutSetting | None = None
         self._text: str | None = None
         self._problem: str | None = None
 
@@ -299,7 +299,7 @@ class SettingFile:
             problem = "it is gone, and was there: to have it say nothing, write {} into it"
         if problem is None and text is not None:
             try:
-                self.setting = Setting.of_text(text)
+                self.setting = RolloutSetting.of_text(text)
                 self._text = text
             except ConfigurationError as error:
                 problem = "; ".join(error.problems)
@@ -459,15 +459,15 @@ class RolloutControl:
         self.running = ""
         self._client_id = client_id
         self._decisions = decisions
-        self._said: dict[Source, Setting | None] = {
+        self._said: dict[Source, RolloutSetting | None] = {
             Source.CONFIG: config.setting,
-            Source.ENVIRONMENT: Setting.of_environment(environ),
+            Source.ENVIRONMENT: RolloutSetting.of_environment(environ),
         }
 
     @property
-    def said(self) -> Mapping[Source, Setting | None]:
+    def said(self) -> Mapping[Source, RolloutSetting | None]:
         """What each source says."""
-        held = None if self.held is None else Setting(Implementation.LEGACY)
+        held = None if self.held is None else RolloutSetting(Implementation.LEGACY)
         in_file = None if self.file is None else self.file.setting
         return {**self._said, Source.ROLLBACK: held, Source.FILE: in_file}
 
@@ -487,7 +487,7 @@ class RolloutControl:
         Raises:
             ConfigurationError: If it is no implementation.
         """
-        setting = None if implementation is None else Setting.read({"implementation": implementation})
+        setting = None if implementation is None else RolloutSetting.read({"implementation": implementation})
         self._said[Source.OVERRIDE] = setting
         said = "a person takes the override back" if setting is None else f"a person wants {setting}"
         self.tell(DecisionKind.OVERRIDE, said)

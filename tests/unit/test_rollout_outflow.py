@@ -12,8 +12,17 @@ from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.subscriptions import Position
 from realtime_fsm.machine.delivery import Outcome
 from realtime_fsm.machine.errors import OutboxFullError, OutboxStorageError
-from realtime_fsm.rollout.client import Letter, Places, Signal, SignalKind, Sink, Wanted, post_to
-from realtime_fsm.rollout.handover import Handover, RolloutOutflow, Running
+from realtime_fsm.rollout.client import (
+    Letter,
+    Places,
+    Running,
+    Signal,
+    SignalKind,
+    Sink,
+    Wanted,
+    post_to,
+)
+from realtime_fsm.rollout.stage import Handover, RolloutOutflow
 
 
 class FakeClient:
