@@ -12,8 +12,9 @@ from realtime_fsm.cli.paint import Painter, printable
 from realtime_fsm.monitoring.records import Level, Measurements
 from realtime_fsm.report import words
 from realtime_fsm.report.comparison import ComparisonVerdict
+from realtime_fsm.report.figures import Bucket
 from realtime_fsm.report.html import Row, period, tables
-from realtime_fsm.report.report import Bucket, MetricsReport, make_report
+from realtime_fsm.report.report import MetricsReport, make_report
 
 # A report for a terminal and for a pipe.
 

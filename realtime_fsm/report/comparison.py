@@ -1,18 +1,26 @@
 """The comparison of two implementations: which is better in what, as far as it can be told."""
 
 import random
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, Protocol
 
 from attrs import evolve, frozen
 
-from realtime_fsm.machine.figures import scale_of
-from realtime_fsm.monitoring.records import Measurements
-from realtime_fsm.report import figures as measures
+from realtime_fsm.machine.figures import quantile, scale_of
+from realtime_fsm.monitoring.records import Level, Measurements
 from realtime_fsm.report import words
-from realtime_fsm.report.figures import Measured
-from realtime_fsm.report.statistics import MIN_RUNS, MIN_TRIALS, SEED, Interval
+from realtime_fsm.report.figures import DAY, recoveries
+from realtime_fsm.report.statistics import (
+    MIN_RUNS,
+    MIN_TRIALS,
+    SEED,
+    Interval,
+    Rate,
+    resampled_median,
+    resampled_ratio,
+)
 
 
 class ComparisonVerdict(StrEnum):
@@ -65,6 +73,26 @@ class Comparison:
     interval: Interval | None
     verdict: ComparisonVerdict
     sentence: str
+
+
+class Estimate(Protocol):
+    """What knows how far a figure can be trusted: a ``Rate``, or what was resampled."""
+
+    @property
+    def interval(self) -> Interval:
+        """The interval of the figure."""
+
+    def minus(self, other: Any, /) -> Interval:
+        """Return the interval of the difference to another one of its kind."""
+
+
+@frozen(kw_only=True)
+class Measured:
+    """A figure of one side; ``estimate`` is ``None`` where there are too few samples."""
+
+    count: int
+    value: float | None
+    estimate: Estimate | None
 
 
 @frozen(kw_only=True)
@@ -177,7 +205,76 @@ def _sentence(figure: _Figure, comparison: Comparison) -> str:
     return f"{new.implementation} {does}: {after} against {before}, {told}"
 
 
-# The figures.
+# The figures. Each is made from runs, because records of one run are alike.
+
+
+def _availability(found: Measurements, chance: random.Random) -> Measured:
+    """Return the live by the wanted time, resampled by runs."""
+    return _ratio([(live, wanted) for live, wanted in _served(found).values() if wanted > 0], chance)
+
+
+def _outages(found: Measurements, chance: random.Random) -> Measured:
+    """Return the outages by day of wanted time, resampled by runs."""
+    counts = defaultdict[int, int](int)
+    for outage in found.outages:
+        counts[outage.run] += 1
+    pairs = [(counts[run], wanted / DAY) for run, (_, wanted) in _served(found).items() if wanted > 0]
+    return _ratio(pairs, chance)
+
+
+def _recovery(found: Measurements, chance: random.Random) -> Measured:
+    """Return the median time to recover of outages that ended in a live socket, resampled by runs."""
+    return _median(recoveries(found), chance)
+
+
+def _latency(found: Measurements, chance: random.Random) -> Measured:
+    """Return the median round trip, resampled by runs."""
+    return _median(((sample.run, sample.seconds) for sample in found.latencies), chance)
+
+
+def _failures(found: Measurements, _: random.Random) -> Measured:
+    """Return the failed by all attempts."""
+    by_run = defaultdict[int, list[bool]](list)
+    for attempt in found.attempts:
+        by_run[attempt.run].append(attempt.cause is not None)
+    if not by_run:
+        return Measured(count=0, value=None, estimate=None)
+    rate = Rate([(sum(failed), len(failed)) for failed in by_run.values()])
+    return Measured(count=rate.trials, value=rate.value, estimate=rate if rate.trials >= MIN_TRIALS else None)
+
+
+def _served(found: Measurements) -> dict[int, tuple[float, float]]:
+    """Return the live and the wanted seconds of each run."""
+    live = defaultdict[int, float](float)
+    wanted = dict.fromkeys((run.number for run in found.runs), 0.0)
+    for span in found.spans:
+        if span.level is not Level.OFF:
+            wanted[span.run] += span.end - span.begin
+        if span.level is Level.LIVE:
+            live[span.run] += span.end - span.begin
+    return {run: (live[run], seconds) for run, seconds in wanted.items()}
+
+
+def _ratio(pairs: Sequence[tuple[float, float]], chance: random.Random) -> Measured:
+    total = sum(below for _, below in pairs)
+    return Measured(
+        count=len(pairs),
+        value=sum(above for above, _ in pairs) / total if total else None,
+        estimate=resampled_ratio(pairs, chance) if len(pairs) >= MIN_RUNS else None,
+    )
+
+
+def _median(values: Iterable[tuple[int, float]], chance: random.Random) -> Measured:
+    by_run = defaultdict[int, list[float]](list)
+    for run, value in values:
+        by_run[run].append(value)
+    groups = list(by_run.values())
+    return Measured(
+        count=len(groups),
+        value=quantile(sorted(value for group in groups for value in group), 0.5),
+        estimate=resampled_median(groups, chance) if len(groups) >= MIN_RUNS else None,
+    )
+
 
 _FIGURES: Final = (
     _Figure(
@@ -189,7 +286,7 @@ _FIGURES: Final = (
         samples="runs",
         enough=MIN_RUNS,
         lower_is_better=False,
-        measure=measures.availability,
+        measure=_availability,
     ),
     _Figure(
         name="outages",
@@ -200,7 +297,7 @@ _FIGURES: Final = (
         samples="runs",
         enough=MIN_RUNS,
         lower_is_better=True,
-        measure=measures.outages,
+        measure=_outages,
     ),
     _Figure(
         name="recovery",
@@ -211,7 +308,7 @@ _FIGURES: Final = (
         samples="runs with an outage that they got over",
         enough=MIN_RUNS,
         lower_is_better=True,
-        measure=measures.recovery,
+        measure=_recovery,
     ),
     _Figure(
         name="failures",
@@ -222,7 +319,7 @@ _FIGURES: Final = (
         samples="attempts",
         enough=MIN_TRIALS,
         lower_is_better=True,
-        measure=measures.failures,
+        measure=_failures,
     ),
     _Figure(
         name="latency",
@@ -233,6 +330,6 @@ _FIGURES: Final = (
         samples="runs with round trips",
         enough=MIN_RUNS,
         lower_is_better=True,
-        measure=measures.latency,
+        measure=_latency,
     ),
 )

@@ -7,9 +7,9 @@ from typing import Final
 from realtime_fsm.monitoring.records import Level
 from realtime_fsm.report import words
 from realtime_fsm.report.comparison import ComparisonVerdict
-from realtime_fsm.report.figures import Figures
+from realtime_fsm.report.figures import Bucket, Figures
 from realtime_fsm.report.plots import dark_rules, plots
-from realtime_fsm.report.report import Bucket, MetricsReport, Section
+from realtime_fsm.report.report import MetricsReport, Section
 
 # The tables of a report, as text in cells, for a terminal and a page alike. The first row is the head.
 

@@ -12,7 +12,6 @@ from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.delivery import Delivery, Outcome
 from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
-from realtime_fsm.machine.table import ConnectionStatus
 from realtime_fsm.monitoring.metrics_database import MetricsDatabase
 from realtime_fsm.rollout.client import (
     Answers,
@@ -227,7 +226,7 @@ class EngineClient:
         self._progress.set()
         if change.is_lost and not change.is_goodbye:
             self._watchers.tell(Signal(kind=SignalKind.LOST, error=change.error))
-        if change.current is ConnectionStatus.FAILED:
+        if change.is_surrender:
             self._watchers.tell(Signal(kind=SignalKind.GAVE_UP, error=change.error))
 
     def _attempted(self, attempt: AttemptRecord) -> None:

@@ -19,9 +19,13 @@ from realtime_fsm.machine.errors import ConfigurationError
 IMPLEMENTATION_VARIABLE: Final = "REALTIME_IMPLEMENTATION"
 PERCENT_VARIABLE: Final = "REALTIME_ROLLOUT_PERCENT"
 
-_MOST: Final = 100.0
+_WHOLE: Final = 100.0
 _BUCKETS: Final = 2**64
 _FILE_FIELDS: Final = ("implementation", "percent")
+_MOST_BYTES: Final = 65_536
+_MOST_KEPT: Final = 200
+
+_logger = logging.getLogger("realtime_fsm.migration")
 
 
 class Implementation(StrEnum):
@@ -147,7 +151,7 @@ def place_of(client_id: str) -> float:
     """
     digest = hashlib.sha256(f"realtime_fsm rollout:{client_id}".encode("utf-8", "surrogatepass")).digest()
     # 2**53 values of the 2**64: so that it is exact, and never rounds up to 100.
-    return (int.from_bytes(digest[:8], "big") >> 11) * (_MOST * 2**11 / _BUCKETS)
+    return (int.from_bytes(digest[:8], "big") >> 11) * (_WHOLE * 2**11 / _BUCKETS)
 
 
 @frozen(kw_only=True)
@@ -195,7 +199,7 @@ def _percent(value: object, name: str, problems: list[str]) -> float | None:
         number = math.nan if isinstance(value, bool) else float(str(value).strip().removesuffix("%"))
     except ValueError:
         number = math.nan
-    if 0.0 <= number <= _MOST:
+    if 0.0 <= number <= _WHOLE:
         return number
     problems.append(f"{name}={value!r} must be a number from 0 to 100: set it to 50, say")
     return None
@@ -254,8 +258,6 @@ class RolloutConfig:
 
 # The file of a rollout: read again and again; a bad one is told, and the last good setting stays.
 
-_MOST_BYTES: Final = 65_536
-
 
 class SettingFile:
     """A file that says what is to run.
@@ -311,10 +313,6 @@ class SettingFile:
 
 
 # What a rollout decided, and why: logged, counted, and kept so that a page can show it.
-
-_MOST_KEPT: Final = 200
-
-_logger = logging.getLogger("realtime_fsm.migration")
 
 
 class DecisionKind(StrEnum):
