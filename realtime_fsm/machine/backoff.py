@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt: three pure functions, and the counter around them."""
+"""The backoff before the next attempt: three pure functions, and the counter around them."""
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 
 @define
 class Episode:
-    """How many dials have been made since the trouble began.
+    """Counts the dials that have been made since the trouble began.
 
     Attributes:
         dials: Dials made in this episode.
@@ -41,7 +41,7 @@ class Episode:
         self.initial = by_connect
 
     def dialled(self) -> None:
-        """Count a dial."""
+        """Count one more dial of this episode."""
         self.dials += 1
 
     def connected(self) -> None:
@@ -60,7 +60,7 @@ _MAX_EXPONENT: Final = 62
 
 
 class RandomSource(Protocol):
-    """Where randomness comes from; ``random.Random`` is one."""
+    """A source of randomness; ``random.Random`` is one."""
 
     def uniform(self, a: float, b: float, /) -> float:
         """Return a number drawn evenly from ``[a, b]``."""
@@ -68,7 +68,7 @@ class RandomSource(Protocol):
 
 
 class Jitter(StrEnum):
-    """Which formula a backoff follows."""
+    """The formula that a backoff follows."""
 
     EXPONENTIAL = "exponential"
     FULL = "full"
@@ -77,7 +77,7 @@ class Jitter(StrEnum):
 
 @frozen(kw_only=True)
 class BackoffLimits:
-    """What all formulas share.
+    """The numbers that all formulas share.
 
     Attributes:
         base: Seconds, ``> 0``; the first delay, before jitter.

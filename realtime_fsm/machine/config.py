@@ -286,7 +286,7 @@ class RealtimeConfig:
 
     @property
     def backoff_limits(self) -> BackoffLimits:
-        """What the backoff formulas need."""
+        """The numbers for the backoff formulas."""
         return BackoffLimits(
             base=self.backoff_base,
             maximum=self.backoff_maximum,
@@ -296,12 +296,12 @@ class RealtimeConfig:
 
     @property
     def fallback_available(self) -> bool:
-        """Whether polling may take over by itself: it is enabled, and there is something to poll."""
+        """True if polling may take over by itself: it is enabled, and there is something to poll."""
         return self.enable_fallback and self.can_poll
 
     @property
     def can_poll(self) -> bool:
-        """Whether there is anything to poll at all."""
+        """True if there is anything to poll at all."""
         return bool(self.fallback_endpoints) or self.dialect.poll_path is not None
 
     def absolute(self, url: str) -> str:
@@ -418,7 +418,7 @@ def read_environment(
 
 @define
 class _Reading:
-    """What has been read so far, and what could not be.
+    """The fields that have been read so far, and those that could not be.
 
     Attributes:
         types: The fields, and what each holds.

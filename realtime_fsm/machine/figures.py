@@ -20,7 +20,7 @@ def quantile(ordered: Sequence[float], share: float) -> float | None:
 
 
 class Form(Enum):
-    """How a duration is written: the forms differ in the digits, and in when the next unit begins."""
+    """The ways to write a duration: they differ in the digits, and in when the next unit begins."""
 
     SENTENCE = "sentence"
     """In running text: ``250 ms``, ``45 s``, ``10 min``, ``1.5 h``."""

@@ -131,7 +131,7 @@ class AsyncClient:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection is open."""
+        """True while the connection is open."""
         return self._session is not None and self._session.is_live
 
     @property
@@ -167,7 +167,7 @@ class AsyncClient:
         return None if self._session is None else self._session.transport_name
 
     def is_asyncio_based(self) -> bool:
-        """Return ``True``."""
+        """Return ``True``: the client runs on asyncio."""
         return True
 
     # Handlers: one for each event, catch-alls, and classes.
@@ -362,7 +362,7 @@ class AsyncClient:
         return task
 
     async def sleep(self, seconds: float = 0) -> None:
-        """Sleep."""
+        """Sleep without holding up the event loop."""
         await asyncio.sleep(seconds)
 
     def _connected_to(self, namespace: str | None) -> ClientSession:

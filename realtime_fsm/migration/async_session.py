@@ -1,4 +1,4 @@
-"""What one ``connect()`` of the adapter begins: an engine, and the old client's events on top of it."""
+"""One ``connect()`` of the adapter: an engine, and the old client's events on top of it."""
 
 import asyncio
 import inspect
@@ -45,7 +45,7 @@ _logger = logging.getLogger("realtime_fsm.migration")
 
 @frozen(repr=False)
 class Dial:
-    """What one attempt uses.
+    """The address, headers and auth that one attempt uses.
 
     Attributes:
         url: Of the server.
@@ -59,7 +59,7 @@ class Dial:
 
     @property
     def secrets(self) -> set[str]:
-        """What no error may show."""
+        """The texts that no error may show."""
         return {*_texts(self.auth), *_texts(self.headers)}
 
 
@@ -200,22 +200,22 @@ class ClientTransport:
 
     @property
     def last_received(self) -> float:
-        """When anything last came from the peer."""
+        """The time at which anything last came from the peer, on the loop's clock."""
         return 0.0 if self._inner is None else self._inner.last_received
 
     @property
     def is_paused(self) -> bool:
-        """Whether reading is held back."""
+        """True while reading is held back."""
         return self._inner is not None and self._inner.is_paused
 
     @property
     def room(self) -> int:
-        """How many more messages may be sent."""
+        """The number of messages that may still be sent."""
         return 0 if self._inner is None else self._inner.room
 
     @property
     def written(self) -> int:
-        """How many messages have left for the network."""
+        """The number of messages that have left for the network."""
         return 0 if self._inner is None else self._inner.written
 
     @property
@@ -225,7 +225,7 @@ class ClientTransport:
 
     @property
     def name(self) -> str:
-        """What carries it."""
+        """The kind of transport that carries it: ``websocket`` or ``polling``."""
         return self._dialler.config.transports[0] if self._inner is None else self._inner.name
 
     @property
@@ -235,7 +235,7 @@ class ClientTransport:
 
     @property
     def is_dismissed(self) -> bool:
-        """Whether the server ended the connection by a packet that says so."""
+        """True if the server ended the connection by a packet that says so."""
         return self._inner is not None and self._inner.is_dismissed
 
     @property
@@ -259,11 +259,11 @@ class ClientTransport:
             raise
 
     def send(self, payload: Payload, ack_id: int | None) -> None:
-        """Queue an event."""
+        """Queue an event for the network."""
         self._opened().send(payload, ack_id)
 
     def answer(self, ack_id: int, payload: Payload) -> None:
-        """Queue an acknowledgement."""
+        """Queue an acknowledgement for the network."""
         self._opened().answer(ack_id, payload)
 
     def ping(self) -> bool:
@@ -271,7 +271,7 @@ class ClientTransport:
         return self._opened().ping()
 
     async def close(self, *, goodbye: bool) -> None:
-        """Release everything."""
+        """Release the connection, and everything that it holds."""
         if self._inner is not None:
             await self._inner.close(goodbye=goodbye)
 
@@ -293,24 +293,24 @@ class ClientTransport:
         self._listener.on_ack(ack_id, [tuple(args)])
 
     def on_pong(self) -> None:
-        """Pass it on."""
+        """Tell the engine that the peer has answered."""
         self._listener.on_pong()
 
     def on_written(self) -> None:
-        """Pass it on."""
+        """Tell the engine that there is room for more."""
         self._listener.on_written()
 
     def on_malformed(self, error: RealtimeError) -> None:
-        """Pass it on."""
+        """Tell the engine of a frame that could not be read."""
         self._listener.on_malformed(error)
 
     def on_lost(self, error: RealtimeError) -> None:
-        """Pass it on."""
+        """Tell the engine that the connection has ended."""
         self._listener.on_lost(error)
 
     @property
     def is_congested(self) -> bool:
-        """Whether the handlers are behind."""
+        """True while the handlers are behind."""
         return self._listener.is_congested
 
     async def relieved(self) -> None:
@@ -366,7 +366,7 @@ class ClientSession:
 
     @property
     def transport_name(self) -> str | None:
-        """What carries it."""
+        """The kind of transport that carries it: ``websocket`` or ``polling``."""
         made = self._dialler.made
         return made.name if self.is_live and made is not None else None
 

@@ -1,1 +1,1 @@
-"""What an operator reads: metrics and health, derived from what the engine counts."""
+"""Metrics, health and alerts for an operator, derived from the counts of the engine."""

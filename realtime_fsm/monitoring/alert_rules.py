@@ -29,7 +29,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class Measure(StrEnum):
-    """What a rule looks at."""
+    """The measures that a rule can look at."""
 
     FAILURE_RATE = "failure_rate"
     """Failed attempts to connect, as a share of all that ended within the window: 0 to 1."""
@@ -75,7 +75,7 @@ def _template(value: object) -> str | None:
 
 @frozen(kw_only=True)
 class AlertRule:
-    """When people are to be told of something, and what.
+    """A rule: from when on people are to be told of something, and in which words.
 
     Attributes:
         name: What it is known by: small letters, digits and ``_``; unique among the rules of an ``Alerts``.

@@ -68,22 +68,22 @@ _logger = logging.getLogger("realtime_fsm.alerts")
 
 
 class Watched(Protocol):
-    """What can be watched: a ``RealtimeService``."""
+    """The part of a ``RealtimeService`` that is watched."""
 
     @property
     def metrics(self) -> ConnectionMetrics:
-        """How the connection fares."""
+        """The metrics of the connection."""
 
     @property
     def connection_status(self) -> ConnectionStatusManager:
-        """Who tells changes, attempts and round trips."""
+        """The source of changes, attempts and round trips."""
 
     def health(self) -> Health:
-        """Examine it."""
+        """Return the health of the client."""
 
 
 class AlertSink(Protocol):
-    """Sends alerts somewhere."""
+    """A place that alerts are sent to, one at a time."""
 
     async def send(self, alert: Alert) -> None:
         """Send one; called with the next one only when this has returned. May be cancelled.
@@ -164,7 +164,7 @@ class Alerts:
 
     @property
     def counters(self) -> AlertCounters:
-        """What became of alerts so far."""
+        """Counts of alerts so far, by their fate."""
         dropped: Counter[str] = Counter()
         for queue in self._queues:
             dropped.update(queue.dropped)
@@ -337,7 +337,7 @@ class LogSink:
         self._logger = _logger if logger is None else logger
 
     async def send(self, alert: Alert) -> None:
-        """Log one alert."""
+        """Log an alert at the level of its severity."""
         is_over = alert.state is AlertState.RESOLVED
         self._logger.log(
             logging.INFO if is_over else _LEVELS[alert.severity],

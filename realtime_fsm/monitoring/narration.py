@@ -14,11 +14,11 @@ from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Trigger
 
 
 class Observable(Protocol):
-    """What is told of: the metrics of a client will do."""
+    """The part of a client that is told of; its metrics will do."""
 
     @property
     def status(self) -> ConnectionStatus:
-        """The state."""
+        """The present state of the connection."""
 
     @property
     def messages_waiting(self) -> int:

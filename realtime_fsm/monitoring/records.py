@@ -1,4 +1,4 @@
-"""What a report is made from: records of runs, in the terms of this package."""
+"""The records of runs that a report is made from, in the terms of this package."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -8,7 +8,7 @@ from attrs import frozen
 
 
 class Level(StrEnum):
-    """How well a client is served: what availability is counted in."""
+    """The levels of service that availability is counted in."""
 
     LIVE = "live"
     """The socket is up."""
@@ -82,7 +82,7 @@ class LatencySample:
 
 
 class _Rows(Protocol):
-    """What is read from the file; see ``MetricsRows``."""
+    """The rows that are read from the file; see ``MetricsRows``."""
 
     @property
     def runs(self) -> Iterable[tuple[Any, ...]]: ...

@@ -24,7 +24,7 @@ from realtime_fsm.report.statistics import (
 
 
 class ComparisonVerdict(StrEnum):
-    """What a comparison says of the candidate."""
+    """The verdicts that a comparison can give on the candidate."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -52,7 +52,7 @@ class Side:
 
 @frozen(kw_only=True)
 class Comparison:
-    """One figure, compared.
+    """One figure of two implementations, and the verdict on it.
 
     Attributes:
         figure: ``availability``, ``outages``, ``recovery``, ``failures`` or ``latency``.
@@ -76,7 +76,7 @@ class Comparison:
 
 
 class Estimate(Protocol):
-    """What knows how far a figure can be trusted: a ``Rate``, or what was resampled."""
+    """An estimate that knows how far a figure can be trusted: a ``Rate``, or a resampled one."""
 
     @property
     def interval(self) -> Interval:
@@ -97,7 +97,7 @@ class Measured:
 
 @frozen(kw_only=True)
 class _Figure:
-    """What is compared, and how people say it."""
+    """A figure that is compared, and the words for it."""
 
     name: str
     unit: str

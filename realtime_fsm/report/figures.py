@@ -28,7 +28,7 @@ class Availability:
 
     @property
     def wanted(self) -> float:
-        """All of them."""
+        """Seconds in which a connection was wanted, altogether."""
         return self.live + self.degraded + self.down
 
     def share(self, level: Level) -> float | None:
@@ -39,7 +39,7 @@ class Availability:
 
 @frozen(kw_only=True)
 class Distribution:
-    """How durations are spread; seconds, and ``None`` where there is none.
+    """The spread of durations; seconds, and ``None`` where there is none.
 
     Attributes:
         count: How many there are.
@@ -104,7 +104,7 @@ class Attempts:
 
 @frozen(kw_only=True)
 class Figures:
-    """What a report says of some runs.
+    """All figures of some runs.
 
     Attributes:
         runs: How many.
@@ -128,7 +128,7 @@ class Figures:
 
     @classmethod
     def of(cls, found: Measurements) -> Self:
-        """Compute them."""
+        """Compute all figures of some runs."""
         availability = _availability(found)
         failures = [attempt.cause for attempt in found.attempts if attempt.cause is not None]
         return cls(
@@ -189,7 +189,7 @@ def _ranked(words: Iterable[str]) -> Mapping[str, int]:
 
 @frozen(kw_only=True)
 class Bucket:
-    """What happened in one hour or day.
+    """The figures of one hour or day.
 
     Attributes:
         begin: Unix time.
@@ -208,7 +208,7 @@ class Bucket:
 
 @frozen(kw_only=True)
 class Timeline:
-    """What times a report is about, and how they are cut.
+    """The times that a report is about, cut into buckets.
 
     Attributes:
         begin: Unix time of the first record.
@@ -234,13 +234,13 @@ class Timeline:
 
     @property
     def unit(self) -> str:
-        """What a bucket is called."""
+        """The word for the length of a bucket: ``hour``, ``7 days``."""
         names = {MINUTE: "minute", HOUR: "hour", DAY: "day"}
         return names.get(self.step) or f"{self.step / DAY:.0f} days"
 
     @property
     def begins(self) -> tuple[float, ...]:
-        """When the buckets begin; the first one holds ``begin``, the last one ``end``."""
+        """The begins of the buckets; the first one holds ``begin``, the last one ``end``."""
         first = floor(self.begin / self.step)
         last = max(first + 1, ceil(self.end / self.step))
         return tuple(number * self.step for number in range(first, last))
@@ -279,7 +279,7 @@ class _Cell:
     failures: int = 0
 
     def bucket(self, begin: float) -> Bucket:
-        """Return it, filled."""
+        """Return the bucket, now that it is filled."""
         return Bucket(
             begin=begin,
             availability=Availability(

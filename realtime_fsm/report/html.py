@@ -187,7 +187,7 @@ _METHODS: Final = (
 
 
 def page(report: MetricsReport) -> str:
-    """Return the page.
+    """Return the report as one page of HTML.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.

@@ -99,7 +99,7 @@ _REFERENCE: Final = re.compile(r"#([\w.-]+)\)")
 
 @frozen(kw_only=True)
 class Plot:
-    """One picture.
+    """One picture of a report, with its title.
 
     Attributes:
         name: Its name in ids.

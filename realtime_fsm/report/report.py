@@ -19,7 +19,7 @@ _WANTED: Final = (Level.LIVE, Level.DEGRADED, Level.DOWN)
 
 @frozen(kw_only=True)
 class Section:
-    """What is said of one implementation.
+    """The part of a report that is about one implementation.
 
     Attributes:
         implementation: Its name.
@@ -83,7 +83,7 @@ def make_report(
     since: float | None = None,
     compared: tuple[str, str] | None = None,
 ) -> MetricsReport:
-    """Make a report.
+    """Make a report on what was recorded.
 
     Args:
         found: What it is about.

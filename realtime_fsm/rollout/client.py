@@ -1,4 +1,4 @@
-"""What a rollout runs: a client of either implementation, behind one narrow protocol."""
+"""The client that a rollout runs, of either implementation, behind one narrow protocol."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -15,8 +15,8 @@ from realtime_fsm.engine.subscriptions import Position
 from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.monitoring.metrics_database import MetricsDatabase
 
-Places = Mapping[str, Position]
-"""The place of the last event of each channel, where the server numbers them."""
+Positions = Mapping[str, Position]
+"""The position of the last event of each channel, where the server numbers them."""
 
 Wanted = Mapping[str, str | None]
 """The channels that are subscribed to; of a monitored booking with its id."""
@@ -26,7 +26,7 @@ Sink = Callable[[str, list[Any]], "asyncio.Future[Any]"]
 
 
 class SignalKind(StrEnum):
-    """What a client tells of its connection."""
+    """The events of a connection that a client tells of."""
 
     LIVE = "live"
     """A dial succeeded."""
@@ -84,11 +84,11 @@ class RealtimeClient(Protocol):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the socket is live."""
+        """True while the socket is live."""
 
     @property
     def gave_up(self) -> RealtimeError | None:
-        """Why nothing is tried any more; ``None`` while something is."""
+        """The reason why nothing is tried any more; ``None`` while something is."""
 
     async def connect(self) -> None:
         """Begin to connect, and wait until the first attempt is decided.
@@ -104,14 +104,14 @@ class RealtimeClient(Protocol):
         """Accept a message for the server."""
 
     def on(self, event: str, handler: Handler) -> Handler:
-        """Handle an event."""
+        """Have an event handled by a function."""
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
         """Tell what happens to the connection; return what ends it."""
 
 
 class RolloutClient(RealtimeClient, Protocol):
-    """What a rollout needs beside that, so that it can put one client in the place of another."""
+    """A client that a rollout can put in the place of another one."""
 
     accepts_identity: bool
     """Whether it can send a message under the identity that another client gave it."""
@@ -119,11 +119,11 @@ class RolloutClient(RealtimeClient, Protocol):
     def listen(self, sink: Sink | None) -> None:
         """Give every event to ``sink`` from now on; ``None`` drops them."""
 
-    async def subscribe(self, wanted: Wanted, places: Places) -> None:
-        """Subscribe to channels, each from behind its place where it has one."""
+    async def subscribe(self, wanted: Wanted, positions: Positions) -> None:
+        """Subscribe to channels, each from behind its position where it has one."""
 
     async def unsubscribe(self, channels: list[str]) -> None:
-        """Forget channels."""
+        """Unsubscribe from channels, and forget them."""
 
     async def post(self, letter: Letter) -> None:
         """Send a message, after those that were posted before, as soon as that is possible."""
@@ -131,7 +131,7 @@ class RolloutClient(RealtimeClient, Protocol):
     async def drain(self) -> None:
         """Wait until what was posted has come to its end, or cannot now. The caller bounds it."""
 
-    async def cut(self) -> Places:
+    async def cut(self) -> Positions:
         """Stop listening at this moment, and return where that was.
 
         Everything before that moment has been given to the sink when this returns; nothing after it is.
@@ -211,7 +211,7 @@ class Running:
 
 @define
 class Watchers:
-    """Who is told of signals."""
+    """The watchers of a client: functions that are told its signals."""
 
     _watchers: list[Watcher] = field(factory=list)
 

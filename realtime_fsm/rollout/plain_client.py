@@ -32,7 +32,7 @@ from realtime_fsm.monitoring.records import Level
 from realtime_fsm.rollout.client import (
     Answers,
     Letter,
-    Places,
+    Positions,
     Signal,
     SignalKind,
     Sink,
@@ -58,7 +58,7 @@ _logger = logging.getLogger("realtime_fsm.migration")
 
 
 class PlainClient:
-    """What an application had before: a plain client that reconnects, without end and at a fixed pace.
+    """The client that an application had before: it reconnects without end, at a pace of its own.
 
     Args:
         config: Where to connect, and the server's dialect; what only the engine does is not looked at.
@@ -94,7 +94,7 @@ class PlainClient:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the socket is live."""
+        """True while the socket is live."""
         return self._socket is not None and self._socket.is_live
 
     @property
@@ -168,15 +168,15 @@ class PlainClient:
         """Give every event to ``sink`` from now on; ``None`` drops them."""
         self._sink = sink
 
-    async def subscribe(self, wanted: Wanted, places: Places) -> None:
-        """Subscribe to channels, each from behind its place where it has one."""
-        self._subscriptions.want(wanted, places)
+    async def subscribe(self, wanted: Wanted, positions: Positions) -> None:
+        """Subscribe to channels, each from behind its position where it has one."""
+        self._subscriptions.want(wanted, positions)
         socket = self._socket
         if socket is not None and socket.is_live:
             await self._subscriptions.ask(socket, wanted)
 
     async def unsubscribe(self, channels: list[str]) -> None:
-        """Forget channels."""
+        """Unsubscribe from channels, and forget them."""
         self._subscriptions.forget(channels)
         socket = self._socket
         if socket is not None and socket.is_live:
@@ -190,10 +190,10 @@ class PlainClient:
         """Wait until what was posted has come to its end, or the connection has. The caller bounds it."""
         await self._outflow.drain()
 
-    async def cut(self) -> Places:
+    async def cut(self) -> Positions:
         """Stop listening at this moment, and return where that was."""
         self._sink = None
-        return self._subscriptions.places
+        return self._subscriptions.positions
 
     async def release(self) -> list[Letter]:
         """Disconnect, and return what was posted and has not come to its end, in its order."""
@@ -331,7 +331,7 @@ class PlainOutflow:
         self._task: asyncio.Task[None] | None = None
 
     def post(self, letter: Letter) -> None:
-        """Take a message."""
+        """Take a message; it is sent in its order."""
         self._waiting.append(letter)
         self._woken.set()
 
@@ -463,41 +463,41 @@ class PlainSubscriptions:
     def __init__(self, config: RealtimeConfig) -> None:
         self._config = config
         self._wanted: dict[str, str | None] = {}
-        self._places: dict[str, Position] = {}
+        self._positions: dict[str, Position] = {}
 
     @property
     def wanted(self) -> Wanted:
-        """What is wanted; a copy."""
+        """The channels that are wanted; a copy."""
         return dict(self._wanted)
 
     @property
-    def places(self) -> Places:
-        """The place of the last event of each channel; a copy."""
-        return dict(self._places)
+    def positions(self) -> Positions:
+        """The position of the last event of each channel; a copy."""
+        return dict(self._positions)
 
-    def want(self, wanted: Wanted, places: Places) -> None:
-        """Want channels, from behind their places."""
+    def want(self, wanted: Wanted, positions: Positions) -> None:
+        """Want channels, from behind their positions."""
         self._wanted.update(wanted)
-        self._places.update({channel: place for channel, place in places.items() if channel in wanted})
+        self._positions.update({channel: here for channel, here in positions.items() if channel in wanted})
 
     def forget(self, channels: list[str]) -> None:
         """Want channels no longer."""
         for channel in channels:
             self._wanted.pop(channel, None)
-            self._places.pop(channel, None)
+            self._positions.pop(channel, None)
 
     def take(self, args: list[Any]) -> list[Any] | None:
-        """Return the arguments of an event without its place; ``None`` if it has been here before."""
+        """Return the arguments of an event without its position; ``None`` if it has been here before."""
         if not (self._config.dialect.positions and args and isinstance(args[-1], dict)):
             return args
         here, channel = read_position(args[-1]), args[-1].get("channel")
         if here is None or not isinstance(channel, str):
             return args
-        last = self._places.get(channel)
+        last = self._positions.get(channel)
         if last is not None and last.epoch == here.epoch and here.offset <= last.offset:
             return None
         if channel in self._wanted:
-            self._places[channel] = here
+            self._positions[channel] = here
         return args[:-1]
 
     async def ask(self, socket: PlainSocket, wanted: Wanted) -> None:
@@ -529,9 +529,9 @@ class PlainSubscriptions:
         """Ask; return which channels were refused, and why."""
         config = self._config
         if config.dialect.positions:
-            known = {channel: self._places[channel] for channel in channels if channel in self._places}
+            known = {channel: self._positions[channel] for channel in channels if channel in self._positions}
             body["positions"] = {
-                channel: {"epoch": place.epoch, "offset": place.offset} for channel, place in known.items()
+                channel: {"epoch": here.epoch, "offset": here.offset} for channel, here in known.items()
             }
         if not config.dialect.confirms_subscriptions:
             await socket.emit(event, (body,))
@@ -557,9 +557,9 @@ class PlainSubscriptions:
             here = read_position(verdict)
             if verdict.get("recovered") is False:
                 _logger.warning("events of channel %r were missed: its log does not reach back", channel)
-                self._places.pop(channel, None)
+                self._positions.pop(channel, None)
             if here is not None:
-                self._places.setdefault(channel, here)
+                self._positions.setdefault(channel, here)
         return refused
 
 

@@ -99,7 +99,7 @@ class PlainSocket:
 
     @property
     def is_live(self) -> bool:
-        """Whether it is connected."""
+        """True while it is connected."""
         return bool(self._client.connected) and not self._is_closing
 
     async def open(self, token: TokenSource | None) -> None:

@@ -118,7 +118,7 @@ class Rollout:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the client that runs is connected."""
+        """True if the client that runs is connected."""
         running = self._stage.running
         return running is not None and running.client.is_connected
 
@@ -194,7 +194,7 @@ class Rollout:
         await self._subscribe({BOOKING_PREFIX + name: name for name in names})
 
     async def unsubscribe(self, channels: Iterable[str]) -> None:
-        """Forget channels."""
+        """Unsubscribe from channels, and forget them."""
         names = [name for name in check_names(channels, what="channels") if name in self._stage.wanted]
         async with self._stage.moving:
             for name in names:
@@ -206,17 +206,17 @@ class Rollout:
 
     @property
     def running(self) -> str:
-        """What runs: ``legacy``, ``shadow`` (the old one, with the new one beside it), ``new``."""
+        """The role that runs: ``legacy``, ``shadow`` (the old one, with the new one beside it), ``new``."""
         return self._stage.role
 
     @property
     def chosen(self) -> Chosen:
-        """What is to run, and who says so."""
+        """The role that is to run, and the source that says so."""
         return self._control.chosen
 
     @property
     def held(self) -> str | None:
-        """Why the new one does not run although it should; ``None`` if nothing holds it."""
+        """The reason why the new one does not run although it should; ``None`` if nothing holds it."""
         return self._control.held
 
     @property
@@ -226,7 +226,7 @@ class Rollout:
 
     @property
     def differences(self) -> Differences:
-        """What came of the comparison, with ``shadow``."""
+        """The result of the comparison, with ``shadow``."""
         return self._stage.differences
 
     def override(self, implementation: str | None) -> None:
@@ -327,11 +327,11 @@ class RolloutWatch:
 
     @property
     def is_running(self) -> bool:
-        """Whether it looks."""
+        """True from the start to the end."""
         return self._task is not None
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to look, in a task."""
         if self._task is None:
             self._task = asyncio.create_task(self._watch(), name="realtime_fsm rollout")
 

@@ -1,4 +1,4 @@
-"""When the new implementation is rolled back by itself: it fails more often than the old one. Pure."""
+"""The automatic rollback: a rule that says when the new implementation fails more often than the old one."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ class Trial:
 
 @frozen
 class FailureRate:
-    """How often an implementation failed.
+    """The rate at which an implementation failed.
 
     Attributes:
         samples: What was counted.
@@ -58,7 +58,7 @@ class FailureRate:
 
 @frozen(kw_only=True)
 class Ruling:
-    """What the rule says.
+    """The answer of the rule: to roll back, or not, and why.
 
     Attributes:
         roll_back: Whether the new one is to be rolled back.
@@ -80,7 +80,7 @@ def _below_one(value: object) -> str | None:
 
 @frozen(kw_only=True)
 class RollbackLimits:
-    """When the new one counts as worse.
+    """The limits beyond which the new one counts as worse.
 
     Attributes:
         threshold: By how much its failure rate must exceed the old one's: 0.1 is ten points of percent.

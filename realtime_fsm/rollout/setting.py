@@ -1,4 +1,4 @@
-"""Which implementation is to run: what can be set, where it can be set, and who has the last word. Pure."""
+"""The settings of a rollout: what can be set, where it can be set, and which source has the last word."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ _logger = logging.getLogger("realtime_fsm.migration")
 
 
 class Implementation(StrEnum):
-    """What can be asked for."""
+    """The implementations that can be asked for."""
 
     LEGACY = "legacy"
     """The old client."""
@@ -42,7 +42,7 @@ class Implementation(StrEnum):
 
 
 class Source(StrEnum):
-    """Who says which implementation runs, the last word first."""
+    """The sources that say which implementation runs, the last word first."""
 
     OVERRIDE = "override"
     """A person, at run time."""
@@ -55,7 +55,7 @@ class Source(StrEnum):
 
 @frozen
 class RolloutSetting:
-    """What one source asks for.
+    """The implementation that one source asks for.
 
     Attributes:
         implementation: What is to run.
@@ -156,7 +156,7 @@ def place_of(client_id: str) -> float:
 
 @frozen(kw_only=True)
 class Chosen:
-    """What is to run, and who says so.
+    """The role that is to run, and the source that says so.
 
     Attributes:
         role: ``legacy``, ``shadow`` or ``new``.
@@ -211,7 +211,7 @@ def _fallback(value: object) -> str | None:
 
 @frozen(kw_only=True)
 class RolloutConfig:
-    """What a rollout begins with. Durations are seconds.
+    """The configuration of a rollout. Durations are seconds.
 
     Attributes:
         implementation: ``legacy``, ``shadow``, ``percent`` or ``new``: what runs where nothing else says.
@@ -249,7 +249,7 @@ class RolloutConfig:
 
     @property
     def setting(self) -> RolloutSetting:
-        """What the configuration asks for."""
+        """The implementation that the configuration asks for."""
         read = RolloutSetting.read({"implementation": self.implementation, "percent": self.percent})
         if read is None:  # pragma: no cover - the implementation is never None
             raise AssertionError("a configuration that says nothing")
@@ -316,7 +316,7 @@ class SettingFile:
 
 
 class DecisionKind(StrEnum):
-    """What was decided."""
+    """The kinds of decisions."""
 
     START = "start"
     """What runs first."""
@@ -348,7 +348,7 @@ _LEVELS: Final = {
 
 @frozen(kw_only=True)
 class Decision:
-    """One decision.
+    """A decision of a rollout, with its reason.
 
     Attributes:
         at: Unix time.
@@ -430,7 +430,7 @@ class Decisions:
 
 
 class RolloutControl:
-    """What each source says, and what follows from it.
+    """The words of all sources, and what follows from them.
 
     Args:
         config: What is said last.
@@ -464,19 +464,19 @@ class RolloutControl:
 
     @property
     def said(self) -> Mapping[Source, RolloutSetting | None]:
-        """What each source says."""
+        """The word of each source; ``None`` where it says nothing."""
         held = None if self.held is None else RolloutSetting(Implementation.LEGACY)
         in_file = None if self.file is None else self.file.setting
         return {**self._said, Source.ROLLBACK: held, Source.FILE: in_file}
 
     @property
     def chosen(self) -> Chosen:
-        """What is to run."""
+        """The role that is to run."""
         return choose(self.said, self._client_id)
 
     @property
     def is_overridden(self) -> bool:
-        """Whether a person has the last word."""
+        """True if a person has the last word."""
         return self._said.get(Source.OVERRIDE) is not None
 
     def override(self, implementation: str | None) -> None:
@@ -515,5 +515,5 @@ class RolloutControl:
             self.tell(DecisionKind.SETTING, f"{self.file.path.name} says {said}")
 
     def tell(self, kind: DecisionKind, reason: str) -> None:
-        """Note a decision."""
+        """Log, count and keep a decision, with what runs and by whose word."""
         self._decisions.add(kind, running=self.running, source=self.chosen.source.value, reason=reason)

@@ -22,7 +22,7 @@ _logger = logging.getLogger("realtime_fsm.migration")
 
 @define
 class Differences:
-    """What came of the comparison so far.
+    """Counts of events, by what came of the comparison.
 
     Attributes:
         matched: Events that both saw in time.
@@ -71,7 +71,7 @@ class EventComparison:
         self._is_begun = True
 
     def seen(self, side: str, event: str, args: Sequence[Any], now: float) -> None:
-        """Note an event.
+        """Note an event that one side has seen, and match it with its like.
 
         Args:
             side: ``legacy`` or ``new``: who saw it.
@@ -150,7 +150,7 @@ class Shadow:
 
     @property
     def running(self) -> Running:
-        """The client."""
+        """The client that runs unseen."""
         return self._running
 
     def start(self, wanted: Wanted) -> None:
@@ -166,11 +166,11 @@ class Shadow:
             _logger.warning("the shadow could not subscribe: %s", error)
 
     async def unsubscribe(self, channels: list[str]) -> None:
-        """Forget channels."""
+        """Unsubscribe from channels, and forget them."""
         await self._running.client.unsubscribe(channels)
 
     async def close(self) -> None:
-        """End it."""
+        """End the client, and what it has begun."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

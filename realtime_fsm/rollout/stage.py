@@ -17,7 +17,7 @@ from realtime_fsm.machine.errors import OutboxFullError, RealtimeError, Subscrip
 from realtime_fsm.monitoring.metrics_database import MetricsDatabase
 from realtime_fsm.rollout.client import (
     Letter,
-    Places,
+    Positions,
     RolloutClient,
     Running,
     Sink,
@@ -45,7 +45,7 @@ Factories = Mapping[str, Callable[[], RolloutClient]]
 
 
 class RolloutStage:
-    """Who runs.
+    """Has the client run that is to run, and another one beside it as a shadow.
 
     Args:
         config: The dialect and the limits.
@@ -98,12 +98,12 @@ class RolloutStage:
 
     @property
     def shadow(self) -> Shadow | None:
-        """What runs beside it, unseen."""
+        """The client that runs beside it, unseen."""
         return self._shadow
 
     @property
     def role(self) -> str:
-        """What runs, as a role; empty before the start."""
+        """The role that runs; empty before the start."""
         if self.running is None:
             return ""
         return Implementation.SHADOW.value if self._shadow is not None else self.running.client.implementation
@@ -204,13 +204,13 @@ class RolloutStage:
             self._handover.move(old, coming, wanted, self._sink), name="realtime_fsm rollout move"
         )
         try:
-            places = await asyncio.shield(moving)
+            positions = await asyncio.shield(moving)
         except asyncio.CancelledError:
             await asyncio.wait({moving})
             raise
         finally:
             self.running = coming
-        await self._handover.subscribe(coming, wanted, places)
+        await self._handover.subscribe(coming, wanted, positions)
 
     async def _brought_up(self, coming: Running, limit: float, *, until_live: bool) -> RealtimeError | None:
         try:
@@ -273,7 +273,7 @@ class RolloutOutflow:
         return len(self._waiting)
 
     def accept(self, letter: Letter) -> None:
-        """Take a message.
+        """Take a message; it is handed on in its order.
 
         Raises:
             OutboxFullError: If there is no room. Nothing was accepted.
@@ -381,7 +381,7 @@ class Handover:
 
     Messages are held from the begin to the end. The one that goes is drained, cut and closed before the
     other one is listened to. Where the server numbers its events, that one is subscribed from behind the
-    place of the cut, so that the server replays what came between. Elsewhere both are subscribed, and from
+    position of the cut, so that the server replays what came between. Elsewhere both are subscribed, and from
     one moment on the other one is listened to: exactly one at any time.
 
     Attributes:
@@ -396,7 +396,7 @@ class Handover:
     numbered: bool
     drain_timeout: float
 
-    async def move(self, old: Running | None, new: Running, wanted: Wanted, sink: Sink) -> Places:
+    async def move(self, old: Running | None, new: Running, wanted: Wanted, sink: Sink) -> Positions:
         """Have ``new`` run from now on. What it cannot subscribe yet it asks for when it is connected.
 
         Args:
@@ -408,7 +408,7 @@ class Handover:
         Returns:
             From where it is to be subscribed, with ``subscribe``.
         """
-        places: Places = {}
+        positions: Positions = {}
         left: list[Letter] = []
         if old is None:
             new.client.listen(sink)
@@ -420,21 +420,21 @@ class Handover:
             held = _Held()
             if not self.numbered:
                 new.client.listen(held)
-            places = await old.client.cut()
+            positions = await old.client.cut()
             held.give(self.dispatcher)
             if not self.numbered:
                 new.client.listen(sink)
             left = await old.release()
         new.client.listen(sink)
         self.outflow.resume(new.client, left)
-        return places
+        return positions
 
-    async def subscribe(self, new: Running, wanted: Wanted, places: Places) -> None:
+    async def subscribe(self, new: Running, wanted: Wanted, positions: Positions) -> None:
         """Subscribe the one that comes; what the server refuses is logged."""
         if not wanted:
             return
         try:
-            await new.client.subscribe(wanted, places)
+            await new.client.subscribe(wanted, positions)
         except SubscriptionRefusedError as error:
             _logger.warning("not everything could be subscribed: %s", error)
 
@@ -458,7 +458,7 @@ class _Held:
         return answer
 
     def give(self, dispatcher: Dispatcher) -> None:
-        """Hand them on."""
+        """Hand the held events on, in their order."""
         for event, args, answer in self._events:
             dispatcher.post(Delivered(event, args, partial(resolve, answer)))
         self._events.clear()
