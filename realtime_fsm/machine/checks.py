@@ -34,35 +34,30 @@ def checked(check: Check, **options: Any) -> Any:
     return field(metadata=by(check), **options)
 
 
-def number(default: Any = NOTHING, *, zero: bool = False, most: float = math.inf, unit: str = "") -> Any:
-    """Declare a field that holds a finite number, more than 0 (or 0 and more, where ``zero``).
+def finite(*, zero: bool = False, most: float = math.inf, unit: str = "", may_be_none: bool = False) -> Check:
+    """Return a check of a finite number, more than 0 (or 0 and more, where ``zero``).
 
     Args:
-        default: One of ``None`` lets the field be ``None``.
         zero: Whether 0 is allowed.
         most: The highest number that is.
         unit: Named by the rule, such as ``" of seconds"``.
+        may_be_none: Whether ``None`` is allowed.
     """
     limits = ("0 or more" if zero else "more than 0") + ("" if most == math.inf else f", {most:g} at most")
 
     def check(value: object) -> str | None:
-        if value is None and default is None:
+        if value is None and may_be_none:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return f"must be a number{unit}, such as 2.5"
         is_within = math.isfinite(value) and 0 <= value <= most and (value > 0 or zero)
         return None if is_within else f"must be a finite number{unit}, {limits}"
 
-    return checked(check, default=default)
+    return check
 
 
-def seconds(default: Any = NOTHING, *, zero: bool = False, most: float = math.inf) -> Any:
-    """Declare a field that holds a time in seconds; otherwise as ``number``."""
-    return number(default, zero=zero, most=most, unit=" of seconds")
-
-
-def whole(default: int, *, least: int = 1, most: int | None = None) -> Any:
-    """Declare a field that counts something, or is in whole units: an ``int`` within limits."""
+def counting(*, least: int = 1, most: int | None = None) -> Check:
+    """Return a check of an ``int`` within limits: of what counts something, or is in whole units."""
     limits = f"{least} or more" if most is None else f"from {least} to {most}"
 
     def check(value: object) -> str | None:
@@ -70,7 +65,23 @@ def whole(default: int, *, least: int = 1, most: int | None = None) -> Any:
         is_within = is_whole and value >= least and (most is None or value <= most)  # type: ignore[operator]
         return None if is_within else f"must be a whole number, {limits}"
 
+    return check
+
+
+def number(default: Any = NOTHING, *, zero: bool = False, most: float = math.inf) -> Any:
+    """Declare a field that holds a number; see ``finite``. A default of ``None`` lets it be ``None``."""
+    return checked(finite(zero=zero, most=most, may_be_none=default is None), default=default)
+
+
+def seconds(default: Any = NOTHING, *, zero: bool = False, most: float = math.inf) -> Any:
+    """Declare a field that holds a time in seconds; otherwise as ``number``."""
+    check = finite(zero=zero, most=most, unit=" of seconds", may_be_none=default is None)
     return checked(check, default=default)
+
+
+def whole(default: int, *, least: int = 1, most: int | None = None) -> Any:
+    """Declare a field that holds a whole number; see ``counting``."""
+    return checked(counting(least=least, most=most), default=default)
 
 
 def flag(*, default: bool) -> Any:

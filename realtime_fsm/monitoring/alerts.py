@@ -12,6 +12,7 @@ from uuid import uuid4
 from attrs import asdict
 
 from realtime_fsm.engine.status import ConnectionStatusManager
+from realtime_fsm.machine.checks import counting, finite
 from realtime_fsm.machine.errors import ClosedError, ConfigurationError, InvalidArgumentError, RealtimeError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Severity, Trigger
@@ -299,10 +300,9 @@ def _check(rules: tuple[AlertRule, ...], sinks: tuple[AlertSink, ...], **numbers
         problems += error.problems
     problems += [f"sinks: {sink!r} has no send()" for sink in sinks if not hasattr(sink, "send")]
     for name, value in numbers.items():
-        is_count = name == "max_queued"
-        is_number = isinstance(value, int if is_count else (int, float)) and not isinstance(value, bool)
-        if not is_number or not 0 < value < float("inf"):
-            problems.append(f"{name}={value!r} must be a {'whole ' if is_count else ''}number, more than 0")
+        rule = (counting() if name == "max_queued" else finite())(value)
+        if rule is not None:
+            problems.append(f"{name}={value!r} {rule}")
     if problems:
         raise ConfigurationError(*problems)
 
