@@ -11,17 +11,18 @@ from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK
 from realtime_fsm.cli.paint import Painter, printable
 from realtime_fsm.monitoring.records import Level, Measurements
 from realtime_fsm.report import words
-from realtime_fsm.report.comparison import Verdict
+from realtime_fsm.report.comparison import ComparisonVerdict
+from realtime_fsm.report.figures import Bucket
 from realtime_fsm.report.html import Row, period, tables
-from realtime_fsm.report.report import Bucket, Report, make_report
+from realtime_fsm.report.report import MetricsReport, make_report
 
 # A report for a terminal and for a pipe.
 
 _SIGNS: Final = {
-    Verdict.BETTER: ("✓", "green"),
-    Verdict.WORSE: ("✗", "red"),
-    Verdict.UNDECIDED: ("=", "dim"),
-    Verdict.TOO_FEW: ("?", "yellow"),
+    ComparisonVerdict.BETTER: ("✓", "green"),
+    ComparisonVerdict.WORSE: ("✗", "red"),
+    ComparisonVerdict.UNDECIDED: ("=", "dim"),
+    ComparisonVerdict.TOO_FEW: ("?", "yellow"),
 }
 _STRIP: Final = ((1.0, "█"), (0.999, "▇"), (0.99, "▆"), (0.9, "▄"), (0.5, "▂"), (0.0, "▁"))
 """One glyph for each bucket, by the share of it that was live; thresholds, because most are near the top."""
@@ -33,7 +34,7 @@ _ROUNDING: Final = 1e-9
 _LEFT: Final = frozenset({"", "version"})
 
 
-def print_report(painter: Painter, report: Report) -> None:
+def print_report(painter: Painter, report: MetricsReport) -> None:
     """Print all of it."""
     painter.line(f"{painter.paint(printable(report.source), 'bold')}  {period(report)}")
     for title, rows in tables(report):
@@ -57,7 +58,7 @@ def _print_table(painter: Painter, title: str, rows: Sequence[Row]) -> None:
         painter.line(painter.paint(line, "dim") if place == 0 else line)
 
 
-def _print_timeline(painter: Painter, report: Report) -> None:
+def _print_timeline(painter: Painter, report: MetricsReport) -> None:
     """Print a strip for each implementation, unless the stream has no such characters."""
     try:
         _LEGEND.encode(painter.stream.encoding or "utf-8")
@@ -83,7 +84,7 @@ def _glyph(bucket: Bucket) -> str:
     return next(glyph for least, glyph in _STRIP if share >= least - _ROUNDING)
 
 
-def _print_comparison(painter: Painter, report: Report) -> None:
+def _print_comparison(painter: Painter, report: MetricsReport) -> None:
     if not report.comparison:
         if len(report.sections) > 1:
             names = " ".join(printable(section.implementation) for section in report.sections[:2])

@@ -159,16 +159,3 @@ def _step(item: StatusChange | Step) -> Step:
         at=item.at,
         reason=item.reason,
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time in few characters: ``0.4s``, ``12s``, ``3m 20s``, ``2h 5m``."""
-    if seconds < 9.95:  # noqa: PLR2004 - the last one that reads 9.9
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest}s"
-    hours, minutes = divmod(minutes, 60)
-    if hours == 0:
-        return f"{minutes}m {rest}s" if rest else f"{minutes}m"
-    return f"{hours}h {minutes}m" if minutes else f"{hours}h"

@@ -20,9 +20,10 @@ from realtime_fsm.diagram.drawing import (
     Text,
 )
 from realtime_fsm.diagram.graph import DOT, TIMES, Edge, Graph, Node
-from realtime_fsm.diagram.history import History, Step, Visits, duration
+from realtime_fsm.diagram.history import History, Step, Visits
 from realtime_fsm.diagram.palette import DARK, LIGHT, THEMES, Theme
 from realtime_fsm.machine.errors import InvalidArgumentError
+from realtime_fsm.machine.figures import Form, duration
 
 # The elements of the SVG pictures.
 
@@ -164,7 +165,7 @@ class Marks:
         if visits is None:
             return ""
         count = f"{TIMES}{visits.entries} {DOT} " if visits.entries else ""
-        return f"{count}{duration(visits.seconds)}"
+        return f"{count}{duration(visits.seconds, Form.SHORT)}"
 
     def on(self, graph: Graph) -> Graph:
         """Return a graph that says in words what stands out in it."""

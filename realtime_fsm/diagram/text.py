@@ -6,8 +6,9 @@ from html import escape
 from typing import Final
 
 from realtime_fsm.diagram.graph import TIMES, Arrow, Graph, Node
-from realtime_fsm.diagram.history import History, duration
+from realtime_fsm.diagram.history import History
 from realtime_fsm.diagram.palette import FRAME, LIGHT, LINE, PALETTE, PLAIN, TEXT
+from realtime_fsm.machine.figures import Form, duration
 
 # The graph in DOT, the language of Graphviz.
 
@@ -142,7 +143,7 @@ def _history(graph: Graph, history: History) -> Iterable[str]:
             headings[step.source],
             f"`{step.trigger}`",
             headings[step.dest],
-            "it is the present one" if end is None else duration(max(0.0, end - step.at)),
+            "it is the present one" if end is None else duration(max(0.0, end - step.at), Form.SHORT),
             step.reason,
         ]
         for step, end in zip(history.steps, ends, strict=True)

@@ -6,6 +6,7 @@ from typing import Final
 
 from attrs import define, field
 
+from realtime_fsm.machine.figures import quantile
 from realtime_fsm.machine.table import ConnectionStatus, Trigger
 
 RECENT: Final = 512
@@ -48,15 +49,13 @@ class Latency:
         """Return percentiles of the recent round trips: the smallest that so many percent do not exceed.
 
         Args:
-            percents: Whole numbers from 1 to 100.
+            percents: From 1 to 100.
 
         Returns:
             Seconds; ``None`` for each before the first round trip.
         """
-        if not self.recent:
-            return (None,) * len(percents)
         ordered = sorted(self.recent)
-        return tuple(ordered[-(-len(ordered) * percent // 100) - 1] for percent in percents)
+        return tuple(quantile(ordered, percent / 100) for percent in percents)
 
 
 @define(kw_only=True)

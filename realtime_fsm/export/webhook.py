@@ -13,7 +13,6 @@ import binascii
 import hashlib
 import hmac
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -22,11 +21,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
-from attrs import asdict, frozen
+from attrs import frozen
 
 from realtime_fsm.adapters import error_translation
 from realtime_fsm.adapters.bounded_http import SocketRegistry
 from realtime_fsm.machine.backoff import BackoffLimits, ExponentialBackoff, Jitter, RandomSource
+from realtime_fsm.machine.checks import Problems, seconds, whole
 from realtime_fsm.machine.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -87,25 +87,18 @@ class WebhookLimits:
         max_retry_after: Longest pause that a server gets that asks for one.
     """
 
-    request_timeout: float = 10.0
-    max_attempts: int = 6
-    give_up_after: float = 300.0
-    backoff_base: float = 1.0
-    backoff_maximum: float = 60.0
-    max_retry_after: float = 120.0
+    request_timeout: float = seconds(10.0)
+    max_attempts: int = whole(6)
+    give_up_after: float = seconds(300.0)
+    backoff_base: float = seconds(1.0)
+    backoff_maximum: float = seconds(60.0)
+    max_retry_after: float = seconds(120.0)
 
     def problems(self) -> list[str]:
         """Return everything that is wrong with it."""
-        wrong = [
-            f"{name}={value!r} must be a finite number, more than 0"
-            for name, value in asdict(self).items()
-            if not _is_positive(value)
-        ]
-        if not isinstance(self.max_attempts, int):
-            wrong.append(f"max_attempts={self.max_attempts!r} must be a whole number")
-        if not wrong and self.backoff_base > self.backoff_maximum:
-            wrong.append(f"backoff_base={self.backoff_base!r} must not be more than {self.backoff_maximum!r}")
-        return wrong
+        problems = Problems(self)
+        problems.order("backoff_base", "backoff_maximum", "the longest pause cannot be below the first one")
+        return problems.found
 
 
 class WebhookSink:
@@ -220,11 +213,6 @@ def _decoded(secret: str) -> bytes:
         pass
     # Not chained, nor shown: it is the secret.
     raise ConfigurationError(f"secret begins with {SECRET_PREFIX} and must go on in base64")
-
-
-def _is_positive(value: object) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
 
 
 def _address_problems(url: object) -> list[str]:

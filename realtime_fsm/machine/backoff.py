@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt: three pure functions, and the counter around them."""
+"""The backoff before the next attempt: three pure functions, and the counter around them."""
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 
 @define
 class Episode:
-    """How many dials have been made since the trouble began.
+    """Counts the dials that have been made since the trouble began.
 
     Attributes:
         dials: Dials made in this episode.
@@ -41,7 +41,7 @@ class Episode:
         self.initial = by_connect
 
     def dialled(self) -> None:
-        """Count a dial."""
+        """Count one more dial of this episode."""
         self.dials += 1
 
     def connected(self) -> None:
@@ -50,7 +50,7 @@ class Episode:
 
 
 JITTER: Final = 1.0
-"""Seconds of additive jitter in SPEC B1."""
+"""Seconds that the additive jitter of ``exponential`` adds at most, unless the limits say otherwise."""
 
 FLOOR: Final = 0.25
 """Least delay of ``full`` jitter, seconds: without a floor some clients come back at once."""
@@ -60,7 +60,7 @@ _MAX_EXPONENT: Final = 62
 
 
 class RandomSource(Protocol):
-    """Where randomness comes from; ``random.Random`` is one."""
+    """A source of randomness; ``random.Random`` is one."""
 
     def uniform(self, a: float, b: float, /) -> float:
         """Return a number drawn evenly from ``[a, b]``."""
@@ -68,7 +68,7 @@ class RandomSource(Protocol):
 
 
 class Jitter(StrEnum):
-    """Which formula a backoff follows."""
+    """The formula that a backoff follows."""
 
     EXPONENTIAL = "exponential"
     FULL = "full"
@@ -77,37 +77,39 @@ class Jitter(StrEnum):
 
 @frozen(kw_only=True)
 class BackoffLimits:
-    """What all formulas share.
+    """The numbers that all formulas share.
 
     Attributes:
         base: Seconds, ``> 0``; the first delay, before jitter.
         maximum: Seconds, ``>= base``; the cap, before additive jitter.
         jitter: Whether ``exponential`` adds its jitter. The others are nothing without theirs.
+        spread: Seconds, ``>= 0``; the most that this jitter adds.
     """
 
     base: float = 1.0
     maximum: float = 30.0
     jitter: bool = True
+    spread: float = JITTER
 
 
 def exponential(limits: BackoffLimits, attempt: int, previous: float, random: RandomSource) -> float:
-    """Return ``min(base * 2 ** attempt, maximum)``, plus ``U(0, 1 s)`` where jitter is on.
+    """Return ``min(base * 2 ** attempt, maximum)``, plus ``U(0, spread)`` where jitter is on.
 
     Args:
-        limits: Base, maximum, and whether to add jitter.
+        limits: Base, maximum, whether to add jitter, and how much.
         attempt: Failed attempts so far; 0-based, ``>= 0``.
         previous: Not used by this formula.
         random: Source of the jitter.
 
     Returns:
-        Seconds, in ``[base, maximum + 1]``. Large exponents are clamped, never overflow.
+        Seconds, in ``[base, maximum + spread]``. Large exponents are clamped, never overflow.
 
     Source:
-        SPEC B1. Additive jitter keeps a herd of clients together at the cap: 10,000 clients need 187 s to
+        Additive jitter keeps a herd of clients together at the cap: 10,000 clients need 187 s to
         come back, where the two below need 42 s. Prefer those for large fleets.
     """
     del previous
-    return _raised(limits, attempt) + (random.uniform(0.0, JITTER) if limits.jitter else 0.0)
+    return _raised(limits, attempt) + (random.uniform(0.0, limits.spread) if limits.jitter else 0.0)
 
 
 def full(limits: BackoffLimits, attempt: int, previous: float, random: RandomSource) -> float:
@@ -165,14 +167,14 @@ FORMULAS: Final[Mapping[Jitter, Formula]] = MappingProxyType(
 
 @define(kw_only=True)
 class ExponentialBackoff:
-    """The counter around a formula (SPEC B1).
+    """The counter around a formula.
 
     ``next_delay()`` asks, ``increment()`` counts a failure, ``reset()`` begins anew. The engine resets
     it only after the connection has been stable, or a flapping server would be dialled without pause.
 
     Attributes:
         random: Source of the jitter.
-        limits: Base, maximum, and whether ``exponential`` adds jitter.
+        limits: What the formula needs.
         strategy: Which formula.
         attempt: Failed attempts counted so far; 0-based.
     """

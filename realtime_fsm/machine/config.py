@@ -1,7 +1,6 @@
-"""The configuration: one frozen record, checked as a whole, all problems reported at once."""
+"""The configuration: one frozen record, checked as a whole, and how the environment gives it."""
 
 import difflib
-import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -9,12 +8,30 @@ from types import MappingProxyType
 from typing import Any, Final, Self
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from attrs import Attribute, Factory, define, field, fields, frozen
+from attrs import Factory, define, field, fields, frozen
 
-from realtime_fsm.machine.backoff import BackoffLimits, Jitter
+from realtime_fsm.machine.backoff import JITTER, BackoffLimits, Jitter
+from realtime_fsm.machine.checks import (
+    Problems,
+    by,
+    checked,
+    choice,
+    flag,
+    listed,
+    member,
+    seconds,
+    string,
+    subset,
+    whole,
+)
 from realtime_fsm.machine.delivery import Delivery, Durability, Overflow
 from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.errors import ConfigurationError
+
+__all__ = ["LOG_LEVELS", "TRANSPORTS", "Endpoint", "RealtimeConfig"]
+
+LOG_LEVELS: Final = ("error", "warn", "info", "debug")
+TRANSPORTS: Final = ("websocket", "polling")
 
 # Addresses: what is wrong with one, and how it may be shown.
 
@@ -100,20 +117,10 @@ def check_endpoint(endpoint: Endpoint, server_url: str) -> str | None:
     return None
 
 
-__all__ = ["LOG_LEVELS", "TRANSPORTS", "Endpoint", "RealtimeConfig"]
-
-LOG_LEVELS: Final = ("error", "warn", "info", "debug")
-TRANSPORTS: Final = ("websocket", "polling")
-
-
 def _endpoints(value: Iterable["str | Endpoint"]) -> tuple[Endpoint, ...]:
     if isinstance(value, str):
         value = [part for part in value.split(",") if part.strip()]
     return tuple(Endpoint.parse(item) if isinstance(item, str) else item for item in value)
-
-
-def _transports(value: "str | Iterable[str]") -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
 
 
 def _dialect(value: "str | Dialect") -> "str | Dialect":
@@ -122,67 +129,8 @@ def _dialect(value: "str | Dialect") -> "str | Dialect":
     return known.get(value, value) if isinstance(value, str) else value
 
 
-_Check = Callable[[Any], str | None]
-_CHECK: Final = "check"
-
-
-def _duration(default: float | None, *, zero: bool = False) -> Any:
-    """Declare a field in seconds: finite, and positive (or ``>= 0`` where ``zero``).
-
-    One whose default is ``None`` may be ``None``.
-    """
-
-    def check(value: object) -> str | None:
-        if value is None and default is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return "must be a number of seconds, such as 2.5"
-        if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-            return f"must be a finite number of seconds, {'0 or more' if zero else 'more than 0'}"
-        return None
-
-    return field(default=default, metadata={_CHECK: check})
-
-
-def _count(default: int, *, least: int = 1) -> Any:
-    """Declare a field that counts something: an ``int`` of at least ``least``."""
-
-    def check(value: object) -> str | None:
-        ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        return None if ok else f"must be a whole number, {least} or more"
-
-    return field(default=default, metadata={_CHECK: check})
-
-
-def _flag(*, default: bool) -> Any:
-    return field(
-        default=default,
-        metadata={_CHECK: lambda value: None if isinstance(value, bool) else "must be true or false"},
-    )
-
-
-def _one_of(default: Any, choices: Iterable[str], *, converter: Callable[[Any], Any] | None = None) -> Any:
-    allowed = tuple(choices)
-    return field(
-        default=default,
-        converter=converter,
-        metadata={_CHECK: lambda value: None if value in allowed else f"must be one of {', '.join(allowed)}"},
-    )
-
-
-def _namespace(value: object) -> str | None:
-    ok = isinstance(value, str) and value.startswith("/") and not set(value) & set(",? \n")
-    return None if ok else "must begin with / and hold no comma, question mark or space"
-
-
-def _transport_names(value: tuple[str, ...]) -> str | None:
-    ok = value and set(value) <= set(TRANSPORTS) and len(set(value)) == len(value)
-    return None if ok else "must be websocket, polling, or both, in the order in which to try them"
-
-
-def _path(value: object) -> str | None:
-    ok = value is None or (isinstance(value, str) and value.strip())
-    return None if ok else "must be the path of a file"
+def _check_dialect(value: object) -> str | None:
+    return None if isinstance(value, Dialect) else "must be plain, reference, or a Dialect of your own"
 
 
 def _default_delivery(config: "RealtimeConfig") -> Delivery:
@@ -191,13 +139,13 @@ def _default_delivery(config: "RealtimeConfig") -> Delivery:
     return Delivery.EXACTLY_ONCE if deduplicates else Delivery.AT_MOST_ONCE
 
 
-def _dialect_known(value: object) -> str | None:
-    return None if isinstance(value, Dialect) else "must be plain, reference, or a Dialect of your own"
+def _is_namespace(value: str) -> bool:
+    return value.startswith("/") and not set(value) & set(",? \n")
 
 
 @frozen(kw_only=True)
 class RealtimeConfig:
-    """Everything that can be configured (SPEC E). Durations are seconds.
+    """Everything that can be configured. Durations are seconds.
 
     ``RealtimeConfig.from_env()`` reads ``REALTIME_<FIELD>`` for every field but the ones that only code
     can give.
@@ -214,10 +162,11 @@ class RealtimeConfig:
         stable_after: How long a connection must last before the attempts are counted anew.
         first_retry_within: After the loss of a stable connection the first attempt follows within this time,
             at random, but not at once: a server needs a moment to store a session for its recovery.
-        backoff: ``exponential`` (SPEC B1), ``full`` or ``decorrelated`` (better for large fleets).
+        backoff: ``exponential``, ``full`` or ``decorrelated`` (better for large fleets).
         backoff_base: First delay of the backoff.
         backoff_maximum: Its cap.
         backoff_jitter: Whether ``exponential`` adds its jitter.
+        backoff_spread: The most that this jitter adds.
         heartbeat_interval: Silence after which the connection is probed.
         heartbeat_timeout: Silence after a probe that means that the connection is dead.
         enable_fallback: Whether polling takes over when the attempts run out.
@@ -247,72 +196,84 @@ class RealtimeConfig:
         log_level: ``error``, ``warn``, ``info`` or ``debug``.
     """
 
-    server_url: str = field(default="http://localhost:3001", metadata={_CHECK: check_server_url})
-    namespace: str = field(default="/", metadata={_CHECK: _namespace})
-    socketio_path: str = field(
-        default="socket.io",
-        metadata={
-            _CHECK: lambda value: None if isinstance(value, str) and value.strip("/") else "must be a path"
-        },
+    server_url: str = checked(check_server_url, default="http://localhost:3001")
+    namespace: str = string(
+        "must begin with / and hold no comma, question mark or space", "/", allows=_is_namespace
     )
+    socketio_path: str = string("must be a path", "socket.io", allows=lambda value: value.strip("/"))
     transports: tuple[str, ...] = field(
-        default=TRANSPORTS, converter=_transports, metadata={_CHECK: _transport_names}
+        default=TRANSPORTS,
+        converter=listed,
+        metadata=by(
+            subset(TRANSPORTS, "must be websocket, polling, or both, in the order in which to try them")
+        ),
     )
-    dialect: Dialect = field(default=Dialect.PLAIN, converter=_dialect, metadata={_CHECK: _dialect_known})
+    dialect: Dialect = field(default=Dialect.PLAIN, converter=_dialect, metadata=by(_check_dialect))
 
-    max_reconnect_attempts: int = _count(10, least=0)
-    retry_initial: bool = _flag(default=True)
-    connection_timeout: float = _duration(10.0)
-    stable_after: float = _duration(10.0, zero=True)
-    first_retry_within: float = _duration(1.0, zero=True)
-    backoff: Jitter = _one_of(Jitter.EXPONENTIAL, [str(j) for j in Jitter])
-    backoff_base: float = _duration(1.0)
-    backoff_maximum: float = _duration(30.0)
-    backoff_jitter: bool = _flag(default=True)
+    max_reconnect_attempts: int = whole(10, least=0)
+    retry_initial: bool = flag(default=True)
+    connection_timeout: float = seconds(10.0)
+    stable_after: float = seconds(10.0, zero=True)
+    first_retry_within: float = seconds(1.0, zero=True)
+    backoff: Jitter = member(Jitter, Jitter.EXPONENTIAL)
+    backoff_base: float = seconds(1.0)
+    backoff_maximum: float = seconds(30.0)
+    backoff_jitter: bool = flag(default=True)
+    backoff_spread: float = seconds(JITTER)
 
-    heartbeat_interval: float = _duration(25.0)
-    heartbeat_timeout: float = _duration(10.0)
+    heartbeat_interval: float = seconds(25.0)
+    heartbeat_timeout: float = seconds(10.0)
 
-    enable_fallback: bool = _flag(default=True)
-    fallback_polling_interval: float = _duration(30.0)
+    enable_fallback: bool = flag(default=True)
+    fallback_polling_interval: float = seconds(30.0)
     fallback_endpoints: tuple[Endpoint, ...] = field(default=(), converter=_endpoints)
-    reconnect_interval: float = _duration(5.0)
-    request_timeout: float = _duration(10.0)
+    reconnect_interval: float = seconds(5.0)
+    request_timeout: float = seconds(10.0)
 
-    default_delivery: Delivery = _one_of(
-        Factory(_default_delivery, takes_self=True), [str(d) for d in Delivery]
-    )
-    message_ttl: float | None = _duration(None)
-    max_delivery_attempts: int = _count(10)
-    ack_timeout: float = _duration(30.0)
-    max_in_flight: int = _count(32)
-    outbox_path: str | None = field(default=None, metadata={_CHECK: _path})
-    outbox_durability: Durability = _one_of(Durability.POWER, [str(d) for d in Durability])
-    outbox_overflow: Overflow = _one_of(Overflow.REJECT, [str(o) for o in Overflow])
-    outbox_max_dead_letters: int = _count(1000)
-    outbox_max_messages: int = _count(10_000)
-    outbox_max_bytes: int = _count(64 * 1024 * 1024)
-    max_message_bytes: int = _count(1_000_000)
-    max_inbound_bytes: int = _count(4 * 1024 * 1024)
-    max_pending_events: int = _count(1024)
+    default_delivery: Delivery = member(Delivery, Factory(_default_delivery, takes_self=True))
+    message_ttl: float | None = seconds(None)
+    max_delivery_attempts: int = whole(10)
+    ack_timeout: float = seconds(30.0)
+    max_in_flight: int = whole(32)
+    outbox_path: str | None = string("must be the path of a file", None)
+    outbox_durability: Durability = member(Durability, Durability.POWER)
+    outbox_overflow: Overflow = member(Overflow, Overflow.REJECT)
+    outbox_max_dead_letters: int = whole(1000)
+    outbox_max_messages: int = whole(10_000)
+    outbox_max_bytes: int = whole(64 * 1024 * 1024)
+    max_message_bytes: int = whole(1_000_000)
+    max_inbound_bytes: int = whole(4 * 1024 * 1024)
+    max_pending_events: int = whole(1024)
 
-    close_timeout: float = _duration(5.0)
-    debug_mode: bool = _flag(default=False)
-    log_level: str = _one_of("warn", LOG_LEVELS)
+    close_timeout: float = seconds(5.0)
+    debug_mode: bool = flag(default=False)
+    log_level: str = choice("warn", LOG_LEVELS)
 
     def __attrs_post_init__(self) -> None:
-        problems = list(self._problems())
-        if problems:
-            raise ConfigurationError(*problems)
-        # Accepted as plain strings, kept as what they mean.
-        object.__setattr__(self, "backoff", Jitter(self.backoff))
-        object.__setattr__(self, "default_delivery", Delivery(self.default_delivery))
-        object.__setattr__(self, "outbox_durability", Durability(self.outbox_durability))
-        object.__setattr__(self, "outbox_overflow", Overflow(self.outbox_overflow))
+        problems = Problems(self, shown=_shown)
+        problems.order(
+            "heartbeat_timeout", "heartbeat_interval", "a probe must be decided before the next one is due"
+        )
+        problems.order(
+            "backoff_base", "backoff_maximum", "the cap of the backoff cannot be below its first delay"
+        )
+        problems.order("max_message_bytes", "outbox_max_bytes", "the outbox must hold at least one message")
+        if problems.are_sound("default_delivery", "dialect"):
+            exactly_once = self.default_delivery is Delivery.EXACTLY_ONCE
+            if exactly_once and not self.dialect.deduplicates:
+                problems.add(
+                    "default_delivery='exactly_once' needs a server that drops repeats, and "
+                    f"dialect={self.dialect.name!r} does not say so: use at_least_once, or another dialect"
+                )
+        base = self.server_url if problems.are_sound("server_url") else "http://localhost"
+        for endpoint in self.fallback_endpoints:
+            if (rule := check_endpoint(endpoint, base)) is not None:
+                problems.add(f"fallback_endpoints: {shown_address(endpoint.url)!r} {rule}")
+        problems.refuse()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
-        """Read the configuration from the environment (SPEC E).
+        """Read the configuration from the environment.
 
         Args:
             environ: By default the process's.
@@ -321,23 +282,26 @@ class RealtimeConfig:
         Raises:
             ConfigurationError: For every value that cannot be read and every unknown ``REALTIME_`` name.
         """
-        from realtime_fsm.machine.config import read_environment  # noqa: PLC0415 - it needs this class
-
         return cls(**{**read_environment(cls, environ), **overrides})
 
     @property
     def backoff_limits(self) -> BackoffLimits:
-        """What the backoff formulas need."""
-        return BackoffLimits(base=self.backoff_base, maximum=self.backoff_maximum, jitter=self.backoff_jitter)
+        """The numbers for the backoff formulas."""
+        return BackoffLimits(
+            base=self.backoff_base,
+            maximum=self.backoff_maximum,
+            jitter=self.backoff_jitter,
+            spread=self.backoff_spread,
+        )
 
     @property
     def fallback_available(self) -> bool:
-        """Whether polling may take over by itself: it is enabled, and there is something to poll."""
+        """True if polling may take over by itself: it is enabled, and there is something to poll."""
         return self.enable_fallback and self.can_poll
 
     @property
     def can_poll(self) -> bool:
-        """Whether there is anything to poll at all."""
+        """True if there is anything to poll at all."""
         return bool(self.fallback_endpoints) or self.dialect.poll_path is not None
 
     def absolute(self, url: str) -> str:
@@ -349,52 +313,9 @@ class RealtimeConfig:
         own, other = urlsplit(self.server_url), urlsplit(url)
         return (own.scheme, own.hostname, own.port) == (other.scheme, other.hostname, other.port)
 
-    def _problems(self) -> Iterable[str]:
-        sound = set()
-        for attribute in fields(type(self)):
-            complaint = _complaint(attribute, getattr(self, attribute.name))
-            if complaint is None:
-                sound.add(attribute.name)
-            else:
-                yield complaint
-        for shorter, longer, why in _ORDERED:
-            if {shorter, longer} <= sound and getattr(self, shorter) > getattr(self, longer):
-                yield (
-                    f"{shorter}={getattr(self, shorter)!r} must not be more than "
-                    f"{longer}={getattr(self, longer)!r}: {why}"
-                )
-        if {"default_delivery", "dialect"} <= sound:
-            exactly_once = self.default_delivery == Delivery.EXACTLY_ONCE
-            if exactly_once and not self.dialect.deduplicates:
-                yield (
-                    "default_delivery='exactly_once' needs a server that drops repeats, and "
-                    f"dialect={self.dialect.name!r} does not say so: use at_least_once, or another dialect"
-                )
-        base = self.server_url if "server_url" in sound else "http://localhost"
-        for endpoint in self.fallback_endpoints:
-            rule = check_endpoint(endpoint, base)
-            if rule is not None:
-                yield f"fallback_endpoints: {shown_address(endpoint.url)!r} {rule}"
 
-
-_ORDERED: Final = (
-    (
-        "heartbeat_timeout",
-        "heartbeat_interval",
-        "a probe must be decided before the next one is due",
-    ),
-    ("backoff_base", "backoff_maximum", "the cap of the backoff cannot be below its first delay"),
-    ("max_message_bytes", "outbox_max_bytes", "the outbox must hold at least one message"),
-)
-
-
-def _complaint(attribute: "Attribute[Any]", value: object) -> str | None:
-    check: _Check | None = attribute.metadata.get(_CHECK)
-    rule = None if check is None else check(value)
-    if rule is None:
-        return None
-    shown = shown_address(value) if attribute.name == "server_url" and isinstance(value, str) else value
-    return f"{attribute.name}={shown!r} {rule}"
+def _shown(name: str, value: object) -> object:
+    return shown_address(value) if name == "server_url" and isinstance(value, str) else value
 
 
 # Reading the configuration from the environment, the old front end's names included.
@@ -426,7 +347,7 @@ OLD_NAMES: Final[Mapping[str, tuple[str, bool]]] = MappingProxyType(
         "VITE_WS_LOG_LEVEL": ("log_level", False),
     }
 )
-"""The old front end's names (SPEC E): the field each stands for, and whether it is in milliseconds."""
+"""The old front end's names: the field each stands for, and whether it is in milliseconds."""
 
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
@@ -497,7 +418,7 @@ def read_environment(
 
 @define
 class _Reading:
-    """What has been read so far, and what could not be.
+    """The fields that have been read so far, and those that could not be.
 
     Attributes:
         types: The fields, and what each holds.

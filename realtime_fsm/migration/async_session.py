@@ -1,4 +1,4 @@
-"""What one ``connect()`` of the adapter begins: an engine, and the old client's events on top of it."""
+"""One ``connect()`` of the adapter: an engine, and the old client's events on top of it."""
 
 import asyncio
 import inspect
@@ -26,17 +26,26 @@ from realtime_fsm.machine.errors import (
 )
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.redaction import redact
-from realtime_fsm.machine.table import ConnectionStatus
-from realtime_fsm.migration.async_handlers import invoke
-from realtime_fsm.migration.async_options import ACK_TIMEOUT, Spread
+from realtime_fsm.machine.table import TRAITS, ConnectionStatus
 from realtime_fsm.service import RealtimeService
+
+CallHandler = Callable[..., Awaitable[Any]]
+"""Calls the handler of ``(event, namespace, *args)``, if there is one."""
+
+ACK_TIMEOUT: Final = 3600.0
+"""Seconds after which an acknowledgement that a live server has not given is no longer waited for."""
+
+_FOREVER: Final = 10 * ACK_TIMEOUT
+_DISMISSED: Final = RealClient.reason.SERVER_DISCONNECT
+
+_logger = logging.getLogger("realtime_fsm.migration")
 
 # The engine's transport, and what ``socketio.AsyncClient`` knows beyond it: auth, headers, ids.
 
 
 @frozen(repr=False)
 class Dial:
-    """What one attempt uses.
+    """The address, headers and auth that one attempt uses.
 
     Attributes:
         url: Of the server.
@@ -50,7 +59,7 @@ class Dial:
 
     @property
     def secrets(self) -> set[str]:
-        """What no error may show."""
+        """The texts that no error may show."""
         return {*_texts(self.auth), *_texts(self.headers)}
 
 
@@ -157,6 +166,12 @@ async def real_value(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
+async def invoke(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function or coroutine function."""
+    result = function(*args)
+    return await result if inspect.isawaitable(result) else result
+
+
 def http_url(url: Any) -> Any:
     """Return an address with the scheme that it stands for; python-socketio takes ``ws://`` as well."""
     for scheme, instead in (("ws://", "http://"), ("wss://", "https://")):
@@ -185,22 +200,22 @@ class ClientTransport:
 
     @property
     def last_received(self) -> float:
-        """When anything last came from the peer."""
+        """The time at which anything last came from the peer, on the loop's clock."""
         return 0.0 if self._inner is None else self._inner.last_received
 
     @property
     def is_paused(self) -> bool:
-        """Whether reading is held back."""
+        """True while reading is held back."""
         return self._inner is not None and self._inner.is_paused
 
     @property
     def room(self) -> int:
-        """How many more messages may be sent."""
+        """The number of messages that may still be sent."""
         return 0 if self._inner is None else self._inner.room
 
     @property
     def written(self) -> int:
-        """How many messages have left for the network."""
+        """The number of messages that have left for the network."""
         return 0 if self._inner is None else self._inner.written
 
     @property
@@ -210,7 +225,7 @@ class ClientTransport:
 
     @property
     def name(self) -> str:
-        """What carries it."""
+        """The kind of transport that carries it: ``websocket`` or ``polling``."""
         return self._dialler.config.transports[0] if self._inner is None else self._inner.name
 
     @property
@@ -220,7 +235,7 @@ class ClientTransport:
 
     @property
     def is_dismissed(self) -> bool:
-        """Whether the server ended the connection by a packet that says so."""
+        """True if the server ended the connection by a packet that says so."""
         return self._inner is not None and self._inner.is_dismissed
 
     @property
@@ -244,11 +259,11 @@ class ClientTransport:
             raise
 
     def send(self, payload: Payload, ack_id: int | None) -> None:
-        """Queue an event."""
+        """Queue an event for the network."""
         self._opened().send(payload, ack_id)
 
     def answer(self, ack_id: int, payload: Payload) -> None:
-        """Queue an acknowledgement."""
+        """Queue an acknowledgement for the network."""
         self._opened().answer(ack_id, payload)
 
     def ping(self) -> bool:
@@ -256,7 +271,7 @@ class ClientTransport:
         return self._opened().ping()
 
     async def close(self, *, goodbye: bool) -> None:
-        """Release everything."""
+        """Release the connection, and everything that it holds."""
         if self._inner is not None:
             await self._inner.close(goodbye=goodbye)
 
@@ -278,24 +293,24 @@ class ClientTransport:
         self._listener.on_ack(ack_id, [tuple(args)])
 
     def on_pong(self) -> None:
-        """Pass it on."""
+        """Tell the engine that the peer has answered."""
         self._listener.on_pong()
 
     def on_written(self) -> None:
-        """Pass it on."""
+        """Tell the engine that there is room for more."""
         self._listener.on_written()
 
     def on_malformed(self, error: RealtimeError) -> None:
-        """Pass it on."""
+        """Tell the engine of a frame that could not be read."""
         self._listener.on_malformed(error)
 
     def on_lost(self, error: RealtimeError) -> None:
-        """Pass it on."""
+        """Tell the engine that the connection has ended."""
         self._listener.on_lost(error)
 
     @property
     def is_congested(self) -> bool:
-        """Whether the handlers are behind."""
+        """True while the handlers are behind."""
         return self._listener.is_congested
 
     async def relieved(self) -> None:
@@ -303,11 +318,7 @@ class ClientTransport:
         await self._listener.relieved()
 
 
-_FOREVER: Final = 10 * ACK_TIMEOUT
-
-_logger = logging.getLogger("realtime_fsm.migration")
-
-Trigger = Callable[..., Awaitable[Any]]
+# One connection, through all its outages.
 
 
 class ClientSession:
@@ -317,7 +328,6 @@ class ClientSession:
         dialler: Makes the transports.
         namespace: The one namespace.
         trigger: Calls the handler of ``(event, namespace, *args)``.
-        spread: Draws the jitter.
 
     Attributes:
         realtime: The engine.
@@ -326,11 +336,11 @@ class ClientSession:
         ended: Set when it is closed for good.
     """
 
-    def __init__(self, dialler: Dialler, namespace: str, trigger: Trigger, spread: Spread) -> None:
+    def __init__(self, dialler: Dialler, namespace: str, trigger: CallHandler) -> None:
         self._dialler = dialler
         self._trigger = trigger
         self.namespace = namespace
-        self.realtime = RealtimeService(dialler.config, transport_factory=dialler, random=spread)
+        self.realtime = RealtimeService(dialler.config, transport_factory=dialler)
         self.is_live = False
         self.ended = asyncio.Event()
         self._was_open = False
@@ -356,7 +366,7 @@ class ClientSession:
 
     @property
     def transport_name(self) -> str | None:
-        """What carries it."""
+        """The kind of transport that carries it: ``websocket`` or ``polling``."""
         made = self._dialler.made
         return made.name if self.is_live and made is not None else None
 
@@ -397,7 +407,7 @@ class ClientSession:
 
     async def _connect(self) -> None:
         status = await self.realtime.connect()
-        if status is not ConnectionStatus.CONNECTED:  # `retry=True`
+        if not TRAITS[status].sends:  # `retry=True`
             settled = (ConnectionStatus.CONNECTED, ConnectionStatus.FAILED)
             await self.realtime.wait_for(*settled)
             if self.realtime.gave_up is not None:
@@ -491,7 +501,7 @@ class ClientSession:
             self._farewell = None
             self._told = self._spawn(self._tell("connect"), "connect")
             return
-        gave_up = change.current is ConnectionStatus.FAILED
+        gave_up = change.is_surrender
         if change.is_lost:
             self.is_live = False
             made = self._dialler.made
@@ -543,9 +553,6 @@ class ClientSession:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
-
-
-_DISMISSED: Final = RealClient.reason.SERVER_DISCONNECT
 
 
 async def _answer(question: Question, handled: Awaitable[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The old client's interface, on the new engine (SPEC G1)."""
+"""The old client's interface, on the new engine."""
 
 import asyncio
 import inspect
@@ -67,7 +67,7 @@ _logger = logging.getLogger("realtime_fsm.migration")
 
 
 class ReadyState(IntEnum):
-    """What a browser's ``WebSocket.readyState`` says."""
+    """The numbers of a browser's ``WebSocket.readyState``."""
 
     CONNECTING = 0
     """There is no socket, and one is being looked for: retrying and the fallback included."""
@@ -77,7 +77,7 @@ class ReadyState(IntEnum):
 
 
 class LegacyWebSocket:
-    """What ``useWebSocket`` gave to its users, kept alive by a ``RealtimeService``.
+    """The interface that ``useWebSocket`` gave to its users, kept alive by a ``RealtimeService``.
 
     ::
 
@@ -200,7 +200,7 @@ class LegacyWebSocket:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the socket is live."""
+        """True while the socket is live."""
         warn_once("LegacyWebSocket.is_connected", "RealtimeService.is_connected")
         return self._realtime.is_connected
 

@@ -11,15 +11,16 @@ from typing import Any, Final
 
 from attrs import evolve, frozen
 
+from realtime_fsm.machine.figures import duration, quantile
 from realtime_fsm.machine.table import Severity
-from realtime_fsm.monitoring.alert_rules import MAX_ROUND_TRIPS, AlertRule, Measure, duration
+from realtime_fsm.monitoring.alert_rules import MAX_ROUND_TRIPS, AlertRule, Measure
 
 # What is known of a client at one time, and what people are told of it: frozen records.
 
 
 @frozen(kw_only=True)
 class Sample:
-    """What is known of a client at one time. Counters only ever rise.
+    """The state of a client at one time. Counters only ever rise.
 
     Attributes:
         at: Unix time.
@@ -45,7 +46,7 @@ class Sample:
 
 
 class AlertState(StrEnum):
-    """What an alert says of its rule."""
+    """The two things that an alert can say of its rule."""
 
     FIRED = "fired"
     RESOLVED = "resolved"
@@ -53,7 +54,7 @@ class AlertState(StrEnum):
 
 @frozen(kw_only=True)
 class Alert:
-    """What people are told. Holds no secret.
+    """A message to people about a rule that holds, or does not any more. Holds no secret.
 
     Attributes:
         incident: What a rule that fired and its resolution have in common, and no others.
@@ -81,7 +82,7 @@ class Alert:
 
     @property
     def id(self) -> str:
-        """What names this very message: the incident and the state. Whoever repeats it, repeats its id."""
+        """The name of this very message: the incident and the state. A repeat has the same."""
         return f"{self.incident}-{self.state.value}"
 
     def to_json(self) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class Alert:
 
 @frozen(kw_only=True)
 class AlertCounters:
-    """What became of alerts so far.
+    """Counts of alerts, by their fate.
 
     Attributes:
         samples: Times that the client was looked at.
@@ -132,7 +133,7 @@ _MAX_POINTS: Final = 512
 
 @frozen(kw_only=True)
 class Progress:
-    """How far one rule has come. Instants are on the clock of ``now``.
+    """The way that one rule has come. Instants are on the clock of ``now``.
 
     Attributes:
         value: What was measured last; ``None`` where it is not known.
@@ -157,7 +158,7 @@ class Progress:
 
 @frozen(kw_only=True)
 class Past:
-    """What the window of one rule is counted over.
+    """The samples and round trips that the window of one rule is counted over.
 
     Attributes:
         points: When samples were taken, and what they were, the oldest first; bounded by thinning them out.
@@ -255,7 +256,7 @@ def measured(rule: AlertRule, past: Past, sample: Sample, now: float) -> float |
             return sample.down_for or 0.0
         case Measure.LATENCY_P95:
             trips = sorted(seconds for _, seconds in past.round_trips)
-            return trips[-(-len(trips) * 95 // 100) - 1] if len(trips) >= rule.min_samples else None
+            return quantile(trips, 0.95) if len(trips) >= rule.min_samples else None
         case Measure.OUTBOX_AGE:
             return sample.outbox_age
         case Measure.DEAD_LETTERS:

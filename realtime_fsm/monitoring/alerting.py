@@ -12,6 +12,7 @@ from uuid import uuid4
 from attrs import asdict
 
 from realtime_fsm.engine.status import ConnectionStatusManager
+from realtime_fsm.machine.checks import counting, finite
 from realtime_fsm.machine.errors import ClosedError, ConfigurationError, InvalidArgumentError, RealtimeError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Severity, Trigger
@@ -35,10 +36,22 @@ from realtime_fsm.monitoring.alert_rules import (
 from realtime_fsm.monitoring.health import Health
 from realtime_fsm.monitoring.metrics import ConnectionMetrics
 
-# Where alerts go: a sink sends one alert, and a lane brings it the alerts in turn.
-#
-# A sink that fails, hangs or is slow delays nothing but itself: each has a lane of its own, with a bounded
-# queue and a task.
+__all__ = [
+    "DEFAULT_RULES",
+    "Alert",
+    "AlertCounters",
+    "AlertRule",
+    "AlertSink",
+    "AlertState",
+    "Alerts",
+    "CallbackSink",
+    "LogSink",
+    "Measure",
+    "read_rules",
+]
+
+_RECENT: Final = 100
+"""Alerts that are kept for pages."""
 
 QUEUE_FULL: Final = "queue full"
 CLOSED: Final = "closed before it was sent"
@@ -55,8 +68,23 @@ _LEVELS: Final = {
 _logger = logging.getLogger("realtime_fsm.alerts")
 
 
+class Watched(Protocol):
+    """The part of a ``RealtimeService`` that is watched."""
+
+    @property
+    def metrics(self) -> ConnectionMetrics:
+        """The metrics of the connection."""
+
+    @property
+    def connection_status(self) -> ConnectionStatusManager:
+        """The source of changes, attempts and round trips."""
+
+    def health(self) -> Health:
+        """Return the health of the client."""
+
+
 class AlertSink(Protocol):
-    """Sends alerts somewhere."""
+    """A place that alerts are sent to, one at a time."""
 
     async def send(self, alert: Alert) -> None:
         """Send one; called with the next one only when this has returned. May be cancelled.
@@ -64,6 +92,238 @@ class AlertSink(Protocol):
         Raises:
             Exception: If it cannot be sent. It is counted and logged, and not tried again.
         """
+
+
+class Alerts:
+    """Watches a client by rules, and tells sinks of what it finds.
+
+    ::
+
+        async with Alerts(realtime, sinks=[LogSink(), WebhookSink(url, secret=secret)]) as alerts:
+            ...
+
+    It looks at metrics and health every ``interval``, and whenever the state changes or an attempt ends. What
+    happened before it was started fires nothing. What holds when it is stopped is not resolved: nobody
+    looks any more. Nothing that happens to it or to its sinks reaches the connection.
+
+    Args:
+        realtime: The client.
+        rules: What is watched for.
+        sinks: Where alerts go; by default into the log. Each has a queue and a task of its own.
+        interval: Seconds between two looks.
+        max_queued: Alerts that may wait for one sink; beyond it the oldest is dropped, and counted.
+        close_timeout: Seconds that the sinks get for what waits when it is stopped.
+        source: Begins the names of incidents; by default one that nobody else has.
+        wall: The wall clock.
+
+    Raises:
+        ConfigurationError: With everything that is wrong with these.
+    """
+
+    def __init__(
+        self,
+        realtime: Watched,
+        rules: Iterable[AlertRule] = DEFAULT_RULES,
+        sinks: Iterable[AlertSink] | None = None,
+        *,
+        interval: float = 5.0,
+        max_queued: int = 100,
+        close_timeout: float = 5.0,
+        source: str | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        given, wanted = tuple(rules), tuple([LogSink()] if sinks is None else sinks)
+        _check(given, wanted, interval=interval, max_queued=max_queued, close_timeout=close_timeout)
+        self._realtime = realtime
+        self._sinks = wanted
+        self._interval = interval
+        self._max_queued = max_queued
+        self._close_timeout = close_timeout
+        self._wall = wall
+        self._watch = begin(given, uuid4().hex[:12] if source is None else source)
+        self._queues: list[SinkQueue] = []
+        self._ends: list[Callable[[], None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self._wake = asyncio.Event()
+        self._down_since: float | None = None
+        self._round_trips: deque[float] = deque(maxlen=MAX_ROUND_TRIPS)
+        self._counts: Counter[str] = Counter()
+        self.recent: deque[Alert] = deque(maxlen=_RECENT)
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def active(self) -> tuple[Alert, ...]:
+        """The alerts of the rules that hold now, those included that a cool-down kept back."""
+        return self._watch.active
+
+    @property
+    def counters(self) -> AlertCounters:
+        """Counts of alerts so far, by their fate."""
+        dropped: Counter[str] = Counter()
+        for queue in self._queues:
+            dropped.update(queue.dropped)
+        return AlertCounters(
+            samples=self._counts["samples"],
+            fired=self._counts[AlertState.FIRED],
+            resolved=self._counts[AlertState.RESOLVED],
+            suppressed=sum(progress.suppressed for progress in self._watch.progress),
+            sent=sum(queue.sent for queue in self._queues),
+            failed=sum(queue.failed for queue in self._queues),
+            dropped=dict(dropped),
+            errors=self._counts["errors"],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything that a page shows, as what ``json.dumps`` takes."""
+        rules = zip(self._watch.rules, self._watch.progress, strict=True)
+        return {
+            "active": [alert.to_json() for alert in self.active],
+            "rules": [_rule_to_json(rule, progress) for rule, progress in rules],
+            "recent": [alert.to_json() for alert in self.recent],
+            "counters": asdict(self.counters),
+        }
+
+    def start(self) -> None:
+        """Begin to watch, on the running loop. Does nothing where it watches already.
+
+        Raises:
+            ClosedError: If it was stopped. Make another one.
+        """
+        if self._is_closed:
+            raise ClosedError("These alerts were stopped.", remedy="Make others.")
+        if self._task is not None:
+            return
+        status = self._realtime.connection_status
+        if _is_missing(status.get(), None if status.last is None else status.last.trigger):
+            self._down_since = asyncio.get_running_loop().time()
+        self._queues = [SinkQueue(sink, self._max_queued) for sink in self._sinks]
+        self._ends = [
+            status.subscribe(self._changed),
+            status.subscribe_attempts(self._attempted),
+            status.subscribe_latency(self._round_trips.append),
+        ]
+        self._look()
+        self._task = asyncio.create_task(self._run(), name="alerts")
+
+    async def stop(self) -> None:
+        """Watch no more, give the sinks what waits, and leave nothing behind. Safe to call twice.
+
+        It takes ``close_timeout`` and a second at most.
+        """
+        self._is_closed = True
+        for end in self._ends:
+            end()
+        self._ends = []
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.gather(
+            task, *(queue.close(self._close_timeout) for queue in self._queues), return_exceptions=True
+        )
+
+    # Inside.
+
+    def _changed(self, change: StatusChange) -> None:
+        if not _is_missing(change.current, change.trigger):
+            self._down_since = None
+        elif self._down_since is None:
+            self._down_since = asyncio.get_running_loop().time()
+        self._wake.set()
+
+    def _attempted(self, _: AttemptRecord) -> None:
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._interval):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass  # nothing happened: that too is looked at
+            self._wake.clear()
+            self._look()
+
+    def _look(self) -> None:
+        """Look at the client once, and tell what follows."""
+        now = asyncio.get_running_loop().time()
+        try:
+            self._watch, told = evaluate(self._watch, self._sample(now), now)
+        except Exception:
+            self._counts["errors"] += 1
+            _logger.exception("the client could not be looked at")
+            return
+        self._counts["samples"] += 1
+        for alert in told:
+            self._counts[alert.state] += 1
+            self.recent.append(alert)
+            for queue in self._queues:
+                queue.put(alert)
+
+    def _sample(self, now: float) -> Sample:
+        metrics, health = self._realtime.metrics, self._realtime.health()
+        round_trips = tuple(self._round_trips)
+        self._round_trips.clear()
+        return Sample(
+            at=self._wall(),
+            attempts=metrics.total_connections + metrics.failed_connections,
+            failed_attempts=metrics.failed_connections,
+            losses=metrics.losses,
+            dead_letters=metrics.messages_buried,
+            round_trips=round_trips,
+            down_for=None if self._down_since is None else now - self._down_since,
+            outbox_age=metrics.outbox_oldest_age,
+            deaf=health.deaf,
+        )
+
+
+def _is_missing(status: ConnectionStatus, trigger: Trigger | None) -> bool:
+    """Tell whether a live connection is wanted and not there; one that somebody put away is not wanted."""
+    is_put_away = TRAITS[status].publishes and trigger is Trigger.FORCE_FALLBACK
+    is_wanted = trigger not in {None, Trigger.DISCONNECT} and not is_put_away
+    return is_wanted and not TRAITS[status].sends
+
+
+def _check(rules: tuple[AlertRule, ...], sinks: tuple[AlertSink, ...], **numbers: float) -> None:
+    """Refuse what is wrong, all at once."""
+    problems: list[str] = []
+    try:
+        check_rules(rules)
+    except ConfigurationError as error:
+        problems += error.problems
+    problems += [f"sinks: {sink!r} has no send()" for sink in sinks if not hasattr(sink, "send")]
+    for name, value in numbers.items():
+        rule = (counting() if name == "max_queued" else finite())(value)
+        if rule is not None:
+            problems.append(f"{name}={value!r} {rule}")
+    if problems:
+        raise ConfigurationError(*problems)
+
+
+def _rule_to_json(rule: AlertRule, progress: Progress) -> dict[str, Any]:
+    return {
+        "name": rule.name,
+        "measure": rule.measure.value,
+        "severity": rule.severity.value,
+        "value": progress.value,
+        "shown": None if progress.value is None else rule.shown(progress.value),
+        "threshold": rule.threshold,
+        "clear_threshold": rule.clear_threshold,
+        "window": rule.window,
+        "state": "active" if progress.alert else "ok" if progress.since is None else "pending",
+        "incidents": progress.incidents,
+    }
+
+
+# Where alerts go: a sink sends one alert, and a queue with a task brings it the alerts in turn, so that a
+# sink that fails, hangs or is slow delays nothing but itself.
 
 
 class LogSink:
@@ -77,7 +337,7 @@ class LogSink:
         self._logger = _logger if logger is None else logger
 
     async def send(self, alert: Alert) -> None:
-        """Log one alert."""
+        """Log an alert at the level of its severity."""
         is_over = alert.state is AlertState.RESOLVED
         self._logger.log(
             logging.INFO if is_over else _LEVELS[alert.severity],
@@ -117,7 +377,7 @@ async def _awaited(returned: Awaitable[object]) -> None:
     await returned
 
 
-class Lane:
+class SinkQueue:
     """Brings alerts to one sink, in their order; must be made on a running loop.
 
     Args:
@@ -192,7 +452,7 @@ class Lane:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # Something that the sink waited for was cancelled; the lane was not.
+            # Something that the sink waited for was cancelled; the task was not.
             self._failed(alert, "what it waited for was cancelled")
         except RealtimeError as error:
             self._failed(alert, str(error))  # without its cause, which may hold an address
@@ -205,264 +465,3 @@ class Lane:
     def _failed(self, alert: Alert, why: str) -> None:
         self.failed += 1
         _logger.error("%s failed to send the alert %s: %s", self._name, alert.id, why)
-
-
-__all__ = [
-    "DEFAULT_RULES",
-    "Alert",
-    "AlertCounters",
-    "AlertRule",
-    "AlertSink",
-    "AlertState",
-    "Alerts",
-    "CallbackSink",
-    "LogSink",
-    "Measure",
-    "read_rules",
-]
-
-_RECENT: Final = 100
-"""Alerts that are kept for pages."""
-
-
-class Watched(Protocol):
-    """What can be watched: a ``RealtimeService``."""
-
-    @property
-    def metrics(self) -> ConnectionMetrics:
-        """How the connection fares."""
-
-    @property
-    def connection_status(self) -> ConnectionStatusManager:
-        """Who tells changes, attempts and round trips."""
-
-    def health(self) -> Health:
-        """Examine it."""
-
-
-class Alerts:
-    """Watches a client by rules, and tells sinks of what it finds.
-
-    ::
-
-        async with Alerts(realtime, sinks=[LogSink(), WebhookSink(url, secret=secret)]) as alerts:
-            ...
-
-    It looks at metrics and health every ``interval``, and whenever the state changes or an attempt ends. What
-    happened before it was started fires nothing. What holds when it is stopped is not resolved: nobody
-    looks any more. Nothing that happens to it or to its sinks reaches the connection.
-
-    Args:
-        realtime: The client.
-        rules: What is watched for.
-        sinks: Where alerts go; by default into the log. Each has a queue and a task of its own.
-        interval: Seconds between two looks.
-        max_queued: Alerts that may wait for one sink; beyond it the oldest is dropped, and counted.
-        close_timeout: Seconds that the sinks get for what waits when it is stopped.
-        source: Begins the names of incidents; by default one that nobody else has.
-        wall: The wall clock.
-
-    Raises:
-        ConfigurationError: With everything that is wrong with these.
-    """
-
-    def __init__(
-        self,
-        realtime: Watched,
-        rules: Iterable[AlertRule] = DEFAULT_RULES,
-        sinks: Iterable[AlertSink] | None = None,
-        *,
-        interval: float = 5.0,
-        max_queued: int = 100,
-        close_timeout: float = 5.0,
-        source: str | None = None,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        given, wanted = tuple(rules), tuple([LogSink()] if sinks is None else sinks)
-        _check(given, wanted, interval=interval, max_queued=max_queued, close_timeout=close_timeout)
-        self._realtime = realtime
-        self._sinks = wanted
-        self._interval = interval
-        self._max_queued = max_queued
-        self._close_timeout = close_timeout
-        self._wall = wall
-        self._watch = begin(given, uuid4().hex[:12] if source is None else source)
-        self._lanes: list[Lane] = []
-        self._ends: list[Callable[[], None]] = []
-        self._task: asyncio.Task[None] | None = None
-        self._is_closed = False
-        self._wake = asyncio.Event()
-        self._down_since: float | None = None
-        self._round_trips: deque[float] = deque(maxlen=MAX_ROUND_TRIPS)
-        self._counts: Counter[str] = Counter()
-        self.recent: deque[Alert] = deque(maxlen=_RECENT)
-
-    async def __aenter__(self) -> Self:
-        self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-    @property
-    def active(self) -> tuple[Alert, ...]:
-        """The alerts of the rules that hold now, those included that a cool-down kept back."""
-        return self._watch.active
-
-    @property
-    def counters(self) -> AlertCounters:
-        """What became of alerts so far."""
-        dropped: Counter[str] = Counter()
-        for lane in self._lanes:
-            dropped.update(lane.dropped)
-        return AlertCounters(
-            samples=self._counts["samples"],
-            fired=self._counts[AlertState.FIRED],
-            resolved=self._counts[AlertState.RESOLVED],
-            suppressed=sum(progress.suppressed for progress in self._watch.progress),
-            sent=sum(lane.sent for lane in self._lanes),
-            failed=sum(lane.failed for lane in self._lanes),
-            dropped=dict(dropped),
-            errors=self._counts["errors"],
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything that a page shows, as what ``json.dumps`` takes."""
-        rules = zip(self._watch.rules, self._watch.progress, strict=True)
-        return {
-            "active": [alert.to_json() for alert in self.active],
-            "rules": [_rule_to_json(rule, progress) for rule, progress in rules],
-            "recent": [alert.to_json() for alert in self.recent],
-            "counters": asdict(self.counters),
-        }
-
-    def start(self) -> None:
-        """Begin to watch, on the running loop. Does nothing where it watches already.
-
-        Raises:
-            ClosedError: If it was stopped. Make another one.
-        """
-        if self._is_closed:
-            raise ClosedError("These alerts were stopped.", remedy="Make others.")
-        if self._task is not None:
-            return
-        status = self._realtime.connection_status
-        if _is_missing(status.get(), None if status.last is None else status.last.trigger):
-            self._down_since = asyncio.get_running_loop().time()
-        self._lanes = [Lane(sink, self._max_queued) for sink in self._sinks]
-        self._ends = [
-            status.subscribe(self._changed),
-            status.subscribe_attempts(self._attempted),
-            status.subscribe_latency(self._round_trips.append),
-        ]
-        self._look()
-        self._task = asyncio.create_task(self._run(), name="alerts")
-
-    async def stop(self) -> None:
-        """Watch no more, give the sinks what waits, and leave nothing behind. Safe to call twice.
-
-        It takes ``close_timeout`` and a second at most.
-        """
-        self._is_closed = True
-        for end in self._ends:
-            end()
-        self._ends = []
-        task, self._task = self._task, None
-        if task is None:
-            return
-        task.cancel()
-        await asyncio.gather(
-            task, *(lane.close(self._close_timeout) for lane in self._lanes), return_exceptions=True
-        )
-
-    # Inside.
-
-    def _changed(self, change: StatusChange) -> None:
-        if not _is_missing(change.current, change.trigger):
-            self._down_since = None
-        elif self._down_since is None:
-            self._down_since = asyncio.get_running_loop().time()
-        self._wake.set()
-
-    def _attempted(self, _: AttemptRecord) -> None:
-        self._wake.set()
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(self._interval):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass  # nothing happened: that too is looked at
-            self._wake.clear()
-            self._look()
-
-    def _look(self) -> None:
-        """Look at the client once, and tell what follows."""
-        now = asyncio.get_running_loop().time()
-        try:
-            self._watch, told = evaluate(self._watch, self._sample(now), now)
-        except Exception:
-            self._counts["errors"] += 1
-            _logger.exception("the client could not be looked at")
-            return
-        self._counts["samples"] += 1
-        for alert in told:
-            self._counts[alert.state] += 1
-            self.recent.append(alert)
-            for lane in self._lanes:
-                lane.put(alert)
-
-    def _sample(self, now: float) -> Sample:
-        metrics, health = self._realtime.metrics, self._realtime.health()
-        round_trips = tuple(self._round_trips)
-        self._round_trips.clear()
-        return Sample(
-            at=self._wall(),
-            attempts=metrics.total_connections + metrics.failed_connections,
-            failed_attempts=metrics.failed_connections,
-            losses=metrics.losses,
-            dead_letters=metrics.messages_buried,
-            round_trips=round_trips,
-            down_for=None if self._down_since is None else now - self._down_since,
-            outbox_age=metrics.outbox_oldest_age,
-            deaf=health.deaf,
-        )
-
-
-def _is_missing(status: ConnectionStatus, trigger: Trigger | None) -> bool:
-    """Tell whether a live connection is wanted and not there; one that somebody put away is not wanted."""
-    is_put_away = status is ConnectionStatus.FALLBACK and trigger is Trigger.FORCE_FALLBACK
-    return not TRAITS[status].sends and status is not ConnectionStatus.DISCONNECTED and not is_put_away
-
-
-def _check(rules: tuple[AlertRule, ...], sinks: tuple[AlertSink, ...], **numbers: float) -> None:
-    """Refuse what is wrong, all at once."""
-    problems: list[str] = []
-    try:
-        check_rules(rules)
-    except ConfigurationError as error:
-        problems += error.problems
-    problems += [f"sinks: {sink!r} has no send()" for sink in sinks if not hasattr(sink, "send")]
-    for name, value in numbers.items():
-        is_count = name == "max_queued"
-        is_number = isinstance(value, int if is_count else (int, float)) and not isinstance(value, bool)
-        if not is_number or not 0 < value < float("inf"):
-            problems.append(f"{name}={value!r} must be a {'whole ' if is_count else ''}number, more than 0")
-    if problems:
-        raise ConfigurationError(*problems)
-
-
-def _rule_to_json(rule: AlertRule, progress: Progress) -> dict[str, Any]:
-    return {
-        "name": rule.name,
-        "measure": rule.measure.value,
-        "severity": rule.severity.value,
-        "value": progress.value,
-        "shown": None if progress.value is None else rule.shown(progress.value),
-        "threshold": rule.threshold,
-        "clear_threshold": rule.clear_threshold,
-        "window": rule.window,
-        "state": "active" if progress.alert else "ok" if progress.since is None else "pending",
-        "incidents": progress.incidents,
-    }

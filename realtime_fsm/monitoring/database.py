@@ -22,13 +22,13 @@ _DAY: Final = 24 * 3600.0
 
 
 class Observed(Protocol):
-    """What a database can be attached to: a ``RealtimeService``."""
+    """The part of a ``RealtimeService`` that a database is attached to."""
 
     recovery: ErrorRecoveryStrategy
 
     @property
     def connection_status(self) -> ConnectionStatusManager:
-        """Who tells changes, attempts and round trips."""
+        """The source of changes, attempts and round trips."""
 
 
 class MetricsDatabase:
@@ -104,7 +104,7 @@ class MetricsDatabase:
 
     @property
     def counters(self) -> WriterCounters:
-        """What became of records so far."""
+        """Counts of records so far, by their fate."""
         return self._writer.counters
 
     def open(self) -> None:

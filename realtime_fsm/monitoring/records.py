@@ -1,4 +1,4 @@
-"""What a report is made from: records of runs, in the terms of this package."""
+"""The records of runs that a report is made from, in the terms of this package."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -8,7 +8,7 @@ from attrs import frozen
 
 
 class Level(StrEnum):
-    """How well a client is served: what availability is counted in."""
+    """The levels of service that availability is counted in."""
 
     LIVE = "live"
     """The socket is up."""
@@ -42,7 +42,7 @@ class Run:
 
 
 @frozen(kw_only=True)
-class Span:
+class LevelSpan:
     """A time during which the level of a run was the same."""
 
     run: int
@@ -62,7 +62,7 @@ class Attempt:
 
 
 @frozen(kw_only=True)
-class Outage:
+class OutageRecord:
     """A time without a live socket; ``ended_at`` is ``None`` where it has not ended, as far as is known."""
 
     run: int
@@ -82,7 +82,7 @@ class LatencySample:
 
 
 class _Rows(Protocol):
-    """What is read from the file; see ``MetricsRows``."""
+    """The rows that are read from the file; see ``MetricsRows``."""
 
     @property
     def runs(self) -> Iterable[tuple[Any, ...]]: ...
@@ -112,9 +112,9 @@ class Measurements:
 
     since: float
     runs: tuple[Run, ...]
-    spans: tuple[Span, ...]
+    spans: tuple[LevelSpan, ...]
     attempts: tuple[Attempt, ...]
-    outages: tuple[Outage, ...]
+    outages: tuple[OutageRecord, ...]
     latencies: tuple[LatencySample, ...]
 
     @classmethod
@@ -138,7 +138,7 @@ class Measurements:
                 if run in known
             ),
             outages=tuple(
-                Outage(run=run, began_at=at, ended_at=ended, cause=cause, recovered=bool(recovered))
+                OutageRecord(run=run, began_at=at, ended_at=ended, cause=cause, recovered=bool(recovered))
                 for run, at, ended, cause, recovered in rows.outages
                 if run in known
             ),
@@ -174,7 +174,7 @@ class Measurements:
         return tuple(sorted({run.implementation for run in self.runs}))
 
 
-def _spans(runs: Iterable[Run], changes: Iterable[tuple[Any, ...]], since: float) -> tuple[Span, ...]:
+def _spans(runs: Iterable[Run], changes: Iterable[tuple[Any, ...]], since: float) -> tuple[LevelSpan, ...]:
     """Turn changes into times between changes."""
     by_run: dict[int, list[tuple[float, Level]]] = {run.number: [] for run in runs}
     for number, at, level, _ in changes:
@@ -186,5 +186,5 @@ def _spans(runs: Iterable[Run], changes: Iterable[tuple[Any, ...]], since: float
         ends = [*(at for at, _ in told[1:]), run.seen_at]
         for (begin, level), end in zip(told, ends, strict=False):  # without a change, nothing is known
             if max(begin, since) < end:
-                spans.append(Span(run=run.number, begin=max(begin, since), end=end, level=level))
+                spans.append(LevelSpan(run=run.number, begin=max(begin, since), end=end, level=level))
     return tuple(spans)

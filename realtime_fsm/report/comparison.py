@@ -1,21 +1,30 @@
 """The comparison of two implementations: which is better in what, as far as it can be told."""
 
 import random
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, Protocol
 
 from attrs import evolve, frozen
 
-from realtime_fsm.monitoring.records import Measurements
-from realtime_fsm.report import figures as measures
+from realtime_fsm.machine.figures import quantile, scale_of
+from realtime_fsm.monitoring.records import Level, Measurements
 from realtime_fsm.report import words
-from realtime_fsm.report.figures import Sample
-from realtime_fsm.report.statistics import MIN_RUNS, MIN_TRIALS, SEED, Interval
+from realtime_fsm.report.figures import DAY, recoveries
+from realtime_fsm.report.statistics import (
+    MIN_RUNS,
+    MIN_TRIALS,
+    SEED,
+    Interval,
+    Rate,
+    resampled_median,
+    resampled_ratio,
+)
 
 
-class Verdict(StrEnum):
-    """What a comparison says of the candidate."""
+class ComparisonVerdict(StrEnum):
+    """The verdicts that a comparison can give on the candidate."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -43,7 +52,7 @@ class Side:
 
 @frozen(kw_only=True)
 class Comparison:
-    """One figure, compared.
+    """One figure of two implementations, and the verdict on it.
 
     Attributes:
         figure: ``availability``, ``outages``, ``recovery``, ``failures`` or ``latency``.
@@ -62,13 +71,33 @@ class Comparison:
     candidate: Side
     difference: float | None
     interval: Interval | None
-    verdict: Verdict
+    verdict: ComparisonVerdict
     sentence: str
+
+
+class Estimate(Protocol):
+    """An estimate that knows how far a figure can be trusted: a ``Rate``, or a resampled one."""
+
+    @property
+    def interval(self) -> Interval:
+        """The interval of the figure."""
+
+    def minus(self, other: Any, /) -> Interval:
+        """Return the interval of the difference to another one of its kind."""
+
+
+@frozen(kw_only=True)
+class Measured:
+    """A figure of one side; ``estimate`` is ``None`` where there are too few samples."""
+
+    count: int
+    value: float | None
+    estimate: Estimate | None
 
 
 @frozen(kw_only=True)
 class _Figure:
-    """What is compared, and how people say it."""
+    """A figure that is compared, and the words for it."""
 
     name: str
     unit: str
@@ -78,7 +107,7 @@ class _Figure:
     samples: str
     enough: int
     lower_is_better: bool
-    measure: Callable[[Measurements, random.Random], Sample]
+    measure: Callable[[Measurements, random.Random], Measured]
 
 
 def compare(
@@ -115,7 +144,7 @@ def _compared(
     return evolve(comparison, sentence=_sentence(figure, comparison))
 
 
-def _side(implementation: str, sample: Sample) -> Side:
+def _side(implementation: str, sample: Measured) -> Side:
     return Side(
         implementation=implementation,
         samples=sample.count,
@@ -124,12 +153,12 @@ def _side(implementation: str, sample: Sample) -> Side:
     )
 
 
-def _verdict(interval: Interval | None, *, lower_is_better: bool) -> Verdict:
+def _verdict(interval: Interval | None, *, lower_is_better: bool) -> ComparisonVerdict:
     if interval is None:
-        return Verdict.TOO_FEW
+        return ComparisonVerdict.TOO_FEW
     if not interval.excludes_zero:
-        return Verdict.UNDECIDED
-    return Verdict.BETTER if (interval.high < 0) is lower_is_better else Verdict.WORSE
+        return ComparisonVerdict.UNDECIDED
+    return ComparisonVerdict.BETTER if (interval.high < 0) is lower_is_better else ComparisonVerdict.WORSE
 
 
 # In words.
@@ -153,7 +182,7 @@ def said_difference(comparison: Comparison) -> str:
     if comparison.unit == "share":
         factor, unit = 100.0, "points"
     elif comparison.unit == "seconds":
-        factor, unit = words.scale_of(max(abs(interval.low), abs(interval.high)))
+        factor, unit = scale_of(max(abs(interval.low), abs(interval.high)))
     scaled = Interval(interval.low * factor, interval.high * factor)
     return words.difference(value * factor, scaled, unit)
 
@@ -161,22 +190,91 @@ def said_difference(comparison: Comparison) -> str:
 def _sentence(figure: _Figure, comparison: Comparison) -> str:
     old, new = comparison.baseline, comparison.candidate
     before, after = said(old.value, figure.unit), said(new.value, figure.unit)
-    if comparison.verdict is Verdict.TOO_FEW:
+    if comparison.verdict is ComparisonVerdict.TOO_FEW:
         return (
             f"Too few {figure.samples} to compare the {figure.title}: {new.implementation} has "
             f"{new.samples}, {old.implementation} {old.samples}, and each needs {figure.enough}."
         )
     told = f"difference {said_difference(comparison)}."
-    if comparison.verdict is Verdict.UNDECIDED:
+    if comparison.verdict is ComparisonVerdict.UNDECIDED:
         return (
             f"No difference in the {figure.title} can be told: {new.implementation} {after}, "
             f"{old.implementation} {before}, {told}"
         )
-    does = figure.better if comparison.verdict is Verdict.BETTER else figure.worse
+    does = figure.better if comparison.verdict is ComparisonVerdict.BETTER else figure.worse
     return f"{new.implementation} {does}: {after} against {before}, {told}"
 
 
-# The figures.
+# The figures. Each is made from runs, because records of one run are alike.
+
+
+def _availability(found: Measurements, chance: random.Random) -> Measured:
+    """Return the live by the wanted time, resampled by runs."""
+    return _ratio([(live, wanted) for live, wanted in _served(found).values() if wanted > 0], chance)
+
+
+def _outages(found: Measurements, chance: random.Random) -> Measured:
+    """Return the outages by day of wanted time, resampled by runs."""
+    counts = defaultdict[int, int](int)
+    for outage in found.outages:
+        counts[outage.run] += 1
+    pairs = [(counts[run], wanted / DAY) for run, (_, wanted) in _served(found).items() if wanted > 0]
+    return _ratio(pairs, chance)
+
+
+def _recovery(found: Measurements, chance: random.Random) -> Measured:
+    """Return the median time to recover of outages that ended in a live socket, resampled by runs."""
+    return _median(recoveries(found), chance)
+
+
+def _latency(found: Measurements, chance: random.Random) -> Measured:
+    """Return the median round trip, resampled by runs."""
+    return _median(((sample.run, sample.seconds) for sample in found.latencies), chance)
+
+
+def _failures(found: Measurements, _: random.Random) -> Measured:
+    """Return the failed by all attempts."""
+    by_run = defaultdict[int, list[bool]](list)
+    for attempt in found.attempts:
+        by_run[attempt.run].append(attempt.cause is not None)
+    if not by_run:
+        return Measured(count=0, value=None, estimate=None)
+    rate = Rate([(sum(failed), len(failed)) for failed in by_run.values()])
+    return Measured(count=rate.trials, value=rate.value, estimate=rate if rate.trials >= MIN_TRIALS else None)
+
+
+def _served(found: Measurements) -> dict[int, tuple[float, float]]:
+    """Return the live and the wanted seconds of each run."""
+    live = defaultdict[int, float](float)
+    wanted = dict.fromkeys((run.number for run in found.runs), 0.0)
+    for span in found.spans:
+        if span.level is not Level.OFF:
+            wanted[span.run] += span.end - span.begin
+        if span.level is Level.LIVE:
+            live[span.run] += span.end - span.begin
+    return {run: (live[run], seconds) for run, seconds in wanted.items()}
+
+
+def _ratio(pairs: Sequence[tuple[float, float]], chance: random.Random) -> Measured:
+    total = sum(below for _, below in pairs)
+    return Measured(
+        count=len(pairs),
+        value=sum(above for above, _ in pairs) / total if total else None,
+        estimate=resampled_ratio(pairs, chance) if len(pairs) >= MIN_RUNS else None,
+    )
+
+
+def _median(values: Iterable[tuple[int, float]], chance: random.Random) -> Measured:
+    by_run = defaultdict[int, list[float]](list)
+    for run, value in values:
+        by_run[run].append(value)
+    groups = list(by_run.values())
+    return Measured(
+        count=len(groups),
+        value=quantile(sorted(value for group in groups for value in group), 0.5),
+        estimate=resampled_median(groups, chance) if len(groups) >= MIN_RUNS else None,
+    )
+
 
 _FIGURES: Final = (
     _Figure(
@@ -188,7 +286,7 @@ _FIGURES: Final = (
         samples="runs",
         enough=MIN_RUNS,
         lower_is_better=False,
-        measure=measures.availability,
+        measure=_availability,
     ),
     _Figure(
         name="outages",
@@ -199,7 +297,7 @@ _FIGURES: Final = (
         samples="runs",
         enough=MIN_RUNS,
         lower_is_better=True,
-        measure=measures.outages,
+        measure=_outages,
     ),
     _Figure(
         name="recovery",
@@ -210,7 +308,7 @@ _FIGURES: Final = (
         samples="runs with an outage that they got over",
         enough=MIN_RUNS,
         lower_is_better=True,
-        measure=measures.recovery,
+        measure=_recovery,
     ),
     _Figure(
         name="failures",
@@ -221,7 +319,7 @@ _FIGURES: Final = (
         samples="attempts",
         enough=MIN_TRIALS,
         lower_is_better=True,
-        measure=measures.failures,
+        measure=_failures,
     ),
     _Figure(
         name="latency",
@@ -232,6 +330,6 @@ _FIGURES: Final = (
         samples="runs with round trips",
         enough=MIN_RUNS,
         lower_is_better=True,
-        measure=measures.latency,
+        measure=_latency,
     ),
 )

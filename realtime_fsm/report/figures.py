@@ -1,24 +1,21 @@
-"""The figures of a report: of one implementation, or of one version of it."""
+"""The figures of a report: of one implementation, or of one version of it, over all and over time."""
 
-import random
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol, Self
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from math import ceil, floor
+from typing import Final, Self
 
-from attrs import frozen
+from attrs import define, field, frozen
 
+from realtime_fsm.machine.figures import quantile
 from realtime_fsm.monitoring.records import Level, Measurements
-from realtime_fsm.report.statistics import (
-    MIN_RUNS,
-    MIN_TRIALS,
-    Interval,
-    Rate,
-    quantile,
-    resampled_median,
-    resampled_ratio,
-)
 
 DAY: Final = 24 * 3600.0
+HOUR: Final = 3600.0
+MINUTE: Final = 60.0
+_STEPS: Final = ((MINUTE, 2 * HOUR), (HOUR, 3 * DAY))
+_MOST: Final = 400
+"""Buckets that a timeline may have; records with absurd times must not make millions."""
 
 
 @frozen(kw_only=True)
@@ -31,7 +28,7 @@ class Availability:
 
     @property
     def wanted(self) -> float:
-        """All of them."""
+        """Seconds in which a connection was wanted, altogether."""
         return self.live + self.degraded + self.down
 
     def share(self, level: Level) -> float | None:
@@ -42,7 +39,7 @@ class Availability:
 
 @frozen(kw_only=True)
 class Distribution:
-    """How durations are spread; seconds, and ``None`` where there is none.
+    """The spread of durations; seconds, and ``None`` where there is none.
 
     Attributes:
         count: How many there are.
@@ -107,7 +104,7 @@ class Attempts:
 
 @frozen(kw_only=True)
 class Figures:
-    """What a report says of some runs.
+    """All figures of some runs.
 
     Attributes:
         runs: How many.
@@ -131,7 +128,7 @@ class Figures:
 
     @classmethod
     def of(cls, found: Measurements) -> Self:
-        """Compute them."""
+        """Compute all figures of some runs."""
         availability = _availability(found)
         failures = [attempt.cause for attempt in found.attempts if attempt.cause is not None]
         return cls(
@@ -187,92 +184,122 @@ def _ranked(words: Iterable[str]) -> Mapping[str, int]:
     return dict(sorted(Counter(words).items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-# What a comparison measures. Each figure is made from runs, because records of one run are alike.
-
-
-class Estimate(Protocol):
-    """What knows how far a figure can be trusted: a ``Rate``, or what was resampled."""
-
-    @property
-    def interval(self) -> Interval:
-        """The interval of the figure."""
-
-    def minus(self, other: Any, /) -> Interval:
-        """Return the interval of the difference to another one of its kind."""
+# The same over time: hour by hour, or day by day.
 
 
 @frozen(kw_only=True)
-class Sample:
-    """A figure of one side; ``estimate`` is ``None`` where there are too few samples."""
+class Bucket:
+    """The figures of one hour or day.
 
-    count: int
-    value: float | None
-    estimate: Estimate | None
+    Attributes:
+        begin: Unix time.
+        availability: Seconds by level; all zero where nothing is known.
+        outages: That began in it.
+        attempts: Dials that ended in it.
+        failures: Those of them that failed.
+    """
 
-
-def availability(found: Measurements, chance: random.Random) -> Sample:
-    """Return the live by the wanted time, resampled by runs."""
-    return _ratio([(live, wanted) for live, wanted in _served(found).values() if wanted > 0], chance)
-
-
-def outages(found: Measurements, chance: random.Random) -> Sample:
-    """Return the outages by day of wanted time, resampled by runs."""
-    counts = defaultdict[int, int](int)
-    for outage in found.outages:
-        counts[outage.run] += 1
-    pairs = [(counts[run], wanted / DAY) for run, (_, wanted) in _served(found).items() if wanted > 0]
-    return _ratio(pairs, chance)
+    begin: float
+    availability: Availability
+    outages: int
+    attempts: int
+    failures: int
 
 
-def recovery(found: Measurements, chance: random.Random) -> Sample:
-    """Return the median time to recover of outages that ended in a live socket, resampled by runs."""
-    return _median(recoveries(found), chance)
+@frozen(kw_only=True)
+class Timeline:
+    """The times that a report is about, cut into buckets.
+
+    Attributes:
+        begin: Unix time of the first record.
+        end: Of the last one.
+        step: Seconds of a bucket: a minute for two hours, an hour for three days, otherwise one day or more.
+    """
+
+    begin: float
+    end: float
+    step: float
+
+    @classmethod
+    def over(cls, found: Measurements) -> "Timeline | None":
+        """Find the times that records are about; ``None`` where there are none."""
+        times = list(_times(found))
+        if not times:
+            return None
+        begin, end = min(times), max(times)
+        step = next((step for step, longest in _STEPS if end - begin <= longest), DAY)
+        while (end - begin) / step > _MOST - 2:
+            step *= 2
+        return cls(begin=begin, end=end, step=step)
+
+    @property
+    def unit(self) -> str:
+        """The word for the length of a bucket: ``hour``, ``7 days``."""
+        names = {MINUTE: "minute", HOUR: "hour", DAY: "day"}
+        return names.get(self.step) or f"{self.step / DAY:.0f} days"
+
+    @property
+    def begins(self) -> tuple[float, ...]:
+        """The begins of the buckets; the first one holds ``begin``, the last one ``end``."""
+        first = floor(self.begin / self.step)
+        last = max(first + 1, ceil(self.end / self.step))
+        return tuple(number * self.step for number in range(first, last))
+
+    def buckets(self, found: Measurements) -> tuple[Bucket, ...]:
+        """Count what happened in each of them."""
+        begins = self.begins
+        cells = [_Cell() for _ in begins]
+        last = len(begins) - 1
+
+        def place(at: float) -> int:
+            return min(last, max(0, floor((at - begins[0]) / self.step)))
+
+        for span in found.spans:
+            for number in range(place(span.begin), place(span.end) + 1):
+                begin = begins[number]
+                seconds = min(span.end, begin + self.step) - max(span.begin, begin)
+                cells[number].seconds[span.level] += max(0.0, seconds)
+        for outage in found.outages:
+            if outage.began_at >= found.since:
+                cells[place(outage.began_at)].outages += 1
+        for attempt in found.attempts:
+            cell = cells[place(attempt.at)]
+            cell.attempts += 1
+            cell.failures += attempt.cause is not None
+        return tuple(cell.bucket(begin) for cell, begin in zip(cells, begins, strict=True))
 
 
-def latency(found: Measurements, chance: random.Random) -> Sample:
-    """Return the median round trip, resampled by runs."""
-    return _median(((sample.run, sample.seconds) for sample in found.latencies), chance)
+@define
+class _Cell:
+    """A bucket that is being filled."""
+
+    seconds: dict[Level, float] = field(factory=lambda: dict.fromkeys(Level, 0.0))
+    outages: int = 0
+    attempts: int = 0
+    failures: int = 0
+
+    def bucket(self, begin: float) -> Bucket:
+        """Return the bucket, now that it is filled."""
+        return Bucket(
+            begin=begin,
+            availability=Availability(
+                live=self.seconds[Level.LIVE],
+                degraded=self.seconds[Level.DEGRADED],
+                down=self.seconds[Level.DOWN],
+            ),
+            outages=self.outages,
+            attempts=self.attempts,
+            failures=self.failures,
+        )
 
 
-def failures(found: Measurements, _: random.Random) -> Sample:
-    """Return the failed by all attempts."""
-    by_run = defaultdict[int, list[bool]](list)
-    for attempt in found.attempts:
-        by_run[attempt.run].append(attempt.cause is not None)
-    if not by_run:
-        return Sample(count=0, value=None, estimate=None)
-    rate = Rate([(sum(failed), len(failed)) for failed in by_run.values()])
-    return Sample(count=rate.trials, value=rate.value, estimate=rate if rate.trials >= MIN_TRIALS else None)
-
-
-def _served(found: Measurements) -> dict[int, tuple[float, float]]:
-    """Return the live and the wanted seconds of each run."""
-    live = defaultdict[int, float](float)
-    wanted = dict.fromkeys((run.number for run in found.runs), 0.0)
+def _times(found: Measurements) -> Iterable[float]:
     for span in found.spans:
-        if span.level is not Level.OFF:
-            wanted[span.run] += span.end - span.begin
-        if span.level is Level.LIVE:
-            live[span.run] += span.end - span.begin
-    return {run: (live[run], seconds) for run, seconds in wanted.items()}
-
-
-def _ratio(pairs: Sequence[tuple[float, float]], chance: random.Random) -> Sample:
-    total = sum(below for _, below in pairs)
-    return Sample(
-        count=len(pairs),
-        value=sum(above for above, _ in pairs) / total if total else None,
-        estimate=resampled_ratio(pairs, chance) if len(pairs) >= MIN_RUNS else None,
-    )
-
-
-def _median(values: Iterable[tuple[int, float]], chance: random.Random) -> Sample:
-    by_run = defaultdict[int, list[float]](list)
-    for run, value in values:
-        by_run[run].append(value)
-    groups = list(by_run.values())
-    return Sample(
-        count=len(groups),
-        value=quantile(sorted(value for group in groups for value in group), 0.5),
-        estimate=resampled_median(groups, chance) if len(groups) >= MIN_RUNS else None,
-    )
+        yield span.begin
+        yield span.end
+    for attempt in found.attempts:
+        yield attempt.at
+    for outage in found.outages:
+        yield max(outage.began_at, found.since)
+    for sample in found.latencies:
+        yield sample.at

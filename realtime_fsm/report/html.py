@@ -6,10 +6,10 @@ from typing import Final
 
 from realtime_fsm.monitoring.records import Level
 from realtime_fsm.report import words
-from realtime_fsm.report.comparison import Verdict
-from realtime_fsm.report.figures import Figures
+from realtime_fsm.report.comparison import ComparisonVerdict
+from realtime_fsm.report.figures import Bucket, Figures
 from realtime_fsm.report.plots import dark_rules, plots
-from realtime_fsm.report.report import Bucket, Report, Section
+from realtime_fsm.report.report import MetricsReport, Section
 
 # The tables of a report, as text in cells, for a terminal and a page alike. The first row is the head.
 
@@ -22,7 +22,7 @@ _LEAST: Final = 1e-6
 _LEVELS: Final = (Level.LIVE, Level.DEGRADED, Level.DOWN)
 
 
-def tables(report: Report) -> list[tuple[str, list[Row]]]:
+def tables(report: MetricsReport) -> list[tuple[str, list[Row]]]:
     """Return the titles and rows of all tables that have anything to say."""
     found = [
         ("figures", _summary(report.sections)),
@@ -34,7 +34,7 @@ def tables(report: Report) -> list[tuple[str, list[Row]]]:
     return [(title, rows) for title, rows in found if len(rows) > 1]
 
 
-def period(report: Report) -> str:
+def period(report: MetricsReport) -> str:
     """Return what times a report is about."""
     timeline = report.timeline
     return f"{words.moment(timeline.begin)} to {words.moment(timeline.end)} UTC"
@@ -118,7 +118,7 @@ def _causes(sections: Sequence[Section], *, of_outages: bool) -> list[Row]:
     return [("", *(section.implementation for section in sections)), *rows]
 
 
-def _worst(report: Report) -> list[Row]:
+def _worst(report: MetricsReport) -> list[Row]:
     """Return the buckets in which most time was not live, in the order of time."""
     found: list[tuple[float, str, Bucket]] = []
     for section in report.sections:
@@ -143,10 +143,10 @@ def _worst(report: Report) -> list[Row]:
 
 
 _SIGNS: Final = {
-    Verdict.BETTER: ("✓", "better"),
-    Verdict.WORSE: ("✗", "worse"),
-    Verdict.UNDECIDED: ("=", "no difference told"),
-    Verdict.TOO_FEW: ("?", "too few samples"),
+    ComparisonVerdict.BETTER: ("✓", "better"),
+    ComparisonVerdict.WORSE: ("✗", "worse"),
+    ComparisonVerdict.UNDECIDED: ("=", "no difference told"),
+    ComparisonVerdict.TOO_FEW: ("?", "too few samples"),
 }
 _STYLE: Final = """\
 :root{color-scheme:light dark;--ground:#ffffff;--ink:#1f2328;--muted:#59636e;--line:#d1d9e0;\
@@ -186,8 +186,8 @@ _METHODS: Final = (
 )
 
 
-def page(report: Report) -> str:
-    """Return the page.
+def page(report: MetricsReport) -> str:
+    """Return the report as one page of HTML.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
@@ -208,7 +208,7 @@ def page(report: Report) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _verdicts(report: Report) -> Iterable[str]:
+def _verdicts(report: MetricsReport) -> Iterable[str]:
     if not report.comparison:
         return
     first = report.comparison[0]
@@ -221,7 +221,7 @@ def _verdicts(report: Report) -> Iterable[str]:
     yield "</ul></section>"
 
 
-def _figures(report: Report) -> Iterable[str]:
+def _figures(report: MetricsReport) -> Iterable[str]:
     yield '<section class="plots" aria-label="plots">'
     for plot in plots(report):
         yield f"<figure><figcaption>{escape(plot.title)}</figcaption>{plot.svg}</figure>"

@@ -13,17 +13,16 @@ from xml.etree import ElementTree as ET
 from attrs import frozen
 
 from realtime_fsm.machine.errors import MissingExtraError
+from realtime_fsm.machine.figures import scale_of
 from realtime_fsm.monitoring.records import Level
 from realtime_fsm.report import words
 from realtime_fsm.report.comparison import Comparison
 from realtime_fsm.report.figures import recoveries
-from realtime_fsm.report.report import Report, Section
+from realtime_fsm.report.report import MetricsReport, Section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# What is drawn in each plot of a report, on the axes of matplotlib.
 
 MUTED: Final = "#59636e"
 _COLOURS: Final = ("#0969da", "#bc4c00", "#1a7f37", "#8250df")
@@ -44,8 +43,184 @@ _TITLES: Final = {
 _UNITS: Final = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"), (0.001, "ms"), (1e-6, "µs"))
 _TICKS_PER_DECADE: Final = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36_000.0)
 
+_INK: Final = "#1f2328"
+_GRID: Final = "#d1d9e0"
+_STYLE: Final = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.labelcolor": MUTED,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": _INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "figure.facecolor": "none",
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib: alike on every machine
+    "font.size": 8.5,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "legend.edgecolor": "none",
+    "legend.facecolor": "#ffffff",
+    "legend.framealpha": 0.8,
+    "legend.labelcolor": _INK,
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "realtime-fsm",
+    "text.color": _INK,
+    "text.parse_math": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "ytick.major.size": 0,
+}
+_WIDTH: Final = 5.2
+_HEIGHT: Final = 2.9
+_LOW: Final = 0.95
+_COLUMNS: Final = 3
+_PAD: Final = 0.08
 
-def availability(axes: "Axes", report: Report) -> None:
+_SVG: Final = "http://www.w3.org/2000/svg"
+_DARK: Final = {
+    "#ffffff": "#0d1117",
+    "#1f2328": "#e6edf3",
+    "#59636e": "#9198a1",
+    "#d1d9e0": "#3d444d",
+    "#0969da": "#4493f8",
+    "#bc4c00": "#f0883e",
+    "#1a7f37": "#3fb950",
+    "#8250df": "#ab7df8",
+}
+"""What each colour of the plots becomes in the dark."""
+
+_REFERENCE: Final = re.compile(r"#([\w.-]+)\)")
+
+
+@frozen(kw_only=True)
+class Plot:
+    """One picture of a report, with its title.
+
+    Attributes:
+        name: Its name in ids.
+        title: What it shows.
+        svg: The picture, to stand inside a page.
+    """
+
+    name: str
+    title: str
+    svg: str
+
+
+def plots(report: MetricsReport) -> list[Plot]:
+    """Draw each plot by itself, for a page.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+    """
+    drawn = []
+    with _style():
+        for name, title, draw in _PANELS:
+            if _has(name, report):
+                drawn.append(Plot(name=name, title=title, svg=embedded(_one(draw, report), name, title)))
+        if report.comparison:
+            title = "Both with their 95 % confidence intervals"
+            figure = _figure(_WIDTH, _LOW * len(report.comparison))
+            _draw_comparison(figure, report, columns=1)
+            drawn.append(
+                Plot(name="comparison", title=title, svg=embedded(_svg(figure), "comparison", title))
+            )
+    return drawn
+
+
+def plots_as_svg(report: MetricsReport) -> str:
+    """Draw all plots as one picture, for a file.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+    """
+    with _style():
+        shown = [panel for panel in _PANELS if _has(panel[0], report)]
+        rows = (len(shown) + 1) // 2
+        height = _HEIGHT * rows + 0.4
+        below = _LOW * -(-len(report.comparison) // _COLUMNS)
+        figure = _figure(2 * _WIDTH, height + below)
+        figure.set_facecolor("#ffffff")
+        parts = [figure]
+        if below:
+            parts = list(figure.subfigures(2, 1, height_ratios=[height, below]))  # type: ignore[arg-type]
+        for part in parts:
+            part.set_facecolor("#ffffff")
+        for place, (_, title, draw) in enumerate(shown):
+            axes = parts[0].add_subplot(rows, 2, place + 1)
+            draw(axes, report)
+            axes.set_title(title)
+            _legend(axes, report)
+        if below:
+            _draw_comparison(parts[1], report, columns=_COLUMNS)
+        return standalone(_svg(figure), f"Report on {report.source}")
+
+
+def _style() -> AbstractContextManager[None]:
+    try:
+        import matplotlib.style  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MissingExtraError(extra="report", what="A plot") from error
+    return matplotlib.style.context(["default", _STYLE], after_reset=True)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra; pyplot would look for a display
+    from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
+
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=_PAD, h_pad=_PAD))
+
+
+def _one(draw: Callable[..., None], report: MetricsReport) -> str:
+    figure = _figure(_WIDTH, _HEIGHT)
+    axes = figure.add_subplot()
+    draw(axes, report)
+    _legend(axes, report)
+    return _svg(figure)
+
+
+def _legend(axes: Any, report: MetricsReport) -> None:
+    if len(report.sections) > 1 and axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best")
+
+
+def _draw_comparison(figure: Any, report: MetricsReport, *, columns: int) -> None:
+    for place, one in enumerate(report.comparison):
+        axes = figure.add_subplot(-(-len(report.comparison) // columns), columns, place + 1)
+        comparison(axes, one)
+
+
+def _svg(figure: "Figure") -> str:
+    text = StringIO()
+    with warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes; the tables have it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
+
+
+def _has(name: str, report: MetricsReport) -> bool:
+    """Tell whether there is anything to draw."""
+    return any(
+        {
+            "availability": section.figures.availability.wanted > 0,
+            "recovery": section.figures.recovery.count > 0,
+            "causes": section.figures.attempts.failures > 0,
+            "latency": section.figures.latency.count > 0,
+        }[name]
+        for section in report.sections
+    )
+
+
+# What is drawn in each plot, on the axes of matplotlib.
+
+
+def availability(axes: "Axes", report: MetricsReport) -> None:
     """Draw how much of the wanted time was not live, bucket by bucket."""
     middle = report.timeline.step / 2
     for place, section in enumerate(report.sections):
@@ -61,7 +236,7 @@ def availability(axes: "Axes", report: Report) -> None:
     axes.set_ylabel("% of the wanted time")
 
 
-def recovery(axes: "Axes", report: Report) -> None:
+def recovery(axes: "Axes", report: MetricsReport) -> None:
     """Draw how many outages were over after how long."""
     _spread(
         axes, report, [[seconds for _, seconds in recoveries(one.measurements)] for one in report.sections]
@@ -69,13 +244,13 @@ def recovery(axes: "Axes", report: Report) -> None:
     axes.set_ylabel("% of the outages over")
 
 
-def latency(axes: "Axes", report: Report) -> None:
+def latency(axes: "Axes", report: MetricsReport) -> None:
     """Draw how many round trips took how long at most."""
     _spread(axes, report, [[one.seconds for one in s.measurements.latencies] for s in report.sections])
     axes.set_ylabel("% of the round trips")
 
 
-def causes(axes: "Axes", report: Report) -> None:
+def causes(axes: "Axes", report: MetricsReport) -> None:
     """Draw how many of 100 attempts failed by what."""
     rates = [_failures(section) for section in report.sections]
     names = sorted({name for one in rates for name in one}, key=lambda name: -max(_of(name, rates)))
@@ -108,7 +283,7 @@ def comparison(axes: "Axes", one: Comparison) -> None:
     if one.unit == "share":
         factor, unit = 100.0, "%"
     elif one.unit == "seconds" and values:
-        factor, unit = words.scale_of(max(values))
+        factor, unit = scale_of(max(values))
     for place, side in enumerate((one.baseline, one.candidate)):
         colour, _, mark, _ = _look(place)
         if side.value is None:
@@ -133,7 +308,7 @@ def _look(place: int) -> tuple[str, str, str, str]:
     return _COLOURS[first], _LINES[second], _MARKS[second], _HATCHES[second]
 
 
-def _spread(axes: "Axes", report: Report, seconds: Sequence[Sequence[float]]) -> None:
+def _spread(axes: "Axes", report: MetricsReport, seconds: Sequence[Sequence[float]]) -> None:
     """Draw a cumulative distribution over a logarithmic axis of time for each implementation."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator  # noqa: PLC0415 - an extra
 
@@ -214,22 +389,15 @@ def _cut(name: str) -> str:
     return text.lstrip("_") or words.NOTHING
 
 
+_PANELS: Final[tuple[tuple[str, str, Callable[..., None]], ...]] = (
+    ("availability", "Time that was not live", availability),
+    ("recovery", "Time to recover", recovery),
+    ("causes", "Failed attempts by cause", causes),
+    ("latency", "Latency", latency),
+)
+
+
 # What becomes of the SVG that matplotlib writes: no foreign addresses, unique ids, light and dark.
-
-_SVG: Final = "http://www.w3.org/2000/svg"
-_DARK: Final = {
-    "#ffffff": "#0d1117",
-    "#1f2328": "#e6edf3",
-    "#59636e": "#9198a1",
-    "#d1d9e0": "#3d444d",
-    "#0969da": "#4493f8",
-    "#bc4c00": "#f0883e",
-    "#1a7f37": "#3fb950",
-    "#8250df": "#ab7df8",
-}
-"""What each colour of the plots becomes in the dark."""
-
-_REFERENCE: Final = re.compile(r"#([\w.-]+)\)")
 
 
 def dark_rules(within: str = "") -> str:
@@ -301,170 +469,3 @@ def _attributes(element: ET.Element, prefix: str) -> Iterator[tuple[str, str]]:
 
 def _name(qualified: str) -> str:
     return qualified.rpartition("}")[2]
-
-
-_INK: Final = "#1f2328"
-_GRID: Final = "#d1d9e0"
-_STYLE: Final = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": MUTED,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.labelcolor": MUTED,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlecolor": _INK,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "figure.facecolor": "none",
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib: alike on every machine
-    "font.size": 8.5,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "legend.edgecolor": "none",
-    "legend.facecolor": "#ffffff",
-    "legend.framealpha": 0.8,
-    "legend.labelcolor": _INK,
-    "lines.linewidth": 1.6,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "realtime-fsm",
-    "text.color": _INK,
-    "text.parse_math": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "ytick.major.size": 0,
-}
-_WIDTH: Final = 5.2
-_HEIGHT: Final = 2.9
-_LOW: Final = 0.95
-_COLUMNS: Final = 3
-_PAD: Final = 0.08
-
-
-@frozen(kw_only=True)
-class Plot:
-    """One picture.
-
-    Attributes:
-        name: Its name in ids.
-        title: What it shows.
-        svg: The picture, to stand inside a page.
-    """
-
-    name: str
-    title: str
-    svg: str
-
-
-def plots(report: Report) -> list[Plot]:
-    """Draw each plot by itself, for a page.
-
-    Raises:
-        MissingExtraError: If matplotlib is not installed.
-    """
-    drawn = []
-    with _style():
-        for name, title, draw in _PANELS:
-            if _has(name, report):
-                drawn.append(Plot(name=name, title=title, svg=embedded(_one(draw, report), name, title)))
-        if report.comparison:
-            title = "Both with their 95 % confidence intervals"
-            figure = _figure(_WIDTH, _LOW * len(report.comparison))
-            _draw_comparison(figure, report, columns=1)
-            drawn.append(
-                Plot(name="comparison", title=title, svg=embedded(_svg(figure), "comparison", title))
-            )
-    return drawn
-
-
-def plots_as_svg(report: Report) -> str:
-    """Draw all plots as one picture, for a file.
-
-    Raises:
-        MissingExtraError: If matplotlib is not installed.
-    """
-    with _style():
-        shown = [panel for panel in _PANELS if _has(panel[0], report)]
-        rows = (len(shown) + 1) // 2
-        height = _HEIGHT * rows + 0.4
-        below = _LOW * -(-len(report.comparison) // _COLUMNS)
-        figure = _figure(2 * _WIDTH, height + below)
-        figure.set_facecolor("#ffffff")
-        parts = [figure]
-        if below:
-            parts = list(figure.subfigures(2, 1, height_ratios=[height, below]))  # type: ignore[arg-type]
-        for part in parts:
-            part.set_facecolor("#ffffff")
-        for place, (_, title, draw) in enumerate(shown):
-            axes = parts[0].add_subplot(rows, 2, place + 1)
-            draw(axes, report)
-            axes.set_title(title)
-            _legend(axes, report)
-        if below:
-            _draw_comparison(parts[1], report, columns=_COLUMNS)
-        return standalone(_svg(figure), f"Report on {report.source}")
-
-
-def _style() -> AbstractContextManager[None]:
-    try:
-        import matplotlib.style  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise MissingExtraError(extra="report", what="A plot") from error
-    return matplotlib.style.context(["default", _STYLE], after_reset=True)
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra; pyplot would look for a display
-    from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
-
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=_PAD, h_pad=_PAD))
-
-
-def _one(draw: Callable[..., None], report: Report) -> str:
-    figure = _figure(_WIDTH, _HEIGHT)
-    axes = figure.add_subplot()
-    draw(axes, report)
-    _legend(axes, report)
-    return _svg(figure)
-
-
-def _legend(axes: Any, report: Report) -> None:
-    if len(report.sections) > 1 and axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best")
-
-
-def _draw_comparison(figure: Any, report: Report, *, columns: int) -> None:
-    for place, one in enumerate(report.comparison):
-        axes = figure.add_subplot(-(-len(report.comparison) // columns), columns, place + 1)
-        comparison(axes, one)
-
-
-def _svg(figure: "Figure") -> str:
-    text = StringIO()
-    with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; the tables have it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
-
-
-def _has(name: str, report: Report) -> bool:
-    """Tell whether there is anything to draw."""
-    return any(
-        {
-            "availability": section.figures.availability.wanted > 0,
-            "recovery": section.figures.recovery.count > 0,
-            "causes": section.figures.attempts.failures > 0,
-            "latency": section.figures.latency.count > 0,
-        }[name]
-        for section in report.sections
-    )
-
-
-_PANELS: Final[tuple[tuple[str, str, Callable[..., None]], ...]] = (
-    ("availability", "Time that was not live", availability),
-    ("recovery", "Time to recover", recovery),
-    ("causes", "Failed attempts by cause", causes),
-    ("latency", "Latency", latency),
-)

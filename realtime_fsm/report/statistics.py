@@ -3,12 +3,14 @@
 import random
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from math import ceil, sqrt
+from math import sqrt
 from operator import mul
 from statistics import NormalDist
 from typing import Final, TypeVar
 
 from attrs import frozen
+
+from realtime_fsm.machine.figures import quantile
 
 LEVEL: Final = 0.95
 RESAMPLES: Final = 2000
@@ -27,27 +29,15 @@ Item = TypeVar("Item")
 
 @frozen
 class Interval:
-    """Where the truth is, with a confidence of ``LEVEL``."""
+    """An interval that holds the truth with a confidence of ``LEVEL``."""
 
     low: float
     high: float
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether all of it is on one side of zero, by more than rounding."""
+        """True if all of it is on one side of zero, by more than rounding."""
         return self.low > ROUNDING or self.high < -ROUNDING
-
-
-def quantile(ordered: Sequence[float], share: float) -> float | None:
-    """Return the smallest value that such a share of all does not exceed; ``None`` where there is none.
-
-    Args:
-        ordered: Values, the least first.
-        share: More than 0, up to 1.
-    """
-    if not ordered:
-        return None
-    return ordered[ceil(round(share * len(ordered), 9)) - 1]
 
 
 # Rates: Wilson.
@@ -68,17 +58,17 @@ class Rate:
 
     @property
     def trials(self) -> int:
-        """How many there were."""
+        """The number of trials in all runs."""
         return sum(trials for _, trials in self.pairs)
 
     @property
     def value(self) -> float:
-        """Failures by trials."""
+        """The share of the trials that failed."""
         return sum(failures for failures, _ in self.pairs) / self.trials
 
     @property
     def effective_trials(self) -> float:
-        """How many independent trials would say as much; never more than there were."""
+        """The number of independent trials that would say as much; never more than there were."""
         runs, rate, trials = len(self.pairs), self.value, self.trials
         if runs == 1 or rate in {0.0, 1.0}:
             return trials
@@ -87,7 +77,7 @@ class Rate:
 
     @property
     def interval(self) -> Interval:
-        """Wilson's interval."""
+        """Wilson's interval of the rate."""
         rate, trials = self.value, self.effective_trials
         middle = (rate + _Z**2 / (2 * trials)) / (1 + _Z**2 / trials)
         reach = _Z / (1 + _Z**2 / trials) * sqrt(rate * (1 - rate) / trials + _Z**2 / (4 * trials**2))
@@ -108,7 +98,7 @@ class Rate:
 
 @frozen
 class Resampled:
-    """What a figure would have been with other runs of the same kind.
+    """The values that a figure would have had with other runs of the same kind.
 
     Attributes:
         values: One for each time that as many runs were drawn.

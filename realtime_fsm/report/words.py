@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 from math import ceil, floor, log10
 from typing import Final
 
+from realtime_fsm.machine import figures
+from realtime_fsm.machine.figures import Form
 from realtime_fsm.report.statistics import ROUNDING, Interval
 
 NOTHING: Final = "-"
 _MOST_DIGITS: Final = 6
 _LEAST: Final = 1e-6
 """Share that is told from nothing, and how far from a whole."""
-_SCALES: Final = ((1.0, 1000.0, "ms"), (100.0, 1.0, "s"), (6000.0, 1 / 60, "min"), (360_000.0, 1 / 3600, "h"))
-_LONGEST_SCALE: Final = (1 / 86_400, "d")
 
 
 def percent(share: float | None) -> str:
@@ -29,11 +29,7 @@ def percent(share: float | None) -> str:
 
 def duration(seconds: float | None) -> str:
     """Write a duration: ``12 ms``, ``3.4 s``, ``5.6 min``, ``7.8 h``, ``9.0 d``."""
-    if seconds is None:
-        return NOTHING
-    factor, unit = scale_of(seconds)
-    value = seconds * factor
-    return f"{value:.{0 if unit == 'ms' and value >= 10 else 1}f} {unit}"  # noqa: PLR2004 - two digits
+    return NOTHING if seconds is None else figures.duration(seconds, Form.TABLE)
 
 
 def number(value: float | None) -> str:
@@ -46,14 +42,6 @@ def number(value: float | None) -> str:
 def moment(at: float) -> str:
     """Write a time as ``2026-05-01 14:00``, UTC."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def scale_of(seconds: float) -> tuple[float, str]:
-    """Return by what seconds are multiplied to be read easily, and the unit that this makes."""
-    for below, factor, unit in _SCALES:
-        if abs(seconds) < below:
-            return factor, unit
-    return _LONGEST_SCALE
 
 
 def difference(value: float, interval: Interval, unit: str) -> str:

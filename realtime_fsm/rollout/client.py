@@ -1,8 +1,9 @@
-"""What a rollout runs: a client of either implementation, behind one narrow protocol."""
+"""The client that a rollout runs, of either implementation, behind one narrow protocol."""
 
 import asyncio
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import partial
 from typing import Any, Protocol
 
 from attrs import define, field, frozen
@@ -14,8 +15,8 @@ from realtime_fsm.engine.subscriptions import Position
 from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.monitoring.database import MetricsDatabase
 
-Places = Mapping[str, Position]
-"""The place of the last event of each channel, where the server numbers them."""
+Positions = Mapping[str, Position]
+"""The position of the last event of each channel, where the server numbers them."""
 
 Wanted = Mapping[str, str | None]
 """The channels that are subscribed to; of a monitored booking with its id."""
@@ -25,7 +26,7 @@ Sink = Callable[[str, list[Any]], "asyncio.Future[Any]"]
 
 
 class SignalKind(StrEnum):
-    """What a client tells of its connection."""
+    """The events of a connection that a client tells of."""
 
     LIVE = "live"
     """A dial succeeded."""
@@ -83,11 +84,11 @@ class RealtimeClient(Protocol):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the socket is live."""
+        """True while the socket is live."""
 
     @property
     def gave_up(self) -> RealtimeError | None:
-        """Why nothing is tried any more; ``None`` while something is."""
+        """The reason why nothing is tried any more; ``None`` while something is."""
 
     async def connect(self) -> None:
         """Begin to connect, and wait until the first attempt is decided.
@@ -103,14 +104,14 @@ class RealtimeClient(Protocol):
         """Accept a message for the server."""
 
     def on(self, event: str, handler: Handler) -> Handler:
-        """Handle an event."""
+        """Have an event handled by a function."""
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
         """Tell what happens to the connection; return what ends it."""
 
 
 class RolloutClient(RealtimeClient, Protocol):
-    """What a rollout needs beside that, so that it can put one client in the place of another."""
+    """A client that a rollout can put in the place of another one."""
 
     accepts_identity: bool
     """Whether it can send a message under the identity that another client gave it."""
@@ -118,11 +119,11 @@ class RolloutClient(RealtimeClient, Protocol):
     def listen(self, sink: Sink | None) -> None:
         """Give every event to ``sink`` from now on; ``None`` drops them."""
 
-    async def subscribe(self, wanted: Wanted, places: Places) -> None:
-        """Subscribe to channels, each from behind its place where it has one."""
+    async def subscribe(self, wanted: Wanted, positions: Positions) -> None:
+        """Subscribe to channels, each from behind its position where it has one."""
 
     async def unsubscribe(self, channels: list[str]) -> None:
-        """Forget channels."""
+        """Unsubscribe from channels, and forget them."""
 
     async def post(self, letter: Letter) -> None:
         """Send a message, after those that were posted before, as soon as that is possible."""
@@ -130,7 +131,7 @@ class RolloutClient(RealtimeClient, Protocol):
     async def drain(self) -> None:
         """Wait until what was posted has come to its end, or cannot now. The caller bounds it."""
 
-    async def cut(self) -> Places:
+    async def cut(self) -> Positions:
         """Stop listening at this moment, and return where that was.
 
         Everything before that moment has been given to the sink when this returns; nothing after it is.
@@ -143,9 +144,74 @@ class RolloutClient(RealtimeClient, Protocol):
         """Have what happens recorded; return what ends it."""
 
 
+class Running:
+    """One client, begun and measured.
+
+    Args:
+        client: The client.
+        database: Where it is recorded, if anywhere.
+        watcher: Told of its signals.
+
+    Attributes:
+        lost_at: Since when it has no connection, on the loop's clock; ``None`` while it has one.
+    """
+
+    def __init__(self, client: RolloutClient, database: MetricsDatabase | None, watcher: Watcher) -> None:
+        self.client = client
+        self.lost_at: float | None = asyncio.get_running_loop().time()
+        self._signalled = asyncio.Event()
+        self._stops = [client.watch(self._signal), client.watch(watcher)]
+        if database is not None:
+            self._stops.append(client.measured_by(database))
+        self._task: asyncio.Task[None] | None = None
+
+    async def bring_up(self, limit: float, *, until_live: bool = True) -> RealtimeError | None:
+        """Begin to connect, and wait until it is live; it goes on trying after that.
+
+        Args:
+            limit: Seconds.
+            until_live: Whether to wait on when the first attempt has failed.
+
+        Returns:
+            Why it gave up; ``None`` if it did not: see ``client.is_connected``.
+        """
+        task = self._task = asyncio.create_task(self.client.connect(), name="realtime_fsm rollout connect")
+        try:
+            async with asyncio.timeout(limit):
+                await asyncio.wait({task})
+                while until_live and not self.client.is_connected and self.client.gave_up is None:
+                    self._signalled.clear()
+                    await self._signalled.wait()
+        except TimeoutError:
+            pass  # it is told by what the client is
+        failure = task.exception() if task.done() and not task.cancelled() else None
+        if failure is not None and not isinstance(failure, RealtimeError):
+            raise failure
+        return failure
+
+    async def release(self) -> list[Letter]:
+        """End it; return what it has not sent."""
+        task, self._task = self._task, None
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        left = await self.client.release()
+        await asyncio.sleep(0)  # what it tells of its end is told in the loop's next turn
+        for stop in self._stops:
+            stop()
+        return left
+
+    def _signal(self, signal: Signal) -> None:
+        if signal.kind is SignalKind.LIVE:
+            self.lost_at = None
+        elif self.lost_at is None:
+            self.lost_at = asyncio.get_running_loop().time()
+        self._signalled.set()
+
+
 @define
 class Watchers:
-    """Who is told of signals."""
+    """The watchers of a client: functions that are told its signals."""
 
     _watchers: list[Watcher] = field(factory=list)
 
@@ -183,8 +249,7 @@ class Answers:
         waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def answered(done: "asyncio.Future[Any]") -> None:
-            if not waiter.done():
-                waiter.set_result(None if done.cancelled() else done.result())
+            resolve(waiter, None if done.cancelled() else done.result())
 
         self._open.add(waiter)
         answer.add_done_callback(answered)
@@ -198,8 +263,7 @@ class Answers:
         """Wait for none any more."""
         self._is_released = True
         for waiter in self._open:
-            if not waiter.done():
-                waiter.set_result(None)
+            resolve(waiter, None)
 
 
 def letter_of(event: str, data: Any, *, max_bytes: int) -> Letter:
@@ -218,12 +282,13 @@ def post_to(dispatcher: Dispatcher) -> Sink:
 
     def sink(event: str, args: list[Any]) -> "asyncio.Future[Any]":
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def answered(given: Any) -> None:
-            if not answer.done():
-                answer.set_result(given)
-
-        dispatcher.post(Delivered(event, args, answered))
+        dispatcher.post(Delivered(event, args, partial(resolve, answer)))
         return answer
 
     return sink
+
+
+def resolve(answer: "asyncio.Future[Any]", given: Any) -> None:
+    """Resolve a future, unless it is done: whoever waited for it may have given up."""
+    if not answer.done():
+        answer.set_result(given)

@@ -10,14 +10,13 @@ from realtime_fsm.engine.message import Message, Receipt, identity_of
 from realtime_fsm.engine.port import TokenSource
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.delivery import Delivery, Outcome
-from realtime_fsm.machine.errors import DeliveryError, RealtimeError
+from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
-from realtime_fsm.machine.table import ConnectionStatus
 from realtime_fsm.monitoring.database import MetricsDatabase
 from realtime_fsm.rollout.client import (
     Answers,
     Letter,
-    Places,
+    Positions,
     Signal,
     SignalKind,
     Sink,
@@ -43,16 +42,16 @@ class _Service(RealtimeService):
         """Give a message up, because another client sends it."""
         self._sender.withdraw(message, reason="another client takes it over")
 
-    def want_from(self, wanted: Wanted, places: Places) -> None:
-        """Want channels from behind a place; the server replays what came after it."""
+    def want_from(self, wanted: Wanted, positions: Positions) -> None:
+        """Want channels from behind a position; the server replays what came after it."""
         for channel, booking_id in wanted.items():
             self._subscriptions.want([booking_id or channel], bookings=booking_id is not None)
             subscription = self._subscriptions.get(channel)
-            if subscription is not None and channel in places:
-                subscription.position = places[channel]
+            if subscription is not None and channel in positions:
+                subscription.position = positions[channel]
 
     def forget_all(self) -> None:
-        """Want nothing."""
+        """Forget all channels, without a word to the server."""
         self._subscriptions.forget([subscription.channel for subscription in self.subscriptions])
 
     async def after_all(self, then: Callable[[], None]) -> None:
@@ -105,12 +104,12 @@ class EngineClient:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the socket is live."""
+        """True while the socket is live."""
         return self._service.is_connected
 
     @property
     def gave_up(self) -> RealtimeError | None:
-        """Why nothing is tried any more; ``None`` while something is."""
+        """The reason why nothing is tried any more; ``None`` while something is."""
         return self._service.gave_up
 
     async def connect(self) -> None:
@@ -132,7 +131,7 @@ class EngineClient:
         return await self._service.emit(event, data)
 
     def on(self, event: str, handler: Handler) -> Handler:
-        """Handle an event."""
+        """Have an event handled by a function."""
         return self._service.on(event, handler)
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
@@ -153,9 +152,9 @@ class EngineClient:
             self._is_listening = True
             self._service.on(ANY_EVENT, self._heard)
 
-    async def subscribe(self, wanted: Wanted, places: Places) -> None:
-        """Subscribe to channels, each from behind its place where it has one."""
-        self._service.want_from(wanted, places)
+    async def subscribe(self, wanted: Wanted, positions: Positions) -> None:
+        """Subscribe to channels, each from behind its position where it has one."""
+        self._service.want_from(wanted, positions)
         if self.is_connected:
             channels = [name for name, booking_id in wanted.items() if booking_id is None]
             bookings = [booking_id for booking_id in wanted.values() if booking_id is not None]
@@ -165,7 +164,7 @@ class EngineClient:
                 await self._service.monitor_bookings(bookings)
 
     async def unsubscribe(self, channels: list[str]) -> None:
-        """Forget channels."""
+        """Unsubscribe from channels, and forget them."""
         await self._service.unsubscribe(channels)
 
     async def post(self, letter: Letter) -> None:
@@ -185,13 +184,13 @@ class EngineClient:
             self._progress.clear()
             await self._progress.wait()
 
-    async def cut(self) -> Places:
+    async def cut(self) -> Positions:
         """Stop listening at this moment, and return where that was."""
         subscriptions = self._service.subscriptions
-        places = {one.channel: one.position for one in subscriptions if one.position is not None}
+        positions = {one.channel: one.position for one in subscriptions if one.position is not None}
         self._answers.release()
         await self._service.after_all(partial(self.listen, None))
-        return places
+        return positions
 
     async def release(self) -> list[Letter]:
         """Disconnect, and return what was posted and has not come to its end, in its order."""
@@ -227,7 +226,7 @@ class EngineClient:
         self._progress.set()
         if change.is_lost and not change.is_goodbye:
             self._watchers.tell(Signal(kind=SignalKind.LOST, error=change.error))
-        if change.current is ConnectionStatus.FAILED:
+        if change.is_surrender:
             self._watchers.tell(Signal(kind=SignalKind.GAVE_UP, error=change.error))
 
     def _attempted(self, attempt: AttemptRecord) -> None:
@@ -245,11 +244,5 @@ class EngineClient:
 
 def _settle(letter: Letter, message: Message) -> None:
     """Tell the caller of a letter what became of the message that it was sent as."""
-    waiting = message.receipt.__await__()
-    try:
-        next(waiting)
-    except StopIteration as end:
-        letter.receipt.settle(message.receipt.outcome, answer=end.value)
-    except DeliveryError as error:
-        reason = error.message.partition(": ")[2].removesuffix(".")
-        letter.receipt.settle(message.receipt.outcome, reason=reason)
+    told = message.receipt
+    letter.receipt.settle(told.outcome, answer=told.answer, reason=told.reason)

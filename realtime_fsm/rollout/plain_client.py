@@ -32,7 +32,7 @@ from realtime_fsm.monitoring.records import Level
 from realtime_fsm.rollout.client import (
     Answers,
     Letter,
-    Places,
+    Positions,
     Signal,
     SignalKind,
     Sink,
@@ -43,6 +43,259 @@ from realtime_fsm.rollout.client import (
     post_to,
 )
 from realtime_fsm.rollout.plain_socket import PlainSocket
+
+RECONNECT_DELAY: Final = 1.0
+RECONNECT_DELAY_MAX: Final = 5.0
+"""As ``socketio.AsyncClient`` has them by default."""
+
+_SPREAD: Final = 0.5
+
+_CONNECTING: Final = "connecting"
+_CONNECTED: Final = "connected"
+_OFF: Final = "disconnected"
+
+_logger = logging.getLogger("realtime_fsm.migration")
+
+
+class PlainClient:
+    """The client that an application had before: it reconnects without end, at a pace of its own.
+
+    Args:
+        config: Where to connect, and the server's dialect; what only the engine does is not looked at.
+        token: Where tokens come from.
+        reconnect_delay: Seconds before the first reconnect; doubled before each further one.
+        reconnect_delay_max: Its bound.
+    """
+
+    implementation = "legacy"
+    accepts_identity = True
+
+    def __init__(
+        self,
+        config: RealtimeConfig | None = None,
+        *,
+        token: TokenSource | None = None,
+        reconnect_delay: float = RECONNECT_DELAY,
+        reconnect_delay_max: float = RECONNECT_DELAY_MAX,
+    ) -> None:
+        self.config = RealtimeConfig.from_env() if config is None else config
+        self._token = token
+        self._delays = (reconnect_delay, reconnect_delay_max)
+        self._watchers = Watchers()
+        self._answers = Answers()
+        self._outflow = PlainOutflow(self.config)
+        self._subscriptions = PlainSubscriptions(self.config)
+        self._dispatcher: Dispatcher | None = None
+        self._sink: Sink | None = None
+        self._recorder: PlainRecorder | None = None
+        self._socket: PlainSocket | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._decided = asyncio.Event()
+
+    @property
+    def is_connected(self) -> bool:
+        """True while the socket is live."""
+        return self._socket is not None and self._socket.is_live
+
+    @property
+    def gave_up(self) -> RealtimeError | None:
+        """Nothing: it never gives up."""
+        return None
+
+    async def connect(self) -> None:
+        """Begin to connect, and wait until the first attempt is decided. It is tried without end."""
+        if self._task is None:
+            self._decided.clear()
+            self._answers.open()
+            if self._recorder is not None:
+                self._recorder.connecting()
+            self._task = asyncio.create_task(self._run(), name="realtime_fsm plain client")
+        await self._decided.wait()
+
+    async def disconnect(self) -> None:
+        """Send what waits, where that is possible within ``close_timeout``, and close everything."""
+        try:
+            async with asyncio.timeout(self.config.close_timeout / 2):
+                await self.drain()
+        except TimeoutError:
+            _logger.warning("the old client could not send everything in time")
+        for letter in await self.release():
+            outcome = Outcome.LOST if letter.was_sent else Outcome.DROPPED
+            letter.receipt.settle(outcome, reason="the client was disconnected")
+        if self._dispatcher is not None:
+            await self._dispatcher.close()
+
+    async def emit(self, event: str, data: Any = None) -> Receipt:
+        """Accept a message for the server; offline it waits, in memory.
+
+        Raises:
+            InvalidArgumentError: If it cannot be sent, ever.
+        """
+        letter = letter_of(event, data, max_bytes=self.config.max_message_bytes)
+        await self.post(letter)
+        return letter.receipt
+
+    def on(self, event: str, handler: Handler) -> Handler:
+        """Handle an event. Handlers run one at a time, in the order of the events."""
+        check_event_name(event)
+        if self._dispatcher is None:
+            self._dispatcher = Dispatcher(
+                statistics=Statistics(), limit=self.config.max_pending_events, on_error=lambda *_: None
+            )
+            self._dispatcher.start()
+            self._sink = post_to(self._dispatcher)
+        self._dispatcher.on(event, handler)
+        return handler
+
+    def watch(self, watcher: Watcher) -> Callable[[], None]:
+        """Tell what happens to the connection; return what ends it."""
+        return self._watchers.add(watcher)
+
+    def measured_by(self, database: MetricsDatabase) -> Callable[[], None]:
+        """Have what happens recorded; return what ends it."""
+        recorder = self._recorder = PlainRecorder(database)
+        recorder.begin(is_connected=self.is_connected, is_wanted=self._task is not None)
+
+        def end() -> None:
+            if self._recorder is recorder:
+                self._recorder = None
+
+        return end
+
+    # For a rollout.
+
+    def listen(self, sink: Sink | None) -> None:
+        """Give every event to ``sink`` from now on; ``None`` drops them."""
+        self._sink = sink
+
+    async def subscribe(self, wanted: Wanted, positions: Positions) -> None:
+        """Subscribe to channels, each from behind its position where it has one."""
+        self._subscriptions.want(wanted, positions)
+        socket = self._socket
+        if socket is not None and socket.is_live:
+            await self._subscriptions.ask(socket, wanted)
+
+    async def unsubscribe(self, channels: list[str]) -> None:
+        """Unsubscribe from channels, and forget them."""
+        self._subscriptions.forget(channels)
+        socket = self._socket
+        if socket is not None and socket.is_live:
+            await self._subscriptions.drop(socket, channels)
+
+    async def post(self, letter: Letter) -> None:
+        """Take a message; it leaves in its order."""
+        self._outflow.post(letter)
+
+    async def drain(self) -> None:
+        """Wait until what was posted has come to its end, or the connection has. The caller bounds it."""
+        await self._outflow.drain()
+
+    async def cut(self) -> Positions:
+        """Stop listening at this moment, and return where that was."""
+        self._sink = None
+        return self._subscriptions.positions
+
+    async def release(self) -> list[Letter]:
+        """Disconnect, and return what was posted and has not come to its end, in its order."""
+        self._answers.release()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+            if self._recorder is not None:
+                self._recorder.disconnected()
+        self._subscriptions.forget(list(self._subscriptions.wanted))
+        return self._outflow.take()
+
+    # Inside.
+
+    async def _run(self) -> None:
+        number = 1
+        try:
+            while True:
+                try:
+                    has_lived = await self._connection(number)
+                except Exception:
+                    _logger.exception("the old client failed; it is tried again")
+                    has_lived = False
+                number = 1 if has_lived else number + 1
+                self._decided.set()
+                await asyncio.sleep(self._delay(number))
+        finally:
+            self._decided.set()
+
+    async def _connection(self, number: int) -> bool:
+        """Make one connection, and live it to its end; return whether there was one."""
+        loop = asyncio.get_running_loop()
+        lost: asyncio.Future[str] = loop.create_future()
+        socket = PlainSocket(
+            self.config,
+            on_event=self._arrived,
+            on_lost=lambda reason: None if lost.done() else lost.set_result(reason),
+        )
+        began = loop.time()
+        try:
+            await socket.open(self._token)
+        except RealtimeError as error:
+            self._tell(SignalKind.FAILED, error, loop.time() - began, number)
+            return False
+        self._socket = socket
+        self._tell(SignalKind.LIVE, None, loop.time() - began, number)
+        try:
+            await self._subscribe_again(socket)
+            self._outflow.attach(socket)
+            self._decided.set()
+            reason = await self._alive(socket, lost)
+        finally:
+            self._socket = None
+            await self._outflow.detach()
+            await socket.close()
+        self._tell(SignalKind.LOST, ConnectionLostError(f"The connection ended: {reason}."), 0.0, 1)
+        return True
+
+    async def _subscribe_again(self, socket: PlainSocket) -> None:
+        try:
+            await self._subscriptions.ask(socket, self._subscriptions.wanted)
+        except (SubscriptionRefusedError, socketio.exceptions.SocketIOError) as error:
+            _logger.warning("the old client could not subscribe: %s", error)
+
+    async def _alive(self, socket: PlainSocket, lost: "asyncio.Future[str]") -> str:
+        """Ask for a sign of life from time to time, for the latency alone; return why it ended."""
+        event, config = self.config.dialect.heartbeat_event, self.config
+        loop = asyncio.get_running_loop()
+        while not lost.done():
+            if not socket.is_live:  # the library does not tell of a session that the server refuses later
+                return "the server refuses the session"
+            began = loop.time()
+            try:
+                if event is not None:
+                    await socket.ask(event, timeout=config.heartbeat_timeout)
+                    if self._recorder is not None:
+                        self._recorder.latency(loop.time() - began)
+            except (TimeoutError, socketio.exceptions.SocketIOError):
+                _logger.debug("the server did not answer %r", event)
+            self._outflow.expire()
+            await asyncio.wait({lost}, timeout=config.heartbeat_interval)
+        return lost.result()
+
+    async def _arrived(self, event: str, args: list[Any]) -> Any:
+        taken = self._subscriptions.take(args)
+        sink = self._sink
+        if taken is None or sink is None:
+            return None
+        return await self._answers.of(sink(event, taken))
+
+    def _tell(self, kind: SignalKind, error: RealtimeError | None, duration: float, number: int) -> None:
+        signal = Signal(kind=kind, error=error, duration=duration, number=number)
+        if self._recorder is not None:
+            self._recorder.signal(signal)
+        self._watchers.tell(signal)
+
+    def _delay(self, number: int) -> float:
+        first, most = self._delays
+        delay = min(first * 2.0 ** min(number - 1, 30), most)
+        return delay * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - no secret
+
 
 # What the old client sends: in order, within a window, and after a loss again where that is safe.
 
@@ -78,7 +331,7 @@ class PlainOutflow:
         self._task: asyncio.Task[None] | None = None
 
     def post(self, letter: Letter) -> None:
-        """Take a message."""
+        """Take a message; it is sent in its order."""
         self._waiting.append(letter)
         self._woken.set()
 
@@ -199,8 +452,6 @@ class PlainOutflow:
 
 # What the old client is subscribed to, and how far it has come in each channel.
 
-_logger = logging.getLogger("realtime_fsm.migration")
-
 
 class PlainSubscriptions:
     """Asked for again on each connection, from behind the last event where the server numbers them.
@@ -212,41 +463,41 @@ class PlainSubscriptions:
     def __init__(self, config: RealtimeConfig) -> None:
         self._config = config
         self._wanted: dict[str, str | None] = {}
-        self._places: dict[str, Position] = {}
+        self._positions: dict[str, Position] = {}
 
     @property
     def wanted(self) -> Wanted:
-        """What is wanted; a copy."""
+        """The channels that are wanted; a copy."""
         return dict(self._wanted)
 
     @property
-    def places(self) -> Places:
-        """The place of the last event of each channel; a copy."""
-        return dict(self._places)
+    def positions(self) -> Positions:
+        """The position of the last event of each channel; a copy."""
+        return dict(self._positions)
 
-    def want(self, wanted: Wanted, places: Places) -> None:
-        """Want channels, from behind their places."""
+    def want(self, wanted: Wanted, positions: Positions) -> None:
+        """Want channels, from behind their positions."""
         self._wanted.update(wanted)
-        self._places.update({channel: place for channel, place in places.items() if channel in wanted})
+        self._positions.update({channel: here for channel, here in positions.items() if channel in wanted})
 
     def forget(self, channels: list[str]) -> None:
         """Want channels no longer."""
         for channel in channels:
             self._wanted.pop(channel, None)
-            self._places.pop(channel, None)
+            self._positions.pop(channel, None)
 
     def take(self, args: list[Any]) -> list[Any] | None:
-        """Return the arguments of an event without its place; ``None`` if it has been here before."""
+        """Return the arguments of an event without its position; ``None`` if it has been here before."""
         if not (self._config.dialect.positions and args and isinstance(args[-1], dict)):
             return args
         here, channel = read_position(args[-1]), args[-1].get("channel")
         if here is None or not isinstance(channel, str):
             return args
-        last = self._places.get(channel)
+        last = self._positions.get(channel)
         if last is not None and last.epoch == here.epoch and here.offset <= last.offset:
             return None
         if channel in self._wanted:
-            self._places[channel] = here
+            self._positions[channel] = here
         return args[:-1]
 
     async def ask(self, socket: PlainSocket, wanted: Wanted) -> None:
@@ -278,9 +529,9 @@ class PlainSubscriptions:
         """Ask; return which channels were refused, and why."""
         config = self._config
         if config.dialect.positions:
-            known = {channel: self._places[channel] for channel in channels if channel in self._places}
+            known = {channel: self._positions[channel] for channel in channels if channel in self._positions}
             body["positions"] = {
-                channel: {"epoch": place.epoch, "offset": place.offset} for channel, place in known.items()
+                channel: {"epoch": here.epoch, "offset": here.offset} for channel, here in known.items()
             }
         if not config.dialect.confirms_subscriptions:
             await socket.emit(event, (body,))
@@ -306,17 +557,13 @@ class PlainSubscriptions:
             here = read_position(verdict)
             if verdict.get("recovered") is False:
                 _logger.warning("events of channel %r were missed: its log does not reach back", channel)
-                self._places.pop(channel, None)
+                self._positions.pop(channel, None)
             if here is not None:
-                self._places.setdefault(channel, here)
+                self._positions.setdefault(channel, here)
         return refused
 
 
 # What happens to the old client, in the terms of the metrics database.
-
-_CONNECTING = "connecting"
-_CONNECTED = "connected"
-_OFF = "disconnected"
 
 
 class PlainRecorder:
@@ -383,250 +630,3 @@ class PlainRecorder:
         if self._outage is not None:
             (began_at, cause), self._outage = self._outage, None
             self._database.record_outage(began_at, cause=cause, ended_at=self._wall(), recovered=recovered)
-
-
-RECONNECT_DELAY: Final = 1.0
-RECONNECT_DELAY_MAX: Final = 5.0
-"""As ``socketio.AsyncClient`` has them by default."""
-
-_SPREAD: Final = 0.5
-
-
-class PlainClient:
-    """What an application had before: a plain client that reconnects, without end and at a fixed pace.
-
-    Args:
-        config: Where to connect, and the server's dialect; what only the engine does is not looked at.
-        token: Where tokens come from.
-        reconnect_delay: Seconds before the first reconnect; doubled before each further one.
-        reconnect_delay_max: Its bound.
-    """
-
-    implementation = "legacy"
-    accepts_identity = True
-
-    def __init__(
-        self,
-        config: RealtimeConfig | None = None,
-        *,
-        token: TokenSource | None = None,
-        reconnect_delay: float = RECONNECT_DELAY,
-        reconnect_delay_max: float = RECONNECT_DELAY_MAX,
-    ) -> None:
-        self.config = RealtimeConfig.from_env() if config is None else config
-        self._token = token
-        self._delays = (reconnect_delay, reconnect_delay_max)
-        self._watchers = Watchers()
-        self._answers = Answers()
-        self._outflow = PlainOutflow(self.config)
-        self._subscriptions = PlainSubscriptions(self.config)
-        self._dispatcher: Dispatcher | None = None
-        self._sink: Sink | None = None
-        self._recorder: PlainRecorder | None = None
-        self._socket: PlainSocket | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._decided = asyncio.Event()
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the socket is live."""
-        return self._socket is not None and self._socket.is_live
-
-    @property
-    def gave_up(self) -> RealtimeError | None:
-        """Nothing: it never gives up."""
-        return None
-
-    async def connect(self) -> None:
-        """Begin to connect, and wait until the first attempt is decided. It is tried without end."""
-        if self._task is None:
-            self._decided.clear()
-            self._answers.open()
-            if self._recorder is not None:
-                self._recorder.connecting()
-            self._task = asyncio.create_task(self._run(), name="realtime_fsm plain client")
-        await self._decided.wait()
-
-    async def disconnect(self) -> None:
-        """Send what waits, where that is possible within ``close_timeout``, and close everything."""
-        try:
-            async with asyncio.timeout(self.config.close_timeout / 2):
-                await self.drain()
-        except TimeoutError:
-            _logger.warning("the old client could not send everything in time")
-        for letter in await self.release():
-            outcome = Outcome.LOST if letter.was_sent else Outcome.DROPPED
-            letter.receipt.settle(outcome, reason="the client was disconnected")
-        if self._dispatcher is not None:
-            await self._dispatcher.close()
-
-    async def emit(self, event: str, data: Any = None) -> Receipt:
-        """Accept a message for the server; offline it waits, in memory.
-
-        Raises:
-            InvalidArgumentError: If it cannot be sent, ever.
-        """
-        letter = letter_of(event, data, max_bytes=self.config.max_message_bytes)
-        await self.post(letter)
-        return letter.receipt
-
-    def on(self, event: str, handler: Handler) -> Handler:
-        """Handle an event. Handlers run one at a time, in the order of the events."""
-        check_event_name(event)
-        if self._dispatcher is None:
-            self._dispatcher = Dispatcher(
-                statistics=Statistics(), limit=self.config.max_pending_events, on_error=lambda *_: None
-            )
-            self._dispatcher.start()
-            self._sink = post_to(self._dispatcher)
-        self._dispatcher.on(event, handler)
-        return handler
-
-    def watch(self, watcher: Watcher) -> Callable[[], None]:
-        """Tell what happens to the connection; return what ends it."""
-        return self._watchers.add(watcher)
-
-    def measured_by(self, database: MetricsDatabase) -> Callable[[], None]:
-        """Have what happens recorded; return what ends it."""
-        recorder = self._recorder = PlainRecorder(database)
-        recorder.begin(is_connected=self.is_connected, is_wanted=self._task is not None)
-
-        def end() -> None:
-            if self._recorder is recorder:
-                self._recorder = None
-
-        return end
-
-    # For a rollout.
-
-    def listen(self, sink: Sink | None) -> None:
-        """Give every event to ``sink`` from now on; ``None`` drops them."""
-        self._sink = sink
-
-    async def subscribe(self, wanted: Wanted, places: Places) -> None:
-        """Subscribe to channels, each from behind its place where it has one."""
-        self._subscriptions.want(wanted, places)
-        socket = self._socket
-        if socket is not None and socket.is_live:
-            await self._subscriptions.ask(socket, wanted)
-
-    async def unsubscribe(self, channels: list[str]) -> None:
-        """Forget channels."""
-        self._subscriptions.forget(channels)
-        socket = self._socket
-        if socket is not None and socket.is_live:
-            await self._subscriptions.drop(socket, channels)
-
-    async def post(self, letter: Letter) -> None:
-        """Take a message; it leaves in its order."""
-        self._outflow.post(letter)
-
-    async def drain(self) -> None:
-        """Wait until what was posted has come to its end, or the connection has. The caller bounds it."""
-        await self._outflow.drain()
-
-    async def cut(self) -> Places:
-        """Stop listening at this moment, and return where that was."""
-        self._sink = None
-        return self._subscriptions.places
-
-    async def release(self) -> list[Letter]:
-        """Disconnect, and return what was posted and has not come to its end, in its order."""
-        self._answers.release()
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
-            if self._recorder is not None:
-                self._recorder.disconnected()
-        self._subscriptions.forget(list(self._subscriptions.wanted))
-        return self._outflow.take()
-
-    # Inside.
-
-    async def _run(self) -> None:
-        number = 1
-        try:
-            while True:
-                try:
-                    has_lived = await self._connection(number)
-                except Exception:
-                    _logger.exception("the old client failed; it is tried again")
-                    has_lived = False
-                number = 1 if has_lived else number + 1
-                self._decided.set()
-                await asyncio.sleep(self._delay(number))
-        finally:
-            self._decided.set()
-
-    async def _connection(self, number: int) -> bool:
-        """Make one connection, and live it to its end; return whether there was one."""
-        loop = asyncio.get_running_loop()
-        lost: asyncio.Future[str] = loop.create_future()
-        socket = PlainSocket(
-            self.config,
-            on_event=self._arrived,
-            on_lost=lambda reason: None if lost.done() else lost.set_result(reason),
-        )
-        began = loop.time()
-        try:
-            await socket.open(self._token)
-        except RealtimeError as error:
-            self._tell(SignalKind.FAILED, error, loop.time() - began, number)
-            return False
-        self._socket = socket
-        self._tell(SignalKind.LIVE, None, loop.time() - began, number)
-        try:
-            await self._subscribe_again(socket)
-            self._outflow.attach(socket)
-            self._decided.set()
-            reason = await self._alive(socket, lost)
-        finally:
-            self._socket = None
-            await self._outflow.detach()
-            await socket.close()
-        self._tell(SignalKind.LOST, ConnectionLostError(f"The connection ended: {reason}."), 0.0, 1)
-        return True
-
-    async def _subscribe_again(self, socket: PlainSocket) -> None:
-        try:
-            await self._subscriptions.ask(socket, self._subscriptions.wanted)
-        except (SubscriptionRefusedError, socketio.exceptions.SocketIOError) as error:
-            _logger.warning("the old client could not subscribe: %s", error)
-
-    async def _alive(self, socket: PlainSocket, lost: "asyncio.Future[str]") -> str:
-        """Ask for a sign of life from time to time, for the latency alone; return why it ended."""
-        event, config = self.config.dialect.heartbeat_event, self.config
-        loop = asyncio.get_running_loop()
-        while not lost.done():
-            if not socket.is_live:  # the library does not tell of a session that the server refuses later
-                return "the server refuses the session"
-            began = loop.time()
-            try:
-                if event is not None:
-                    await socket.ask(event, timeout=config.heartbeat_timeout)
-                    if self._recorder is not None:
-                        self._recorder.latency(loop.time() - began)
-            except (TimeoutError, socketio.exceptions.SocketIOError):
-                _logger.debug("the server did not answer %r", event)
-            self._outflow.expire()
-            await asyncio.wait({lost}, timeout=config.heartbeat_interval)
-        return lost.result()
-
-    async def _arrived(self, event: str, args: list[Any]) -> Any:
-        taken = self._subscriptions.take(args)
-        sink = self._sink
-        if taken is None or sink is None:
-            return None
-        return await self._answers.of(sink(event, taken))
-
-    def _tell(self, kind: SignalKind, error: RealtimeError | None, duration: float, number: int) -> None:
-        signal = Signal(kind=kind, error=error, duration=duration, number=number)
-        if self._recorder is not None:
-            self._recorder.signal(signal)
-        self._watchers.tell(signal)
-
-    def _delay(self, number: int) -> float:
-        first, most = self._delays
-        delay = min(first * 2.0 ** min(number - 1, 30), most)
-        return delay * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - no secret

@@ -31,7 +31,10 @@ _silent = logging.Logger("the old client", logging.CRITICAL)  # noqa: LOG001 - n
 
 
 class _Session:
-    """A session that closes everything that was ever opened with it; python-engineio forgets some."""
+    """A session that closes everything that was ever opened with it.
+
+    python-engineio 4.15 leaves the session, and what it holds, open where a websocket cannot be connected.
+    """
 
     def __init__(self) -> None:
         self._session = aiohttp.ClientSession()
@@ -99,7 +102,7 @@ class PlainSocket:
 
     @property
     def is_live(self) -> bool:
-        """Whether it is connected."""
+        """True while it is connected."""
         return bool(self._client.connected) and not self._is_closing
 
     async def open(self, token: TokenSource | None) -> None:
@@ -119,7 +122,9 @@ class PlainSocket:
         except RealtimeError:
             await self.close()
             raise
-        except Exception as error:  # noqa: BLE001 - of the library's, which may raise anything at a bad peer
+        # At a bad peer the library lets through whatever its parsers raise: TypeError where the server closes
+        # instead of opening, IndexError at an empty body.
+        except Exception as error:  # noqa: BLE001
             await self.close()
             raise self._translated(error) from None
         except BaseException:
@@ -168,6 +173,8 @@ class PlainSocket:
                 await self._client.disconnect()
         except (TimeoutError, socketio.exceptions.SocketIOError, OSError) as error:
             _logger.debug("the old client did not close in order: %s", type(error).__name__)
+        # Over polling its `disconnect()` waits for the pending GET, which Python servers do not release: 30 s
+        # with the default pings. So its loops are ended, and not waited for.
         loops = {
             task for task in (engine.read_loop_task, engine.write_loop_task) if isinstance(task, asyncio.Task)
         }
@@ -175,6 +182,7 @@ class PlainSocket:
             task.cancel()
         if loops:
             await asyncio.wait(loops, timeout=_CLOSE_TIMEOUT)
+        # A `disconnect()` that is cancelled, as by the time-out above, leaves the client in this list.
         if engine in _connected_clients():
             _connected_clients().remove(engine)
         try:

@@ -18,7 +18,7 @@ from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import ClosedError, InvalidArgumentError, MetricsStorageError
 from realtime_fsm.monitoring.database import MetricsDatabase
 from realtime_fsm.rollout.client import RolloutClient, letter_of
-from realtime_fsm.rollout.rule import Evidence, Guard, RollbackRule
+from realtime_fsm.rollout.rule import Evidence, RollbackGuard, RollbackRule
 from realtime_fsm.rollout.setting import (
     Chosen,
     DecisionKind,
@@ -27,105 +27,10 @@ from realtime_fsm.rollout.setting import (
     RolloutControl,
     place_of,
 )
-from realtime_fsm.rollout.stage import Differences, Factories, RolloutStage, default_clients
-
-# Looks again and again at what is said, and at how the client that runs fares.
+from realtime_fsm.rollout.shadow import Differences
+from realtime_fsm.rollout.stage import Factories, RolloutStage, default_clients
 
 _logger = logging.getLogger("realtime_fsm.migration")
-
-
-class RolloutWatch:
-    """The task of a rollout: it alone changes what runs.
-
-    Args:
-        control: Says what is to run.
-        stage: Has it run.
-        guard: Says when the new one is rolled back.
-        interval: Seconds between two looks; whatever happens is a reason to look at once.
-        kicked: Set when something has happened.
-    """
-
-    def __init__(
-        self,
-        control: RolloutControl,
-        stage: RolloutStage,
-        guard: Guard,
-        *,
-        interval: float,
-        kicked: asyncio.Event,
-    ) -> None:
-        self._control = control
-        self._stage = stage
-        self._guard = guard
-        self._interval = interval
-        self._kicked = kicked
-        self._looked = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it looks."""
-        return self._task is not None
-
-    def start(self) -> None:
-        """Begin to look."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._watch(), name="realtime_fsm rollout")
-
-    async def stop(self) -> None:
-        """End; a switch that is under way comes to its end first."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
-        self._looked.set()
-
-    async def settled(self) -> None:
-        """Look now, and wait until what is to run does."""
-        self._kicked.set()
-        while self._task is not None and (
-            self._kicked.is_set() or self._control.chosen.role.value != self._stage.role
-        ):
-            self._looked.clear()
-            await self._looked.wait()
-
-    async def read_file(self) -> None:
-        """Look at the file."""
-        if self._control.file is not None:
-            self._control.take_file(*await asyncio.to_thread(self._control.file.load))
-
-    async def _watch(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(self._interval):
-                    await self._kicked.wait()
-            except TimeoutError:
-                pass  # it is time to look
-            self._kicked.clear()
-            try:
-                await self._look()
-            except Exception:
-                _logger.exception("the rollout failed to look after itself; it tries again")
-            self._looked.set()
-
-    async def _look(self) -> None:
-        await self.read_file()
-        if (reason := self._stage.failing()) is not None:
-            self._control.hold(DecisionKind.FALLBACK, reason)
-        elif self._stage.role == "new" and not self._control.is_overridden:
-            await self._ask_rule()
-        await self._stage.apply()
-        if self._stage.shadow is not None:
-            self._stage.shadow.expire()
-
-    async def _ask_rule(self) -> None:
-        try:
-            verdict = await self._guard.verdict()
-        except MetricsStorageError as error:
-            _logger.warning("the rule has no evidence: %s", error)
-            return
-        if verdict is not None and verdict.roll_back:
-            self._control.hold(DecisionKind.ROLLBACK, verdict.reason)
 
 
 class Rollout:
@@ -183,7 +88,7 @@ class Rollout:
         self._kicked = asyncio.Event()
         if rule is None and self.rollout_config.auto_rollback:
             rule = RollbackRule()
-        self._guard = Guard(rule, evidence)
+        self._guard = RollbackGuard(rule, evidence)
         self._stage = RolloutStage(
             self.config,
             self.rollout_config,
@@ -213,7 +118,7 @@ class Rollout:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the client that runs is connected."""
+        """True if the client that runs is connected."""
         running = self._stage.running
         return running is not None and running.client.is_connected
 
@@ -289,7 +194,7 @@ class Rollout:
         await self._subscribe({BOOKING_PREFIX + name: name for name in names})
 
     async def unsubscribe(self, channels: Iterable[str]) -> None:
-        """Forget channels."""
+        """Unsubscribe from channels, and forget them."""
         names = [name for name in check_names(channels, what="channels") if name in self._stage.wanted]
         async with self._stage.moving:
             for name in names:
@@ -301,17 +206,17 @@ class Rollout:
 
     @property
     def running(self) -> str:
-        """What runs: ``legacy``, ``shadow`` (the old one, with the new one beside it), ``new``."""
+        """The role that runs: ``legacy``, ``shadow`` (the old one, with the new one beside it), ``new``."""
         return self._stage.role
 
     @property
     def chosen(self) -> Chosen:
-        """What is to run, and who says so."""
+        """The role that is to run, and the source that says so."""
         return self._control.chosen
 
     @property
     def held(self) -> str | None:
-        """Why the new one does not run although it should; ``None`` if nothing holds it."""
+        """The reason why the new one does not run although it should; ``None`` if nothing holds it."""
         return self._control.held
 
     @property
@@ -321,7 +226,7 @@ class Rollout:
 
     @property
     def differences(self) -> Differences:
-        """What came of the comparison, with ``shadow``."""
+        """The result of the comparison, with ``shadow``."""
         return self._stage.differences
 
     def override(self, implementation: str | None) -> None:
@@ -390,3 +295,97 @@ class Rollout:
         failure = await self._stage.begin()
         if failure is not None:
             raise failure
+
+
+class RolloutWatch:
+    """The task of a rollout: it alone changes what runs.
+
+    Args:
+        control: Says what is to run.
+        stage: Has it run.
+        guard: Says when the new one is rolled back.
+        interval: Seconds between two looks; whatever happens is a reason to look at once.
+        kicked: Set when something has happened.
+    """
+
+    def __init__(
+        self,
+        control: RolloutControl,
+        stage: RolloutStage,
+        guard: RollbackGuard,
+        *,
+        interval: float,
+        kicked: asyncio.Event,
+    ) -> None:
+        self._control = control
+        self._stage = stage
+        self._guard = guard
+        self._interval = interval
+        self._kicked = kicked
+        self._looked = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """True from the start to the end."""
+        return self._task is not None
+
+    def start(self) -> None:
+        """Begin to look, in a task."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._watch(), name="realtime_fsm rollout")
+
+    async def stop(self) -> None:
+        """End; a switch that is under way comes to its end first."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+        self._looked.set()
+
+    async def settled(self) -> None:
+        """Look now, and wait until what is to run does."""
+        self._kicked.set()
+        while self._task is not None and (
+            self._kicked.is_set() or self._control.chosen.role.value != self._stage.role
+        ):
+            self._looked.clear()
+            await self._looked.wait()
+
+    async def read_file(self) -> None:
+        """Look at the file."""
+        if self._control.file is not None:
+            self._control.take_file(*await asyncio.to_thread(self._control.file.load))
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._interval):
+                    await self._kicked.wait()
+            except TimeoutError:
+                pass  # it is time to look
+            self._kicked.clear()
+            try:
+                await self._look()
+            except Exception:
+                _logger.exception("the rollout failed to look after itself; it tries again")
+            self._looked.set()
+
+    async def _look(self) -> None:
+        await self.read_file()
+        if (reason := self._stage.failing()) is not None:
+            self._control.hold(DecisionKind.FALLBACK, reason)
+        elif self._stage.role == "new" and not self._control.is_overridden:
+            await self._ask_rule()
+        await self._stage.apply()
+        if self._stage.shadow is not None:
+            self._stage.shadow.expire()
+
+    async def _ask_rule(self) -> None:
+        try:
+            verdict = await self._guard.verdict()
+        except MetricsStorageError as error:
+            _logger.warning("the rule has no evidence: %s", error)
+            return
+        if verdict is not None and verdict.roll_back:
+            self._control.hold(DecisionKind.ROLLBACK, verdict.reason)

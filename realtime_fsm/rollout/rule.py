@@ -1,4 +1,4 @@
-"""When the new implementation is rolled back by itself: it fails more often than the old one. Pure."""
+"""The automatic rollback: a rule that says when the new implementation fails more often than the old one."""
 
 import asyncio
 import os
@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from attrs import field, frozen
+from attrs import frozen
 
 from realtime_fsm.adapters.metrics_file import read
-from realtime_fsm.machine.errors import ConfigurationError
+from realtime_fsm.machine.checks import Problems, checked, number, seconds, whole
 from realtime_fsm.monitoring.records import Measurements
 from realtime_fsm.rollout.client import Signal, SignalKind
 
@@ -23,7 +23,7 @@ _MOST_SAMPLES: Final = 10_000
 
 
 @frozen
-class Sample:
+class Trial:
     """One thing that went well or did not: the end of a dial, or the loss of a connection.
 
     Attributes:
@@ -36,8 +36,8 @@ class Sample:
 
 
 @frozen
-class Rate:
-    """How often an implementation failed.
+class FailureRate:
+    """The rate at which an implementation failed.
 
     Attributes:
         samples: What was counted.
@@ -57,8 +57,8 @@ class Rate:
 
 
 @frozen(kw_only=True)
-class Verdict:
-    """What the rule says.
+class Ruling:
+    """The answer of the rule: to roll back, or not, and why.
 
     Attributes:
         roll_back: Whether the new one is to be rolled back.
@@ -69,13 +69,18 @@ class Verdict:
 
     roll_back: bool
     reason: str
-    new: Rate
-    legacy: Rate
+    new: FailureRate
+    legacy: FailureRate
+
+
+def _below_one(value: object) -> str | None:
+    is_share = isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 <= value < 1.0
+    return None if is_share else "must be from 0 up to 1"
 
 
 @frozen(kw_only=True)
 class RollbackLimits:
-    """When the new one counts as worse.
+    """The limits beyond which the new one counts as worse.
 
     Attributes:
         threshold: By how much its failure rate must exceed the old one's: 0.1 is ten points of percent.
@@ -85,23 +90,13 @@ class RollbackLimits:
             one; ``None`` rolls nothing back then.
     """
 
-    threshold: float = field(default=0.1)
-    min_samples: int = field(default=20)
-    window: float = field(default=_HOUR)
-    baseline: float | None = None
+    threshold: float = checked(_below_one, default=0.1)
+    min_samples: int = whole(20)
+    window: float = seconds(_HOUR)
+    baseline: float | None = number(None, zero=True, most=1.0)
 
     def __attrs_post_init__(self) -> None:
-        problems = []
-        if not 0.0 <= self.threshold < 1.0:
-            problems.append(f"threshold={self.threshold!r} must be from 0 up to 1: the default is 0.1")
-        if self.min_samples < 1:
-            problems.append(f"min_samples={self.min_samples!r} must be 1 or more: the default is 20")
-        if not self.window > 0:
-            problems.append(f"window={self.window!r} must be more than 0 seconds: the default is an hour")
-        if self.baseline is not None and not 0.0 <= self.baseline <= 1.0:
-            problems.append(f"baseline={self.baseline!r} must be from 0 to 1, or None")
-        if problems:
-            raise ConfigurationError(*problems)
+        Problems(self, recalls=True).refuse()
 
 
 class RollbackRule:
@@ -116,35 +111,35 @@ class RollbackRule:
 
     def __init__(self, limits: RollbackLimits | None = None) -> None:
         self.limits = RollbackLimits() if limits is None else limits
-        self._samples: dict[str, deque[Sample]] = {}
+        self._samples: dict[str, deque[Trial]] = {}
 
     def add(self, implementation: str, *, failed: bool, at: float) -> None:
         """Count something; of each implementation in the order of time. The memory is bounded."""
-        self._samples.setdefault(implementation, deque(maxlen=_MOST_SAMPLES)).append(Sample(at, failed))
+        self._samples.setdefault(implementation, deque(maxlen=_MOST_SAMPLES)).append(Trial(at, failed))
 
     def forget(self) -> None:
         """Count anew: what was counted before a person released a rollback is not held against it twice."""
         self._samples.clear()
 
-    def rate(self, implementation: str, now: float) -> Rate:
+    def rate(self, implementation: str, now: float) -> FailureRate:
         """Return how often an implementation failed within the window."""
         samples = self._samples.get(implementation, deque())
         while samples and samples[0].at < now - self.limits.window:
             samples.popleft()
         return rate_of(samples)
 
-    def decide(self, now: float) -> Verdict:
+    def decide(self, now: float) -> Ruling:
         """Say whether the new one is to be rolled back, by what was counted within the window."""
         return judge(self.limits, new=self.rate(NEW, now), legacy=self.rate(LEGACY, now))
 
 
-def rate_of(samples: Iterable[Sample]) -> Rate:
+def rate_of(samples: Iterable[Trial]) -> FailureRate:
     """Return how many of the samples there are, and how many of them failed."""
     failed = [sample.failed for sample in samples]
-    return Rate(len(failed), sum(failed))
+    return FailureRate(len(failed), sum(failed))
 
 
-def judge(limits: RollbackLimits, *, new: Rate, legacy: Rate) -> Verdict:
+def judge(limits: RollbackLimits, *, new: FailureRate, legacy: FailureRate) -> Ruling:
     """Say whether the new one is to be rolled back.
 
     Args:
@@ -153,8 +148,8 @@ def judge(limits: RollbackLimits, *, new: Rate, legacy: Rate) -> Verdict:
         legacy: How often the old one did.
     """
 
-    def verdict(reason: str, *, roll_back: bool = False) -> Verdict:
-        return Verdict(roll_back=roll_back, reason=reason, new=new, legacy=legacy)
+    def verdict(reason: str, *, roll_back: bool = False) -> Ruling:
+        return Ruling(roll_back=roll_back, reason=reason, new=new, legacy=legacy)
 
     if new.samples < limits.min_samples:
         return verdict(f"too few samples of the new one: {new.samples} of {limits.min_samples}")
@@ -169,7 +164,7 @@ def judge(limits: RollbackLimits, *, new: Rate, legacy: Rate) -> Verdict:
     return verdict(f"the new one fails at {new}, {told}")
 
 
-def rates(measured: Measurements, *, since: float) -> tuple[Rate, Rate]:
+def rates(measured: Measurements, *, since: float) -> tuple[FailureRate, FailureRate]:
     """Return how often the new and the old one failed, from a metrics database of many processes.
 
     Args:
@@ -180,10 +175,10 @@ def rates(measured: Measurements, *, since: float) -> tuple[Rate, Rate]:
         The new one's, the old one's.
     """
 
-    def rate(implementation: str) -> Rate:
+    def rate(implementation: str) -> FailureRate:
         mine = measured.of(implementation)
-        dials = [Sample(one.at, one.cause is not None) for one in mine.attempts if one.at >= since]
-        losses = [Sample(one.began_at, failed=True) for one in mine.outages if one.began_at >= since]
+        dials = [Trial(one.at, one.cause is not None) for one in mine.attempts if one.at >= since]
+        losses = [Trial(one.began_at, failed=True) for one in mine.outages if one.began_at >= since]
         return rate_of([*dials, *losses])
 
     return rate(NEW), rate(LEGACY)
@@ -191,7 +186,7 @@ def rates(measured: Measurements, *, since: float) -> tuple[Rate, Rate]:
 
 # What is held against the new client: what happened here, or what many processes have recorded.
 
-Evidence = Callable[[], tuple[Rate, Rate]]
+Evidence = Callable[[], tuple[FailureRate, FailureRate]]
 """Returns how often the new one failed, and the old one. It is called in a thread, and may take its time."""
 
 EVIDENCE_INTERVAL = 30.0
@@ -206,14 +201,14 @@ def database_evidence(path: str | os.PathLike[str], *, window: float) -> Evidenc
         window: Seconds for which a record counts.
     """
 
-    def look() -> tuple[Rate, Rate]:
+    def look() -> tuple[FailureRate, FailureRate]:
         since = time.time() - window
         return rates(Measurements.from_rows(read(Path(path), since=since), since=since), since=since)
 
     return look
 
 
-class Guard:
+class RollbackGuard:
     """Asks the rule, with evidence of this process or from elsewhere.
 
     Args:
@@ -248,7 +243,7 @@ class Guard:
         now = asyncio.get_running_loop().time()
         return {name: str(self._rule.rate(name, now)) for name in (NEW, LEGACY)}
 
-    async def verdict(self) -> Verdict | None:
+    async def verdict(self) -> Ruling | None:
         """Return what the rule says; ``None`` where it is not asked now.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Which implementation is to run: what can be set, where it can be set, and who has the last word. Pure."""
+"""The settings of a rollout: what can be set, where it can be set, and which source has the last word."""
 
 import hashlib
 import json
@@ -11,20 +11,25 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Self
 
-from attrs import field, frozen
+from attrs import frozen
 
+from realtime_fsm.machine.checks import Problems, checked, seconds
 from realtime_fsm.machine.errors import ConfigurationError
 
 IMPLEMENTATION_VARIABLE: Final = "REALTIME_IMPLEMENTATION"
 PERCENT_VARIABLE: Final = "REALTIME_ROLLOUT_PERCENT"
 
-_MOST: Final = 100.0
+_WHOLE: Final = 100.0
 _BUCKETS: Final = 2**64
 _FILE_FIELDS: Final = ("implementation", "percent")
+_MOST_BYTES: Final = 65_536
+_MOST_KEPT: Final = 200
+
+_logger = logging.getLogger("realtime_fsm.migration")
 
 
 class Implementation(StrEnum):
-    """What can be asked for."""
+    """The implementations that can be asked for."""
 
     LEGACY = "legacy"
     """The old client."""
@@ -37,7 +42,7 @@ class Implementation(StrEnum):
 
 
 class Source(StrEnum):
-    """Who says which implementation runs, the last word first."""
+    """The sources that say which implementation runs, the last word first."""
 
     OVERRIDE = "override"
     """A person, at run time."""
@@ -49,8 +54,8 @@ class Source(StrEnum):
 
 
 @frozen
-class Setting:
-    """What one source asks for.
+class RolloutSetting:
+    """The implementation that one source asks for.
 
     Attributes:
         implementation: What is to run.
@@ -146,12 +151,12 @@ def place_of(client_id: str) -> float:
     """
     digest = hashlib.sha256(f"realtime_fsm rollout:{client_id}".encode("utf-8", "surrogatepass")).digest()
     # 2**53 values of the 2**64: so that it is exact, and never rounds up to 100.
-    return (int.from_bytes(digest[:8], "big") >> 11) * (_MOST * 2**11 / _BUCKETS)
+    return (int.from_bytes(digest[:8], "big") >> 11) * (_WHOLE * 2**11 / _BUCKETS)
 
 
 @frozen(kw_only=True)
 class Chosen:
-    """What is to run, and who says so.
+    """The role that is to run, and the source that says so.
 
     Attributes:
         role: ``legacy``, ``shadow`` or ``new``.
@@ -161,10 +166,10 @@ class Chosen:
 
     role: Implementation
     source: Source
-    setting: Setting
+    setting: RolloutSetting
 
 
-def choose(said: Mapping[Source, Setting | None], client_id: str) -> Chosen:
+def choose(said: Mapping[Source, RolloutSetting | None], client_id: str) -> Chosen:
     """Return what is to run: the first source that says anything, in the order of ``Source``.
 
     Args:
@@ -194,27 +199,19 @@ def _percent(value: object, name: str, problems: list[str]) -> float | None:
         number = math.nan if isinstance(value, bool) else float(str(value).strip().removesuffix("%"))
     except ValueError:
         number = math.nan
-    if 0.0 <= number <= _MOST:
+    if 0.0 <= number <= _WHOLE:
         return number
     problems.append(f"{name}={value!r} must be a number from 0 to 100: set it to 50, say")
     return None
 
 
-def _positive(_: object, attribute: Any, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigurationError(
-            f"{attribute.name}={value!r} must be a finite number of seconds, more than 0: "
-            f"the default is {attribute.default}"
-        )
-
-
-def _seconds(default: float) -> Any:
-    return field(default=default, validator=_positive)
+def _fallback(value: object) -> str | None:
+    return None if value in (None, "legacy") else "must be 'legacy' or None"
 
 
 @frozen(kw_only=True)
 class RolloutConfig:
-    """What a rollout begins with. Durations are seconds.
+    """The configuration of a rollout. Durations are seconds.
 
     Attributes:
         implementation: ``legacy``, ``shadow``, ``percent`` or ``new``: what runs where nothing else says.
@@ -234,33 +231,32 @@ class RolloutConfig:
     implementation: str = "legacy"
     percent: float | None = None
     path: str | None = None
-    fallback: str | None = None
-    poll_interval: float = _seconds(2.0)
-    switch_timeout: float = _seconds(15.0)
-    fallback_after: float = _seconds(30.0)
-    drain_timeout: float = _seconds(5.0)
-    compare_within: float = _seconds(10.0)
+    fallback: str | None = checked(_fallback, default=None)
+    poll_interval: float = seconds(2.0)
+    switch_timeout: float = seconds(15.0)
+    fallback_after: float = seconds(30.0)
+    drain_timeout: float = seconds(5.0)
+    compare_within: float = seconds(10.0)
     auto_rollback: bool = True
 
     def __attrs_post_init__(self) -> None:
-        Setting.read({"implementation": self.implementation, "percent": self.percent})
-        if self.fallback not in {None, "legacy"}:
-            raise ConfigurationError(
-                f"fallback={self.fallback!r} must be 'legacy' or None: set it to 'legacy'"
-            )
+        problems = Problems(self, recalls=True)
+        try:
+            RolloutSetting.read({"implementation": self.implementation, "percent": self.percent})
+        except ConfigurationError as error:
+            problems.add(*error.problems)
+        problems.refuse()
 
     @property
-    def setting(self) -> Setting:
-        """What the configuration asks for."""
-        read = Setting.read({"implementation": self.implementation, "percent": self.percent})
+    def setting(self) -> RolloutSetting:
+        """The implementation that the configuration asks for."""
+        read = RolloutSetting.read({"implementation": self.implementation, "percent": self.percent})
         if read is None:  # pragma: no cover - the implementation is never None
             raise AssertionError("a configuration that says nothing")
         return read
 
 
 # The file of a rollout: read again and again; a bad one is told, and the last good setting stays.
-
-_MOST_BYTES: Final = 65_536
 
 
 class SettingFile:
@@ -278,7 +274,7 @@ class SettingFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.setting: Setting | None = None
+        self.setting: RolloutSetting | None = None
         self._text: str | None = None
         self._problem: str | None = None
 
@@ -305,7 +301,7 @@ class SettingFile:
             problem = "it is gone, and was there: to have it say nothing, write {} into it"
         if problem is None and text is not None:
             try:
-                self.setting = Setting.of_text(text)
+                self.setting = RolloutSetting.of_text(text)
                 self._text = text
             except ConfigurationError as error:
                 problem = "; ".join(error.problems)
@@ -318,13 +314,9 @@ class SettingFile:
 
 # What a rollout decided, and why: logged, counted, and kept so that a page can show it.
 
-_MOST_KEPT: Final = 200
-
-_logger = logging.getLogger("realtime_fsm.migration")
-
 
 class DecisionKind(StrEnum):
-    """What was decided."""
+    """The kinds of decisions."""
 
     START = "start"
     """What runs first."""
@@ -356,7 +348,7 @@ _LEVELS: Final = {
 
 @frozen(kw_only=True)
 class Decision:
-    """One decision.
+    """A decision of a rollout, with its reason.
 
     Attributes:
         at: Unix time.
@@ -438,7 +430,7 @@ class Decisions:
 
 
 class RolloutControl:
-    """What each source says, and what follows from it.
+    """The words of all sources, and what follows from them.
 
     Args:
         config: What is said last.
@@ -465,26 +457,26 @@ class RolloutControl:
         self.running = ""
         self._client_id = client_id
         self._decisions = decisions
-        self._said: dict[Source, Setting | None] = {
+        self._said: dict[Source, RolloutSetting | None] = {
             Source.CONFIG: config.setting,
-            Source.ENVIRONMENT: Setting.of_environment(environ),
+            Source.ENVIRONMENT: RolloutSetting.of_environment(environ),
         }
 
     @property
-    def said(self) -> Mapping[Source, Setting | None]:
-        """What each source says."""
-        held = None if self.held is None else Setting(Implementation.LEGACY)
+    def said(self) -> Mapping[Source, RolloutSetting | None]:
+        """The word of each source; ``None`` where it says nothing."""
+        held = None if self.held is None else RolloutSetting(Implementation.LEGACY)
         in_file = None if self.file is None else self.file.setting
         return {**self._said, Source.ROLLBACK: held, Source.FILE: in_file}
 
     @property
     def chosen(self) -> Chosen:
-        """What is to run."""
+        """The role that is to run."""
         return choose(self.said, self._client_id)
 
     @property
     def is_overridden(self) -> bool:
-        """Whether a person has the last word."""
+        """True if a person has the last word."""
         return self._said.get(Source.OVERRIDE) is not None
 
     def override(self, implementation: str | None) -> None:
@@ -493,7 +485,7 @@ class RolloutControl:
         Raises:
             ConfigurationError: If it is no implementation.
         """
-        setting = None if implementation is None else Setting.read({"implementation": implementation})
+        setting = None if implementation is None else RolloutSetting.read({"implementation": implementation})
         self._said[Source.OVERRIDE] = setting
         said = "a person takes the override back" if setting is None else f"a person wants {setting}"
         self.tell(DecisionKind.OVERRIDE, said)
@@ -523,5 +515,5 @@ class RolloutControl:
             self.tell(DecisionKind.SETTING, f"{self.file.path.name} says {said}")
 
     def tell(self, kind: DecisionKind, reason: str) -> None:
-        """Note a decision."""
+        """Log, count and keep a decision, with what runs and by whose word."""
         self._decisions.add(kind, running=self.running, source=self.chosen.source.value, reason=reason)

@@ -1,25 +1,33 @@
-"""The stage of a rollout: which client runs now, which one beside it, and the change to another."""
+"""The stage of a rollout: which client runs now, and how another one takes its place."""
 
 import asyncio
-import hashlib
-import json
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
-from attrs import asdict, define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
-from realtime_fsm.engine.dispatcher import Dispatcher
+from realtime_fsm.engine.dispatcher import Delivered, Dispatcher
 from realtime_fsm.engine.port import TokenSource
 from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.machine.errors import RealtimeError, SubscriptionRefusedError
+from realtime_fsm.machine.delivery import Outcome
+from realtime_fsm.machine.errors import OutboxFullError, RealtimeError, SubscriptionRefusedError
 from realtime_fsm.monitoring.database import MetricsDatabase
-from realtime_fsm.rollout.client import RolloutClient, Sink, Wanted, post_to
+from realtime_fsm.rollout.client import (
+    Letter,
+    Positions,
+    RolloutClient,
+    Running,
+    Sink,
+    Wanted,
+    post_to,
+    resolve,
+)
 from realtime_fsm.rollout.engine_client import EngineClient
-from realtime_fsm.rollout.handover import Handover, RolloutOutflow, Running
 from realtime_fsm.rollout.plain_client import PlainClient
-from realtime_fsm.rollout.rule import Guard
+from realtime_fsm.rollout.rule import RollbackGuard
 from realtime_fsm.rollout.setting import (
     Chosen,
     DecisionKind,
@@ -28,219 +36,16 @@ from realtime_fsm.rollout.setting import (
     RolloutControl,
     Source,
 )
-
-# Shadow: what the one implementation saw and the other did not. Pure.
-
-LEGACY: Final = "legacy"
-NEW: Final = "new"
-
-_MOST: Final = 10_000
-"""Events that may wait for their like, of each side; beyond it the oldest are counted as unseen."""
-
-
-@define
-class Differences:
-    """What came of the comparison so far.
-
-    Attributes:
-        matched: Events that both saw in time.
-        late: Events that the other one saw as well, but too late.
-        only_legacy: Events that the new one has not seen.
-        only_new: Events that the old one has not seen.
-    """
-
-    matched: int = 0
-    late: int = 0
-    only_legacy: int = 0
-    only_new: int = 0
-
-    def to_json(self) -> dict[str, int]:
-        """Return it as JSON."""
-        return asdict(self)
-
-
-@frozen
-class _Waiting:
-    """An event that one side has seen; ``counts`` unless it may be older than the comparison."""
-
-    key: bytes
-    at: float
-    counts: bool
-
-
-class Comparison:
-    """Compares what two clients see, whatever the order between them: equal events cancel each other out.
-
-    Args:
-        within: Seconds by which one may see an event later than the other.
-        differences: What it counts into; by default new ones.
-    """
-
-    def __init__(self, within: float, differences: Differences | None = None) -> None:
-        self.differences = Differences() if differences is None else differences
-        self._within = within
-        self._is_begun = False
-        self._waiting: dict[str, deque[_Waiting]] = {LEGACY: deque(), NEW: deque()}
-        self._by_key: dict[str, dict[bytes, list[_Waiting]]] = {LEGACY: {}, NEW: {}}
-        self._unseen: dict[str, deque[bytes]] = {LEGACY: deque(maxlen=_MOST), NEW: deque(maxlen=_MOST)}
-
-    def begin(self) -> None:
-        """Both see events from now on; what only the old one saw before is no difference."""
-        self._is_begun = True
-
-    def seen(self, side: str, event: str, args: Sequence[Any], now: float) -> None:
-        """Note an event.
-
-        Args:
-            side: ``legacy`` or ``new``: who saw it.
-            event: Its name.
-            args: Its arguments.
-            now: Of a clock that does not jump.
-        """
-        self.expire(now)
-        other = NEW if side == LEGACY else LEGACY
-        key = digest(event, args)
-        if (alike := self._by_key[other].get(key)) is not None:
-            self._take(other, alike.pop(0))
-            self.differences.matched += 1
-        elif key in self._unseen[other]:
-            self._unseen[other].remove(key)
-            self.differences.late += 1
-            self._count(other, -1)
-        else:
-            waiting = _Waiting(key, now, self._is_begun)
-            self._waiting[side].append(waiting)
-            self._by_key[side].setdefault(key, []).append(waiting)
-            if len(self._waiting[side]) > _MOST:
-                self._give_up(side, self._waiting[side][0])
-
-    def expire(self, now: float) -> None:
-        """Count what has waited for its like for too long."""
-        for side, waiting in self._waiting.items():
-            while waiting and waiting[0].at + self._within < now:
-                self._give_up(side, waiting[0])
-
-    def _give_up(self, side: str, waiting: _Waiting) -> None:
-        self._by_key[side][waiting.key].remove(waiting)
-        self._take(side, waiting)
-        if waiting.counts:
-            self._count(side, 1)
-            self._unseen[side].append(waiting.key)
-
-    def _take(self, side: str, waiting: _Waiting) -> None:
-        self._waiting[side].remove(waiting)
-        if not self._by_key[side][waiting.key]:
-            del self._by_key[side][waiting.key]
-
-    def _count(self, side: str, by: int) -> None:
-        if side == LEGACY:
-            self.differences.only_legacy += by
-        else:
-            self.differences.only_new += by
-
-
-def digest(event: str, args: Sequence[Any]) -> bytes:
-    """Return what two events have in common if they are equal; bytes within them count."""
-    text = json.dumps([event, *args], sort_keys=True, separators=(",", ":"), default=_shown)
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return f"bytes {hashlib.blake2b(bytes(value), digest_size=16).hexdigest()}"
-    return f"{type(value).__name__} {value}"
-
-
-# Shadow: the new client beside the old one. It is measured and compared, and nobody hears of it.
+from realtime_fsm.rollout.shadow import Differences, EventComparison, Shadow
 
 _logger = logging.getLogger("realtime_fsm.migration")
-
-
-class Shadow:
-    """A client whose events are compared and go nowhere, and to which no message is given.
-
-    Args:
-        running: The client, not begun yet.
-        comparison: Told what both see.
-        limit: How long it may take to connect before the comparison begins without it.
-    """
-
-    def __init__(self, running: Running, comparison: Comparison, limit: float) -> None:
-        self._running = running
-        self._comparison = comparison
-        self._limit = limit
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def running(self) -> Running:
-        """The client."""
-        return self._running
-
-    def start(self, wanted: Wanted) -> None:
-        """Begin, in the background: the application does not wait for it."""
-        self._running.client.listen(self._heard)
-        self._task = asyncio.create_task(self._begin(wanted), name="realtime_fsm rollout shadow")
-
-    async def subscribe(self, wanted: Wanted) -> None:
-        """Subscribe to more channels."""
-        try:
-            await self._running.client.subscribe(wanted, {})
-        except RealtimeError as error:
-            _logger.warning("the shadow could not subscribe: %s", error)
-
-    async def unsubscribe(self, channels: list[str]) -> None:
-        """Forget channels."""
-        await self._running.client.unsubscribe(channels)
-
-    async def close(self) -> None:
-        """End it."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
-        await self._running.release()
-
-    def tee(self, sink: Sink) -> Sink:
-        """Return a sink that compares what the old client sees, and passes it on."""
-
-        def heard(event: str, args: list[Any]) -> "asyncio.Future[Any]":
-            self._comparison.seen(LEGACY, event, args, asyncio.get_running_loop().time())
-            return sink(event, args)
-
-        return heard
-
-    def expire(self) -> None:
-        """Count what has waited for its like for too long."""
-        self._comparison.expire(asyncio.get_running_loop().time())
-
-    async def _begin(self, wanted: Wanted) -> None:
-        client = self._running.client
-        try:
-            if wanted:
-                await client.subscribe(wanted, {})
-            failure = await self._running.bring_up(self._limit)
-            if failure is not None:
-                _logger.warning("the shadow gave up: %s", failure)
-            elif wanted and client.is_connected:
-                await client.subscribe(wanted, {})  # wait until the server has confirmed them
-        except SubscriptionRefusedError as error:
-            _logger.warning("the shadow could not subscribe: %s", error)
-        self._comparison.begin()
-
-    def _heard(self, event: str, args: list[Any]) -> "asyncio.Future[Any]":
-        loop = asyncio.get_running_loop()
-        self._comparison.seen(NEW, event, args, loop.time())
-        answer: asyncio.Future[Any] = loop.create_future()
-        answer.set_result(None)
-        return answer
-
 
 Factories = Mapping[str, Callable[[], RolloutClient]]
 """What makes the clients: ``legacy``, ``new``, and ``shadow``, which is a new one that keeps no messages."""
 
 
 class RolloutStage:
-    """Who runs.
+    """Has the client run that is to run, and another one beside it as a shadow.
 
     Args:
         config: The dialect and the limits.
@@ -265,7 +70,7 @@ class RolloutStage:
         rollout: RolloutConfig,
         *,
         control: RolloutControl,
-        guard: Guard,
+        guard: RollbackGuard,
         factories: Factories,
         dispatcher: Dispatcher,
         on_signal: Callable[[], None],
@@ -293,12 +98,12 @@ class RolloutStage:
 
     @property
     def shadow(self) -> Shadow | None:
-        """What runs beside it, unseen."""
+        """The client that runs beside it, unseen."""
         return self._shadow
 
     @property
     def role(self) -> str:
-        """What runs, as a role; empty before the start."""
+        """The role that runs; empty before the start."""
         if self.running is None:
             return ""
         return Implementation.SHADOW.value if self._shadow is not None else self.running.client.implementation
@@ -399,13 +204,13 @@ class RolloutStage:
             self._handover.move(old, coming, wanted, self._sink), name="realtime_fsm rollout move"
         )
         try:
-            places = await asyncio.shield(moving)
+            positions = await asyncio.shield(moving)
         except asyncio.CancelledError:
             await asyncio.wait({moving})
             raise
         finally:
             self.running = coming
-        await self._handover.subscribe(coming, wanted, places)
+        await self._handover.subscribe(coming, wanted, positions)
 
     async def _brought_up(self, coming: Running, limit: float, *, until_live: bool) -> RealtimeError | None:
         try:
@@ -421,7 +226,7 @@ class RolloutStage:
                 self.running.client.listen(self._sink)
             await shadow.close()
         elif is_wanted and self._shadow is None and self.running is not None:
-            comparison = Comparison(self._rollout.compare_within, self.differences)
+            comparison = EventComparison(self._rollout.compare_within, self.differences)
             self._shadow = Shadow(self._make("shadow", "new"), comparison, self._rollout.switch_timeout)
             self.running.client.listen(self._shadow.tee(self._sink))
             self._shadow.start(dict(self.wanted))
@@ -442,3 +247,218 @@ def default_clients(config: RealtimeConfig, token: TokenSource | None) -> Factor
         "new": lambda: EngineClient(config, token=token),
         "shadow": lambda: EngineClient(evolve(config, outbox_path=None), token=token),
     }
+
+
+# The change: messages are held and handed over, events stay in their order.
+
+
+class RolloutOutflow:
+    """The gate between the application and the client that runs.
+
+    Args:
+        limit: Messages that may be on their way, at most.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: deque[Letter] = deque()
+        self._open: set[Letter] = set()
+        self._client: RolloutClient | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def accept(self, letter: Letter) -> None:
+        """Take a message; it is handed on in its order.
+
+        Raises:
+            OutboxFullError: If there is no room. Nothing was accepted.
+        """
+        self._open = (
+            {one for one in self._open if not one.receipt.is_settled} if self._is_full else self._open
+        )
+        if self._is_full:
+            raise OutboxFullError(f"The rollout holds {self._limit} messages that are on their way.")
+        self._open.add(letter)
+        self._waiting.append(letter)
+        self._woken.set()
+
+    def start(self) -> None:
+        """Begin to hand messages on."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="realtime_fsm rollout outflow")
+
+    def resume(self, client: RolloutClient, left: list[Letter]) -> None:
+        """Hand messages to a client from now on, first those that another one has left.
+
+        Args:
+            client: Who sends them.
+            left: What the one before it had taken and not brought to its end, in order. What the server may
+                have had already, and could not tell from a new one, is given up: it must not happen twice.
+        """
+        again = []
+        for letter in left:
+            if letter.was_sent and (letter.identity is None or not client.accepts_identity):
+                reason = "whether it arrived was not known when another client took over"
+                letter.receipt.settle(Outcome.LOST, reason=reason)
+            else:
+                again.append(letter)
+        self._waiting.extendleft(reversed(again))
+        self._client = client
+        self._woken.set()
+
+    async def hold(self, limit: float) -> None:
+        """Hand nothing on from now on.
+
+        Args:
+            limit: Seconds that a client has to take the message that is being handed to it. What it has not
+                taken by then is among what it leaves when it is released.
+        """
+        self._client = None
+        try:
+            async with asyncio.timeout(limit):
+                await self._idle.wait()
+        except TimeoutError:
+            await self._stop()
+            self.start()
+
+    async def handed_on(self) -> None:
+        """Wait until the client has taken everything that was accepted. The caller bounds it."""
+        while self._waiting or not self._idle.is_set():
+            self._idle.clear()
+            self._woken.set()
+            await self._idle.wait()
+
+    async def close(self) -> None:
+        """End, and give up what waits."""
+        self._client = None
+        await self._stop()
+        self.abandon(list(self._waiting))
+        self._waiting.clear()
+        self._open.clear()
+
+    def abandon(self, left: list[Letter]) -> None:
+        """Settle messages that nobody will send."""
+        for letter in left:
+            outcome = Outcome.LOST if letter.was_sent else Outcome.DROPPED
+            letter.receipt.settle(outcome, reason="the client was disconnected")
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._open) >= self._limit
+
+    async def _stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+        self._idle.set()
+
+    async def _run(self) -> None:
+        while True:
+            client = self._client
+            if client is None or not self._waiting:
+                self._idle.set()
+                self._woken.clear()
+                await self._woken.wait()
+                continue
+            self._idle.clear()
+            letter = self._waiting.popleft()
+            try:
+                await client.post(letter)
+            except RealtimeError as error:
+                _logger.warning("%r could not be sent: %s", letter.event, error)
+                letter.receipt.settle(Outcome.DROPPED, reason=error.message.removesuffix("."))
+
+
+@frozen(kw_only=True)
+class Handover:
+    """Puts one client in the place of another.
+
+    Messages are held from the begin to the end. The one that goes is drained, cut and closed before the
+    other one is listened to. Where the server numbers its events, that one is subscribed from behind the
+    position of the cut, so that the server replays what came between. Elsewhere both are subscribed, and from
+    one moment on the other one is listened to: exactly one at any time.
+
+    Attributes:
+        outflow: The messages.
+        dispatcher: Hands events to the application.
+        numbered: Whether the server numbers its events.
+        drain_timeout: How long the one that goes has for what it has sent.
+    """
+
+    outflow: RolloutOutflow
+    dispatcher: Dispatcher
+    numbered: bool
+    drain_timeout: float
+
+    async def move(self, old: Running | None, new: Running, wanted: Wanted, sink: Sink) -> Positions:
+        """Have ``new`` run from now on. What it cannot subscribe yet it asks for when it is connected.
+
+        Args:
+            old: What ran so far, if anything did. It is ended.
+            new: Begun already.
+            wanted: The channels.
+            sink: Takes the events.
+
+        Returns:
+            From where it is to be subscribed, with ``subscribe``.
+        """
+        positions: Positions = {}
+        left: list[Letter] = []
+        if old is None:
+            new.client.listen(sink)
+        if not self.numbered:
+            await self.subscribe(new, wanted, {})
+        await self.outflow.hold(self.drain_timeout)
+        if old is not None:
+            await self._drain(old)
+            held = _Held()
+            if not self.numbered:
+                new.client.listen(held)
+            positions = await old.client.cut()
+            held.give(self.dispatcher)
+            if not self.numbered:
+                new.client.listen(sink)
+            left = await old.release()
+        new.client.listen(sink)
+        self.outflow.resume(new.client, left)
+        return positions
+
+    async def subscribe(self, new: Running, wanted: Wanted, positions: Positions) -> None:
+        """Subscribe the one that comes; what the server refuses is logged."""
+        if not wanted:
+            return
+        try:
+            await new.client.subscribe(wanted, positions)
+        except SubscriptionRefusedError as error:
+            _logger.warning("not everything could be subscribed: %s", error)
+
+    async def _drain(self, old: Running) -> None:
+        try:
+            async with asyncio.timeout(self.drain_timeout):
+                await old.client.drain()
+        except TimeoutError:
+            _logger.warning("what was sent did not come to its end in %s s", self.drain_timeout)
+
+
+@define
+class _Held:
+    """Events of the one that comes, while the last ones of the one that goes are handed on."""
+
+    _events: list[tuple[str, list[Any], "asyncio.Future[Any]"]] = field(factory=list)
+
+    def __call__(self, event: str, args: list[Any]) -> "asyncio.Future[Any]":
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._events.append((event, args, answer))
+        return answer
+
+    def give(self, dispatcher: Dispatcher) -> None:
+        """Hand the held events on, in their order."""
+        for event, args, answer in self._events:
+            dispatcher.post(Delivered(event, args, partial(resolve, answer)))
+        self._events.clear()

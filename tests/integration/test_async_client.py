@@ -468,6 +468,22 @@ def test_several_namespaces_are_refused_with_the_remedy(run_async: Run) -> None:
     run_async(main())
 
 
+def test_randomization_factor_widens_the_jitter_and_nothing_else(run_async: Run) -> None:
+    """The jitter is as wide as the old client's, and the first attempt after a loss as soon as asked for."""
+
+    async def main() -> None:
+        async with serving() as server:
+            client = EngineClient(reconnection_delay=1.0, randomization_factor=3.0)
+            await client.connect(server.url)
+            config = client.realtime.config
+            await client.disconnect()
+        assert config.backoff_limits.spread == 6.0
+        assert config.first_retry_within == 1.0
+        assert (config.backoff_base, config.backoff_jitter) == (1.0, True)
+
+    run_async(main())
+
+
 def test_errors_name_the_old_arguments(run_async: Run) -> None:
     """A senseless value is told by the name under which the old client knows it."""
 

@@ -588,3 +588,29 @@ def test_messages_that_another_client_sent_do_not_stay_in_the_outbox(
             assert received == list(range(11))
 
     run_async(main())
+
+
+@pytest.mark.parametrize("implementation", ["legacy", "new"])
+def test_reason_of_a_receipt_is_whole_whatever_the_name_of_the_event(
+    run_async: Callable[..., Any], implementation: str
+) -> None:
+    """The reason is the server's, also where the event's name holds what separates the two in an error."""
+
+    async def main() -> None:
+        async with backend() as (server, token):
+            rollout = Rollout(
+                client_config(server.url),
+                settings(implementation=implementation),
+                client_id="me",
+                token=token,
+                environ={},
+            )
+            async with rollout, asyncio.timeout(SOON):
+                receipt = await rollout.emit("note: a: b")
+                with pytest.raises(DeliveryError, match=r"'note: a: b'.*No handler"):
+                    await receipt
+            assert receipt.outcome is Outcome.REFUSED
+            assert receipt.reason.startswith("No handler")
+            assert receipt.answer is None
+
+    run_async(main())

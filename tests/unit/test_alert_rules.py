@@ -8,6 +8,7 @@ import pytest
 from attrs import evolve
 
 from realtime_fsm import ConfigurationError, Severity
+from realtime_fsm.machine.figures import duration
 from realtime_fsm.monitoring.alert_engine import Alert, AlertState, Sample, Watch, begin, evaluate
 from realtime_fsm.monitoring.alert_rules import (
     DEFAULT_RULES,
@@ -15,7 +16,6 @@ from realtime_fsm.monitoring.alert_rules import (
     AlertRule,
     Measure,
     check_rules,
-    duration,
     read_rules,
 )
 

@@ -392,7 +392,7 @@ def fire(alerts: Alerts, count: int) -> None:
         at=0.0,
     )
     for number in range(count):
-        for lane in alerts._lanes:
+        for lane in alerts._queues:
             lane.put(evolve(alert, incident=f"x-{number}"))
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from realtime_fsm.cli.listen import _JsonPrinter
 from realtime_fsm.diagram import History, Step, read_history, render
-from realtime_fsm.diagram.history import Visits, duration, history_of
+from realtime_fsm.diagram.history import Visits, history_of
 from realtime_fsm.machine.errors import ConnectionLostError, InvalidArgumentError
+from realtime_fsm.machine.figures import Form, duration
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.table import ConnectionStatus, Trigger
 
@@ -277,4 +278,4 @@ def test_history_holds_no_more_of_an_error_than_its_reason() -> None:
 )
 def test_duration_is_short(seconds: float, said: str) -> None:
     """A length of time takes few characters, and never says 60 of anything."""
-    assert duration(seconds) == said
+    assert duration(seconds, Form.SHORT) == said

@@ -25,6 +25,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "backoff_base": ("0.5", 0.5),
     "backoff_maximum": ("60", 60.0),
     "backoff_jitter": ("off", False),
+    "backoff_spread": ("2.5", 2.5),
     "heartbeat_interval": ("12", 12.0),
     "heartbeat_timeout": ("3", 3.0),
     "enable_fallback": ("FALSE", False),
