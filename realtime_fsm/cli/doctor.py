@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
 from realtime_fsm.cli.paint import Painter
-from realtime_fsm.doctor import Fault, Finding, Patient, Report, Verdict, examine
-from realtime_fsm.doctor.examination import CHECKS, misconfigured
+from realtime_fsm.doctor import Fault, Finding, Report, Target, Verdict, examine
+from realtime_fsm.doctor.checks import CHECKS, misconfigured
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import ConfigurationError
 
@@ -68,10 +68,10 @@ def run_doctor(
         for finding in report.findings:
             printer.tell(finding)
         return printer.end(report)
-    patient = Patient(
+    target = Target(
         config=config, token=token, timeout=timeout, idle=idle, token_name=f"the token in {token_env}"
     )
-    return printer.end(asyncio.run(examine(patient, printer.tell)))
+    return printer.end(asyncio.run(examine(target, printer.tell)))
 
 
 class _Printer:
