@@ -9,7 +9,7 @@ import pytest
 
 from realtime_fsm.adapters import outbox_schema as schema
 from realtime_fsm.adapters.outbox_writer import MAX_BATCH, Backlog, Kind, Operation, write
-from realtime_fsm.testing.contracts.kept_messages import letter, message
+from realtime_fsm.testing.contracts.outbox_contract import letter, message
 
 
 @pytest.fixture

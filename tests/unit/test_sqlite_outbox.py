@@ -16,7 +16,7 @@ from realtime_fsm.adapters import outbox_file as sqlite_file
 from realtime_fsm.adapters import outbox_writer as sqlite_backlog
 from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 from realtime_fsm.machine.errors import ConfigurationError, OutboxStorageError, RealtimeError
-from realtime_fsm.testing.contracts.kept_messages import append_all, letter, message, sequences
+from realtime_fsm.testing.contracts.outbox_contract import append_all, letter, message, sequences
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -19,14 +19,14 @@ from realtime_fsm.adapters import outbox_writer as sqlite_backlog
 from realtime_fsm.adapters.outbox_file import OutboxFile
 from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 from realtime_fsm.machine.errors import InternalError, OutboxStorageError, RealtimeError
-from realtime_fsm.testing.contracts.kept_messages import append_all, message, sequences
+from realtime_fsm.testing.contracts.outbox_contract import append_all, message, sequences
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 COUNT = "SELECT count(*) FROM message"
 PRODUCERS = """
 import asyncio, sys
-from realtime_fsm.testing.contracts.kept_messages import message
+from realtime_fsm.testing.contracts.outbox_contract import message
 from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 
 async def main():

@@ -1,4 +1,4 @@
-"""What every HTTP client of FALLBACK must do: inherit the suite, and override its hooks."""
+"""The laws of every HTTP client of FALLBACK: inherit the suite, and override its hooks."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -38,6 +38,9 @@ PATHS: Final = (
 
 _SECRET: Final = "contract-token-51d07c0de5ec2e7"  # noqa: S105 - made up, and looked for in errors
 _NOT_MODIFIED: Final = 304
+_HOST: Final = "127.0.0.1"
+_SAME_TAG: Final = '"same"'
+_SHUTDOWN_TIMEOUT: Final = 0.1
 
 
 class PollerContract(Contract):
@@ -289,13 +292,6 @@ class PollerContract(Contract):
         done, _ = await asyncio.wait({request}, timeout=self.bound / 100)
         assert not done, "/silent was to be silent"
         return request
-
-
-# The server that ``PollerContract`` wants, on a real socket.
-
-_HOST: Final = "127.0.0.1"
-_SAME_TAG: Final = '"same"'
-_SHUTDOWN_TIMEOUT: Final = 0.1
 
 
 class PollerServer:

@@ -1,4 +1,4 @@
-"""What every token source must do: inherit the suite, and override its hooks."""
+"""The laws of every token source: inherit the suite, and override its hooks."""
 
 import asyncio
 import inspect
