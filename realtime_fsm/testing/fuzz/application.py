@@ -176,7 +176,7 @@ def simulated_config(setting: Setting) -> RealtimeConfig:
 
 
 @define(eq=False)
-class Identity:
+class ScriptedTokenSource:
     """A source of tokens that live for half a minute.
 
     Attributes:
@@ -270,7 +270,7 @@ class Application:
         self._known = 0  # ticks up to here came with a snapshot, and may come again
         self._tasks: set[asyncio.Task[None]] = set()
         self.disk = SimulatedDisk()
-        self.identity = Identity(environment.token, on_end=self._fetched)
+        self.identity = ScriptedTokenSource(environment.token, on_end=self._fetched)
         self.config = simulated_config(self._setting) if config is None else config
         self.seen: set[str] = set()
         self.violations: list[str] = []
