@@ -1,4 +1,4 @@
-"""The client that a command makes, and what its errors are as exit codes."""
+"""The client that a command makes, and the exit codes that its errors stand for."""
 
 import argparse
 import asyncio

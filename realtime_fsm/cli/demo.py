@@ -116,7 +116,7 @@ class Narrator:
     began: float = field(factory=time.monotonic)
 
     def chapter(self, title: str, explanation: str) -> None:
-        """Announce a fault."""
+        """Announce a fault in a line of its own."""
         if not self.quiet:
             self.painter.line()
             self.painter.line(
@@ -132,7 +132,7 @@ class Narrator:
         self.painter.line(f"  {clock}  {self.painter.status(change.current)} {change.reason}{then}")
 
     def _bad(self, count: int) -> str:
-        """Return a number that should be 0, in the colour that it deserves."""
+        """Return a number that should be 0, in green or red."""
         return self.painter.paint(str(count), "red" if count else "green")
 
     def summary(self, result: DemoResult) -> None:
@@ -211,7 +211,7 @@ class Show:
             yield
 
     def chapter(self, title: str, explanation: str) -> None:
-        """Announce a fault."""
+        """Announce a fault in the lines and on the page."""
         self.narrator.chapter(title, explanation)
         self.note(f"{title[0].upper()}{title[1:]}: {explanation}.")
 

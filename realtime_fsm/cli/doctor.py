@@ -76,7 +76,7 @@ class _Printer:
         self._skipped: list[Finding] = []
 
     def tell(self, finding: Finding) -> None:
-        """Print a finding."""
+        """Print a finding, unless all are printed at the end."""
         if self._as_json:
             return
         if self._skipped and self._skipped[0].said != finding.said:

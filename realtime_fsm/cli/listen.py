@@ -1,4 +1,4 @@
-"""``realtime-fsm listen``: what a server says, and how the connection to it fares."""
+"""``realtime-fsm listen``: prints what a server says, and how the connection to it fares."""
 
 import argparse
 import asyncio
@@ -86,7 +86,7 @@ class _LinePrinter:
         painter.line(f"{painter.paint(clock, 'dim')} {painter.status(change.current)} {reason}{then}")
 
     def event(self, name: str, *args: Any) -> None:
-        """Print an event."""
+        """Print an event with its arguments."""
         clock = datetime.now(tz=UTC).astimezone().strftime("%H:%M:%S")
         data = " ".join(printable(_shown(arg)) for arg in args)
         name = self._painter.paint(printable(name), "bold")

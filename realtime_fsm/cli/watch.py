@@ -1,4 +1,4 @@
-"""``realtime-fsm watch``: how a connection fares, live in a terminal, or in lines for whatever else."""
+"""``realtime-fsm watch``: shows how a connection fares, live in a terminal, or in lines for whatever else."""
 
 import argparse
 import asyncio
@@ -210,7 +210,7 @@ class _Lines:
         self.painter.line(painted(figures_line(self.source.view()), self.painter))
 
     def end(self) -> None:
-        """Print the figures."""
+        """Print the figures of the end."""
         self.figures()
 
 

@@ -26,7 +26,7 @@ _MOST_WORDS: Final = 3
 
 _SIGNS: Final = _BARS + "░" + _CUT + TIMES + "".join(GLYPHS.values())
 _LETTERS: Final = str.maketrans(_SIGNS, "_.-=+*%#" + ".~x" + "o.*~x+")
-"""What stands for the signs where the output's encoding lacks them; the words are beside them anyway."""
+"""Letters for the signs, where the output's encoding lacks them; the words are beside them anyway."""
 
 View = Mapping[str, Any]
 

@@ -1,4 +1,4 @@
-"""What is wrong between here and a Socket.IO server: one check after the other, each with its remedy.
+"""The doctor: finds what is wrong between here and a Socket.IO server, by one check after the other.
 
 ::
 

@@ -45,7 +45,7 @@ CHECKS: Final = (
 
 
 def _ignore(_: Finding) -> None:
-    """Tell nobody."""
+    """Take no notice: nobody wants to be told."""
 
 
 async def examine(target: Target, tell: Callable[[Finding], None] = _ignore) -> Report:

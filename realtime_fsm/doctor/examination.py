@@ -81,12 +81,12 @@ class Target:
 
     @property
     def is_secure(self) -> bool:
-        """Whether the address asks for TLS."""
+        """True if the address asks for TLS."""
         return self.parts.scheme == "https"
 
     @property
     def is_local(self) -> bool:
-        """Whether the address is on this very machine."""
+        """True if the address is on this very machine."""
         return self.host in _LOCAL_HOSTS
 
     @property
@@ -256,7 +256,7 @@ class NamespaceConnection:
 
     @property
     def is_open(self) -> bool:
-        """Whether the namespace was joined, and not been lost."""
+        """True if the namespace was joined, and has not been lost."""
         return self.error is None and not self.lost.done()
 
     async def begin(self) -> None:

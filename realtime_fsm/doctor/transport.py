@@ -25,7 +25,7 @@ WEBSOCKET: Final = "websocket"
 _MOST_READ: Final = 64 * 1024
 _SHOWN: Final = 60
 _ENGINE_3: Final = re.compile(rb"\A(?:\d+:0\{|\x00[\x00-\x09]{1,9}\xff0\{)")
-"""How the payload of an Engine.IO 3 server begins: with the length of its packet, as text or in binary."""
+"""The beginning of an Engine.IO 3 server's payload: the length of its packet, as text or in binary."""
 
 _NO_TRANSPORT: Final = 0  # Engine.IO's own error codes
 _NO_SESSION: Final = 1

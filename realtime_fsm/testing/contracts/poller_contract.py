@@ -34,7 +34,7 @@ PATHS: Final = (
     "/busy",
     "/silent",
 )
-"""What the server has; see ``PollerContract``."""
+"""The paths that the server has; see ``PollerContract``."""
 
 _SECRET: Final = "contract-token-51d07c0de5ec2e7"  # noqa: S105 - made up, and looked for in errors
 _NOT_MODIFIED: Final = 304

@@ -54,7 +54,7 @@ _BINARY: Final = 2
 _CONTROL: Final = 8
 
 Piece = tuple[float, bytes]
-"""What is forwarded, and by how many seconds it is late."""
+"""Bytes that are forwarded, and by how many seconds they are late."""
 
 
 class ResetError(BlockedError):
@@ -321,7 +321,7 @@ class HttpReader:
 
     @property
     def rest(self) -> bytes:
-        """What came and is no whole message yet."""
+        """The bytes that came and are no whole message yet."""
         return bytes(self._data)
 
     def add(self, data: bytes) -> None:
@@ -429,7 +429,7 @@ class WebSocketReader:
 
     @property
     def rest(self) -> bytes:
-        """What came and is no whole message yet."""
+        """The bytes that came and are no whole message yet."""
         return bytes(self._fragments + self._data)
 
     def feed(self, data: bytes) -> list[WebSocketMessage]:

@@ -105,7 +105,7 @@ class FaultProxy(NetworkFaults):
 
     @property
     def url(self) -> str:
-        """Where the proxy listens."""
+        """The address at which the proxy listens."""
         return f"http://{_HOST}:{self.port}"
 
     @property
@@ -398,7 +398,7 @@ class ProxiedConnection:
 
     @property
     def is_blocked(self) -> bool | None:
-        """Whether its first request is for a blocked path; ``None`` where that is not clear yet."""
+        """True if its first request is for a blocked path; ``None`` where that is not clear yet."""
         prefix = self._proxy.blocked_path
         return False if prefix is None else is_request_for(prefix, self._first_line)
 
