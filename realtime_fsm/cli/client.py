@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from realtime_fsm.cli.arguments import EXIT_REFUSED, EXIT_UNREACHABLE
@@ -33,6 +33,21 @@ def make_client(parsed: argparse.Namespace) -> RealtimeService:
         server_url=parsed.url, namespace=parsed.namespace, dialect=parsed.dialect
     )
     return RealtimeService(config, token=token)
+
+
+async def keep_connected(realtime: RealtimeService, channels: Sequence[str]) -> None:
+    """Connect, subscribe to channels, and keep the connection; end when nothing is tried any more.
+
+    Raises:
+        RealtimeError: Why that is so.
+    """
+    changes = realtime.changes()
+    await realtime.connect()
+    if channels:
+        await realtime.subscribe(channels)
+    async for _ in changes:
+        if realtime.gave_up is not None:
+            raise realtime.gave_up
 
 
 def exit_code_of(error: RealtimeError) -> int:

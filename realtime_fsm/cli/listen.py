@@ -13,7 +13,7 @@ from typing import Any
 from attrs import define, field
 
 from realtime_fsm.cli.arguments import EXIT_OK
-from realtime_fsm.cli.client import exit_code_of, make_client, while_read
+from realtime_fsm.cli.client import exit_code_of, keep_connected, make_client, while_read
 from realtime_fsm.cli.paint import Painter, printable
 from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.record import StatusChange
@@ -36,15 +36,9 @@ async def _listen(parsed: argparse.Namespace) -> int:
     realtime = make_client(parsed)
     realtime.on("*", while_read(printer.event, task))
     realtime.connection_status.subscribe(while_read(printer.change, task))
-    changes = realtime.changes()
     try:
         async with _page(realtime, parsed.port if parsed.web else None):
-            await realtime.connect()
-            if parsed.channel:
-                await realtime.subscribe(parsed.channel)
-            async for _ in changes:
-                if realtime.gave_up is not None:
-                    raise realtime.gave_up
+            await keep_connected(realtime, parsed.channel)
     except RealtimeError as error:
         if isinstance(error, ValueError):  # wrong usage: the port of the page is taken
             raise

@@ -8,13 +8,12 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from attrs import define, field, frozen
 
 from realtime_fsm.cli.arguments import EXIT_OK, EXIT_UNREACHABLE
-from realtime_fsm.cli.client import exit_code_of, make_client, while_read
+from realtime_fsm.cli.client import exit_code_of, keep_connected, make_client, while_read
 from realtime_fsm.cli.paint import Painter
 from realtime_fsm.cli.watch_view import change_line, figures_line, frame, painted
 from realtime_fsm.machine.errors import RealtimeError
@@ -47,7 +46,7 @@ async def _watch(parsed: argparse.Namespace) -> int:
     display = _display(realtime, as_json=parsed.json)
     unsubscribe = realtime.connection_status.subscribe(while_read(display.change, task))
     running = {
-        asyncio.create_task(_until_it_gives_up(realtime, parsed.channel)),
+        asyncio.create_task(keep_connected(realtime, parsed.channel)),
         asyncio.create_task(_keep_showing(display, display.every if parsed.every is None else parsed.every)),
     }
     failure: RealtimeError | None = None
@@ -72,21 +71,6 @@ async def _watch(parsed: argparse.Namespace) -> int:
                 one.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             await realtime.disconnect()
-
-
-async def _until_it_gives_up(realtime: RealtimeService, channels: Sequence[str]) -> None:
-    """Keep the connection; end when nothing is tried any more.
-
-    Raises:
-        RealtimeError: Why that is so.
-    """
-    changes = realtime.changes()
-    await realtime.connect()
-    if channels:
-        await realtime.subscribe(channels)
-    async for _ in changes:
-        if realtime.gave_up is not None:
-            raise realtime.gave_up
 
 
 async def _keep_showing(display: "_Display", every: float) -> None:

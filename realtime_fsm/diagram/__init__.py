@@ -15,9 +15,8 @@ from typing import Any, Final, Literal, overload
 from realtime_fsm.diagram.graph import Graph, MachineLike, build_graph, graph_of
 from realtime_fsm.diagram.history import History, HistoryLike, HistoryStep, history_of, read_history
 from realtime_fsm.diagram.layout import laid_out
-from realtime_fsm.diagram.png import raster
 from realtime_fsm.diagram.shipped import NAME, PLANS, checked_direction, placed, shipped_svg
-from realtime_fsm.diagram.svg import Look, Marks, checked_theme, marks_of, paint, stylesheet
+from realtime_fsm.diagram.svg import Look, Marks, checked_theme, marks_of, paint, raster, stylesheet
 from realtime_fsm.diagram.text import render_dot, render_mermaid, render_table
 from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.errors import InvalidArgumentError

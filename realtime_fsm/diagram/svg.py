@@ -1,4 +1,4 @@
-"""A drawing as SVG: ids and classes to style and to script, shapes that need no font, no reference."""
+"""A drawing as SVG, with ids and classes to style and to script and shapes that need no font; and as PNG."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ from realtime_fsm.diagram.drawing import (
 from realtime_fsm.diagram.graph import DOT, TIMES, Edge, Graph, Node
 from realtime_fsm.diagram.history import History, HistoryStep, Visits, duration
 from realtime_fsm.diagram.palette import DARK, LIGHT, THEMES, Theme
-from realtime_fsm.machine.errors import InvalidArgumentError
+from realtime_fsm.machine.errors import InvalidArgumentError, MissingExtraError
 
 _BEND: Final = 8.0
 _HEAD_LENGTH: Final = 8.0
@@ -41,10 +41,12 @@ _LEGEND_ROW: Final = 22.0
 _TWICE: Final = f"{TIMES}2"
 _SEVERITIES: Final[tuple[str, ...]] = ("info", "warning", "error")
 
-FONT: Final = 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace'
+_FONT: Final = 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace'
+_PNG_FAMILY: Final = "IBM Plex Mono"
+"""A typeface that comes with the extra: a PNG is alike on every machine."""
 
 _SHAPES: Final = f"""\
-.fsm text {{ font-family: {FONT}; font-size: 12px; }}
+.fsm text {{ font-family: {_FONT}; font-size: 12px; }}
 .fsm .title {{ font-size: 13px; font-weight: bold; }}
 .fsm .badge text, .fsm .now text {{ font-size: 10px; font-weight: bold; }}
 .fsm .label {{ paint-order: stroke; stroke-width: 3px; stroke-linejoin: round; }}
@@ -535,3 +537,33 @@ def _colours(theme: Theme) -> str:
         ".now text": f"fill: {theme.accent_text}",
     }
     return "".join(f".fsm {selector} {{ {rule}; }}\n" for selector, rule in rules.items())
+
+
+def raster(svg: str, *, scale: float = 2.0) -> bytes:
+    """Return an SVG picture as PNG, by resvg.
+
+    Args:
+        svg: Painted for one theme: there is no reader whose preference could be asked.
+        scale: Pixels per unit.
+
+    Raises:
+        MissingExtraError: If the extra [render] is not installed.
+    """
+    try:
+        import fontpkg  # noqa: PLC0415 - an extra
+        import resvg_py  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtraError(extra="render", what="A PNG") from error
+    try:
+        files = [str(fontpkg.path(_PNG_FAMILY, weight=weight)) for weight in (400, 700)]
+    except fontpkg.FamilyNotInstalled as error:
+        raise MissingExtraError(extra="render", what="A PNG") from error
+    return bytes(
+        resvg_py.svg_to_bytes(
+            svg_string=svg.replace(_FONT, f'"{_PNG_FAMILY}"'),
+            font_files=files,
+            font_family=_PNG_FAMILY,
+            monospace_family=_PNG_FAMILY,
+            zoom=scale,
+        )
+    )
