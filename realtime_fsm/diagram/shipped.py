@@ -18,7 +18,7 @@ NAME: Final = "The states of a connection, and what moves it from one to another
 
 _STYLE: Final = re.compile(r"<style>.*?</style>\n", re.DOTALL)
 
-Move = tuple[str, str, str]
+MoveKey = tuple[str, str, str]
 """The key of a move in a plan: ``(source, trigger, destination)``."""
 
 
@@ -66,7 +66,7 @@ class Plan:
     height: float
     boxes: Mapping[str, Box]
     badges: Mapping[str, Point]
-    routes: Mapping[Move, Route]
+    routes: Mapping[MoveKey, Route]
     forks: Mapping[tuple[str, str], Fork]
     frame: Box
     frame_texts: tuple[Text, ...] = field(factory=tuple)

@@ -28,7 +28,7 @@ _DOT_WORD: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _DOT_KEYWORDS: Final = frozenset({"node", "edge", "graph", "digraph", "subgraph", "strict", "start"})
 
 IGNORED_CELL: Final = "ignored"
-"""What the table says of a pair that does nothing."""
+"""The cell of a pair that does nothing."""
 
 _ABOUT_IGNORED: Final = (
     "from top to bottom. *ignored* does nothing, for the reason below. An empty cell is illegal:",

@@ -60,7 +60,7 @@ class OutboxContract(Contract):
         self.run(main())
 
     def test_outbox_in_use_is_refused_to_others(self, tmp_path: Path) -> None:
-        """What one client uses no other can open, until it is closed; and it is not disturbed by the try."""
+        """While one client uses an outbox no other can open it; and it is not disturbed by the try."""
         outbox, other = self.durable(tmp_path), self.durable(tmp_path)
 
         async def main() -> None:
@@ -88,7 +88,7 @@ class OutboxContract(Contract):
         self.run(main())
 
     def test_append_keeps_in_the_order_of_the_calls(self, tmp_path: Path) -> None:
-        """What is not kept at once is resolved in the order of the calls, and is marked by then."""
+        """Futures of messages are resolved in the order of the calls, and the messages are marked by then."""
 
         async def main() -> None:
             outbox = self.make(tmp_path)
@@ -229,7 +229,7 @@ class OutboxContract(Contract):
         self.run(main())
 
     def test_closed_outbox_keeps_nothing(self, tmp_path: Path) -> None:
-        """What is appended to, claimed from or asked of one that is closed fails."""
+        """Appending to an outbox that is closed, claiming from it or asking it fails."""
         outbox = self.durable(tmp_path)
 
         async def main() -> None:

@@ -206,7 +206,7 @@ class PollerContract(Contract):
         self.run(main())
 
     def test_nobody_there_is_told_as_such(self) -> None:
-        """Where nobody answers a request fails as ``ServerUnreachableError``: it certainly was not heeded."""
+        """A request that nobody answers fails as ``ServerUnreachableError``: it certainly was not heeded."""
 
         async def main() -> None:
             client, url = await self.make_unreachable()
@@ -277,7 +277,7 @@ class PollerContract(Contract):
         self.run(main())
 
     def test_client_shows_no_token(self) -> None:
-        """What a client shows of itself does not hold the token that it sent."""
+        """A client shows nothing of the token that it sent."""
 
         async def main() -> None:
             async with self.client() as client:

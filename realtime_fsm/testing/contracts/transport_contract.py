@@ -201,15 +201,15 @@ class TransportContract(Contract):
         self.run(main())
 
     def test_dial_to_nobody_is_a_transport_error(self) -> None:
-        """Where nobody answers, or not now, the dial fails as ``TransportError``."""
+        """The dial fails as ``TransportError`` where nobody answers, or not now."""
         self.run(self._dial_fails(TransportError))
 
     def test_dial_that_is_refused_is_an_authentication_error(self) -> None:
-        """Where the identity is refused the dial fails as ``AuthenticationError``."""
+        """The dial fails as ``AuthenticationError`` where the identity is refused."""
         self.run(self._dial_fails(AuthenticationError))
 
     def test_dial_to_a_stranger_is_a_protocol_error(self) -> None:
-        """Where something else answers than a Socket.IO server the dial fails as ``ProtocolError``."""
+        """The dial fails as ``ProtocolError`` where something else answers than a Socket.IO server."""
         self.run(self._dial_fails(ProtocolError))
 
     async def _dial_fails(self, kind: type[RealtimeError]) -> None:
@@ -263,7 +263,7 @@ class TransportContract(Contract):
     # While it is open.
 
     def test_events_arrive_in_wire_order(self) -> None:
-        """What the server emits arrives once, in the order in which it was emitted."""
+        """Events arrive once, in the order in which the server emitted them."""
 
         async def main() -> None:
             async with self.opened() as (_, listener):
@@ -385,7 +385,7 @@ class TransportContract(Contract):
         self.run(main())
 
     def test_sending_after_the_loss_does_nothing(self) -> None:
-        """What is sent, answered or pinged after the loss is dropped without a word, and without an error."""
+        """Sending, answering and pinging after the loss do nothing, without a word and without an error."""
 
         async def main() -> None:
             async with self.opened() as (transport, listener):
@@ -449,7 +449,7 @@ class TransportContract(Contract):
         self.run(main())
 
     def test_sending_after_close_does_nothing(self) -> None:
-        """What is sent after ``close`` is dropped without a word, and never arrives."""
+        """Messages that are sent after ``close`` are dropped without a word, and never arrive."""
 
         async def main() -> None:
             async with self.opened() as (transport, listener):
@@ -465,7 +465,7 @@ class TransportContract(Contract):
         self.run(main())
 
     def test_close_of_a_dead_connection_is_bounded(self) -> None:
-        """Where the peer is silent a close without a goodbye takes no time that depends on it."""
+        """A close without a goodbye takes no time that depends on the peer, which may be silent."""
 
         async def main() -> None:
             async with self.opened() as (transport, listener):

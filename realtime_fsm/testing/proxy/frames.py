@@ -131,7 +131,7 @@ class Reset:
     """Reset the connection, and forward nothing."""
 
 
-Action = Pass | Swallow | Duplicate | Delay | Inject | Reset
+FrameAction = Pass | Swallow | Duplicate | Delay | Inject | Reset
 
 
 @define(eq=False)
@@ -148,7 +148,7 @@ class Rule:
     """
 
     match: Match
-    action: Action
+    action: FrameAction
     times: int | None = 1
     skip: int = 0
     applied: int = 0
@@ -210,7 +210,7 @@ class FrameLog:
             if match.applies(entry.direction, entry.text) and action in (None, entry.action)
         ]
 
-    def add(self, direction: Direction, text: str, action: Action) -> None:
+    def add(self, direction: Direction, text: str, action: FrameAction) -> None:
         """Note a frame. For the connections."""
         shown = _TOKEN.sub(rf"\1{MASK}", redacted(text))[:_LONGEST_LOGGED]
         name = PASSED if isinstance(action, Pass) else type(action).__name__.lower()
@@ -225,13 +225,13 @@ class FrameRules:
         self.rules: list[Rule] = []
         self.log = FrameLog()
 
-    def judge(self, direction: Direction, text: str) -> Action:
+    def judge(self, direction: Direction, text: str) -> FrameAction:
         """Return what is to be done with a frame, and note it.
 
         Raises:
             ResetError: If a rule resets the connection.
         """
-        action: Action = Pass()
+        action: FrameAction = Pass()
         for rule in self.rules:
             if rule.claims(direction, text):
                 action = rule.action

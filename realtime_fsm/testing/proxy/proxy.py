@@ -17,7 +17,15 @@ from realtime_fsm.testing.proxy.faults import (
     LimitReachedError,
     NetworkFaults,
 )
-from realtime_fsm.testing.proxy.frames import Action, FrameFilter, FrameLog, FrameRules, Match, Piece, Rule
+from realtime_fsm.testing.proxy.frames import (
+    FrameAction,
+    FrameFilter,
+    FrameLog,
+    FrameRules,
+    Match,
+    Piece,
+    Rule,
+)
 
 _HOST: Final = "127.0.0.1"
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -156,7 +164,7 @@ class FaultProxy(NetworkFaults):
         for connection in self._connections.values():
             connection.cut()
 
-    def rule(self, match: Match, action: Action, *, times: int | None = 1, skip: int = 0) -> Rule:
+    def rule(self, match: Match, action: FrameAction, *, times: int | None = 1, skip: int = 0) -> Rule:
         """Do something with single frames: swallow an acknowledgement, refuse the second dial, ...
 
         Args:
