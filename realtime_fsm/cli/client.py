@@ -1,11 +1,12 @@
-"""The client that a command makes, and what its errors are as exit codes."""
+"""The client that a command makes, and the exit codes that its errors stand for."""
 
+import argparse
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from realtime_fsm.cli.arguments import EXIT_REFUSED, EXIT_UNREACHABLE, ClientRequest
+from realtime_fsm.cli.arguments import EXIT_REFUSED, EXIT_UNREACHABLE
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import (
     ErrorCategory,
@@ -16,24 +17,37 @@ from realtime_fsm.machine.errors import (
 from realtime_fsm.service import RealtimeService
 
 
-def make_client(request: ClientRequest) -> RealtimeService:
-    """Return the client; what is not asked for is as the environment has it.
+def make_client(parsed: argparse.Namespace) -> RealtimeService:
+    """Return the client that is asked for; the rest of its configuration is as the environment has it.
 
     Raises:
         InvalidArgumentError: If the variable that should hold the token does not.
         ConfigurationError: If the configuration is wrong.
     """
     token = None
-    if request.token_env is not None:
-        token = os.environ.get(request.token_env)
+    if parsed.token_env is not None:
+        token = os.environ.get(parsed.token_env)
         if not token:
-            raise InvalidArgumentError(
-                f"--token-env {request.token_env}: this variable is not set, or empty."
-            )
+            raise InvalidArgumentError(f"--token-env {parsed.token_env}: this variable is not set, or empty.")
     config = RealtimeConfig.from_env(
-        server_url=request.url, namespace=request.namespace, dialect=request.dialect
+        server_url=parsed.url, namespace=parsed.namespace, dialect=parsed.dialect
     )
     return RealtimeService(config, token=token)
+
+
+async def keep_connected(realtime: RealtimeService, channels: Sequence[str]) -> None:
+    """Connect, subscribe to channels, and keep the connection; end when nothing is tried any more.
+
+    Raises:
+        RealtimeError: Why that is so.
+    """
+    changes = realtime.changes()
+    await realtime.connect()
+    if channels:
+        await realtime.subscribe(channels)
+    async for _ in changes:
+        if realtime.gave_up is not None:
+            raise realtime.gave_up
 
 
 def exit_code_of(error: RealtimeError) -> int:

@@ -1,5 +1,6 @@
 """``realtime-fsm demo``: a real client on a real server, and one fault after another."""
 
+import argparse
 import asyncio
 import json
 import secrets
@@ -36,12 +37,35 @@ from realtime_fsm.service import RealtimeService
 from realtime_fsm.testing.proxy.proxy import FaultProxy
 from realtime_fsm.web import StatusPage, serve_status_page
 
-# What the demo says while it runs, and what it has counted in the end.
+_EMIT_PACE: Final = 0.05
+_TOKEN_LIFE: Final = 5.0
+"""Short, so that tokens are refreshed on the live connection all the while."""
+
+_SOCKET_PATH: Final = "/socket.io"
+
+_STEP_LIMIT: Final = 15.0
+_WATCHED_STEP_LIMIT: Final = 600.0
+"""Somebody may press Pause."""
+
+_OPENING: Final = 20.0
+"""Seconds that a person gets to open the page, before the first fault."""
+
+
+def run_demo(parsed: argparse.Namespace) -> int:
+    """Run the demo; return 0 only when all six states were visited, and nothing was lost or repeated."""
+    show = Show(
+        narrator=Narrator(quiet=parsed.json), port=parsed.port if parsed.web else None, pace=parsed.pace
+    )
+    with tempfile.TemporaryDirectory(prefix="realtime_fsm_demo_") as folder:
+        result = asyncio.run(_demo(Path(folder), show))
+    if parsed.json:
+        sys.stdout.write(json.dumps(asdict(result), indent=2) + "\n")
+    return EXIT_OK if result.ok else EXIT_FAILED
 
 
 @frozen(kw_only=True)
 class DemoResult:
-    """What the demo counted; ``--json`` prints it.
+    """The counts of the demo; ``--json`` prints them.
 
     Attributes:
         ok: All six states were visited, nothing was lost, and nothing was applied or heard twice.
@@ -92,7 +116,7 @@ class Narrator:
     began: float = field(factory=time.monotonic)
 
     def chapter(self, title: str, explanation: str) -> None:
-        """Announce a fault."""
+        """Announce a fault in a line of its own."""
         if not self.quiet:
             self.painter.line()
             self.painter.line(
@@ -108,7 +132,7 @@ class Narrator:
         self.painter.line(f"  {clock}  {self.painter.status(change.current)} {change.reason}{then}")
 
     def _bad(self, count: int) -> str:
-        """Return a number that should be 0, in the colour that it deserves."""
+        """Return a number that should be 0, in green or red."""
         return self.painter.paint(str(count), "red" if count else "green")
 
     def summary(self, result: DemoResult) -> None:
@@ -136,33 +160,20 @@ class Narrator:
             painter.line(f"  {fault:<16} connected again after {seconds:.2f} s")
 
 
-# How the demo is shown: at full speed for who reads the lines, slowly for who watches the page.
-
-_STEP_LIMIT: Final = 15.0
-_WATCHED_STEP_LIMIT: Final = 600.0
-"""Somebody may press Pause."""
-
-_OPENING: Final = 20.0
-"""Seconds that a person gets to open the page, before the first fault."""
-
-PACE: Final = 3.0
-"""Seconds between an end and the next fault, for a person to see that all is well again."""
-
-
 @define(kw_only=True)
 class Show:
-    """What the demo is shown with.
+    """The way the demo is shown: at full speed for who reads the lines, slowly for who watches the page.
 
     Attributes:
         narrator: Tells it in lines.
-        port: Of the page; ``None`` where there is to be none.
+        port: The page's; 0 picks one, ``None`` where there is to be no page.
         pace: Seconds between a fault's end and the next one, on the page; waits for attempts go with it.
         page: The page, while it is served.
     """
 
     narrator: Narrator
-    port: int | None = None
-    pace: float = PACE
+    port: int | None
+    pace: float
     page: StatusPage | None = None
 
     @property
@@ -200,7 +211,7 @@ class Show:
             yield
 
     def chapter(self, title: str, explanation: str) -> None:
-        """Announce a fault."""
+        """Announce a fault in the lines and on the page."""
         self.narrator.chapter(title, explanation)
         self.note(f"{title[0].upper()}{title[1:]}: {explanation}.")
 
@@ -222,29 +233,6 @@ class Show:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, ended.set)
         sys.stdout.write(f"\nThe page stays at {self.page.url} until Ctrl-C.\n")
         await ended.wait()
-
-
-_EMIT_PACE: Final = 0.05
-_TOKEN_LIFE: Final = 5.0
-"""Short, so that tokens are refreshed on the live connection all the while."""
-
-_SOCKET_PATH: Final = "/socket.io"
-
-
-def run_demo(*, as_json: bool, web_port: int | None = None, pace: float = PACE) -> int:
-    """Run the demo; return 0 only when all six states were visited, and nothing was lost or repeated.
-
-    Args:
-        as_json: Print one JSON object at the end, and nothing else.
-        web_port: Where the status page is served; 0 picks a port, ``None`` serves none.
-        pace: With the page: seconds between a fault's end and the next fault.
-    """
-    show = Show(narrator=Narrator(quiet=as_json), port=web_port, pace=pace)
-    with tempfile.TemporaryDirectory(prefix="realtime_fsm_demo_") as folder:
-        result = asyncio.run(_demo(Path(folder), show))
-    if as_json:
-        sys.stdout.write(json.dumps(asdict(result), indent=2) + "\n")
-    return EXIT_OK if result.ok else EXIT_FAILED
 
 
 async def _demo(folder: Path, show: Show) -> DemoResult:

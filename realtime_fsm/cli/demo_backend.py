@@ -16,8 +16,14 @@ from typing import Any, Final, Self
 from realtime_fsm.machine.errors import InternalError
 from realtime_fsm.server import BackendConfig, Client, SqliteLedger, WebSocketService
 
-# The demo's backend process: started, killed, started again.
+RECEIVED: Final = "received.db"
+PUBLISHED: Final = "published.txt"
+QUIET: Final = "quiet"
+"""While a file of this name is in the folder, nothing is published."""
 
+CHANNEL: Final = "ticks"
+
+_PACE: Final = 0.05
 _START_LIMIT: Final = 15.0
 _END_LIMIT: Final = 5.0
 
@@ -80,15 +86,6 @@ class Backend:
         await self.end(signal.SIGTERM)
 
 
-RECEIVED: Final = "received.db"
-PUBLISHED: Final = "published.txt"
-QUIET: Final = "quiet"
-"""While a file of this name is in the folder, nothing is published."""
-
-_PACE: Final = 0.05
-CHANNEL: Final = "ticks"
-
-
 def numbers(path: Path) -> list[int]:
     """Return the numbers of a journal; a last line cut short by the kill does not count."""
     if not path.is_file():
@@ -125,7 +122,7 @@ async def _serve(folder: Path, secret: str) -> None:
         async with WebSocketService(config, ledger=ledger) as service:
 
             def snapshot(_: Client) -> dict[str, Any]:
-                """Return all that was published, and the place in the channel that it stands for."""
+                """Return all that was published, and the position in the channel that it stands for."""
                 position = service.position(CHANNEL)
                 published = numbers(folder / PUBLISHED)
                 return {"numbers": published, "epoch": position.epoch, "offset": position.offset}

@@ -1,5 +1,6 @@
-"""``realtime-fsm report``: what a metrics database tells, as text, JSON, plots or a page."""
+"""``realtime-fsm report``: the contents of a metrics database, as text, JSON, plots or a page."""
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -15,8 +16,6 @@ from realtime_fsm.report.comparison import ComparisonVerdict
 from realtime_fsm.report.figures import Bucket
 from realtime_fsm.report.html import Row, period, tables
 from realtime_fsm.report.report import MetricsReport, make_report
-
-# A report for a terminal and for a pipe.
 
 _SIGNS: Final = {
     ComparisonVerdict.BETTER: ("✓", "green"),
@@ -34,8 +33,48 @@ _ROUNDING: Final = 1e-9
 _LEFT: Final = frozenset({"", "version"})
 
 
-def print_report(painter: Painter, report: MetricsReport) -> None:
-    """Print all of it."""
+def run_report(parsed: argparse.Namespace) -> int:
+    """Make a report; return the exit code.
+
+    Raises:
+        MetricsStorageError: If it is missing, no metrics database, or has no records of what is asked for.
+        MissingExtraError: If plots are asked for without the extra [report].
+    """
+    since, compared = parsed.since, parsed.compare
+    begin = 0.0 if since is None else since
+    found = Measurements.from_rows(read(parsed.file, since=begin), since=begin)
+    report = make_report(
+        found,
+        source=str(parsed.file),
+        since=since,
+        compared=None if compared is None else (compared[0], compared[1]),
+    )
+    if parsed.json:
+        sys.stdout.write(json.dumps(report.to_json(), allow_nan=False) + "\n")
+        return EXIT_OK
+    if parsed.svg is not None:
+        from realtime_fsm.report.plots import plots_as_svg  # noqa: PLC0415 - only they need numpy
+
+        return _written(parsed.svg, plots_as_svg(report))
+    if parsed.html is not None:
+        from realtime_fsm.report.html import page  # noqa: PLC0415
+
+        return _written(parsed.html, page(report))
+    _print_report(Painter(), report)
+    return EXIT_OK
+
+
+def _written(path: Path, text: str) -> int:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        sys.stderr.write(f"realtime-fsm: {path} cannot be written: {error.strerror}.\n")
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def _print_report(painter: Painter, report: MetricsReport) -> None:
+    """Print the tables, the timeline and the comparison, for a terminal and for a pipe."""
     painter.line(f"{painter.paint(printable(report.source), 'bold')}  {period(report)}")
     for title, rows in tables(report):
         _print_table(painter, title, rows)
@@ -49,13 +88,13 @@ def _print_table(painter: Painter, title: str, rows: Sequence[Row]) -> None:
     painter.line(painter.paint(title, "bold"))
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for place, row in enumerate(cells):
+    for index, row in enumerate(cells):
         text = "  ".join(
             cell.ljust(width) if column == 0 or head in _LEFT else cell.rjust(width)
             for column, (head, cell, width) in enumerate(zip(cells[0], row, widths, strict=True))
         )
         line = f"  {text}".rstrip()
-        painter.line(painter.paint(line, "dim") if place == 0 else line)
+        painter.line(painter.paint(line, "dim") if index == 0 else line)
 
 
 def _print_timeline(painter: Painter, report: MetricsReport) -> None:
@@ -101,53 +140,3 @@ def _print_comparison(painter: Painter, report: MetricsReport) -> None:
     for one in report.comparison:
         glyph, style = _SIGNS[one.verdict]
         painter.line(f"  {painter.paint(glyph, style)} {printable(one.sentence)}")
-
-
-def run_report(
-    path: Path,
-    *,
-    since: float | None,
-    compared: tuple[str, str] | None,
-    as_json: bool,
-    svg: Path | None,
-    html: Path | None,
-) -> int:
-    """Make a report; return the exit code.
-
-    Args:
-        path: The metrics database.
-        since: Unix time from which on records count; ``None`` for all.
-        compared: Names of two implementations, the established one first.
-        as_json: Print one JSON object.
-        svg: Where to write the plots.
-        html: Where to write a page.
-
-    Raises:
-        MetricsStorageError: If it is missing, no metrics database, or has no records of what is asked for.
-        MissingExtraError: If plots are asked for without the extra [report].
-    """
-    begin = 0.0 if since is None else since
-    found = Measurements.from_rows(read(path, since=begin), since=begin)
-    report = make_report(found, source=str(path), since=since, compared=compared)
-    if as_json:
-        sys.stdout.write(json.dumps(report.to_json(), allow_nan=False) + "\n")
-        return EXIT_OK
-    if svg is not None:
-        from realtime_fsm.report.plots import plots_as_svg  # noqa: PLC0415 - only they need numpy
-
-        return _written(svg, plots_as_svg(report))
-    if html is not None:
-        from realtime_fsm.report.html import page  # noqa: PLC0415
-
-        return _written(html, page(report))
-    print_report(Painter(), report)
-    return EXIT_OK
-
-
-def _written(path: Path, text: str) -> int:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        sys.stderr.write(f"realtime-fsm: {path} cannot be written: {error.strerror}.\n")
-        return EXIT_FAILED
-    return EXIT_OK

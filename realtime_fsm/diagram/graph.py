@@ -1,4 +1,4 @@
-"""The neutral graph between the machine and its renderers: plain strings, nothing to look up."""
+"""The neutral graph between any machine and its renderers: plain strings, nothing to look up."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -12,10 +12,25 @@ from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.errors import InvalidArgumentError
 from realtime_fsm.machine.table import ACTIVITIES, IGNORED, TRAITS, ConnectionStatus, Row, Trigger, rows_of
 
-TIMES = "\N{MULTIPLICATION SIGN}"
-DOT = "\N{MIDDLE DOT}"
-OTHERWISE = "else"
+TIMES: Final = "\N{MULTIPLICATION SIGN}"
+DOT: Final = "\N{MIDDLE DOT}"
+OTHERWISE: Final = "else"
 """UML's word for the branch that is taken when no guard before it holds."""
+
+RowLike = Row | tuple[Any, ...] | Sequence[Any] | Mapping[str, Any]
+"""A move: ``Row``; a tuple ``(source, trigger, destination[, guard])`` as in ``TRANSITIONS``; or a list
+``[trigger, source, destination, ...]`` or a mapping, as ``transitions`` takes them."""
+
+MachineLike = ConnectionMachine | Machine | Iterable[RowLike]
+"""A machine, or a table of its rows, that can be drawn."""
+
+_REMEDY: Final = (
+    "A row is a tuple (source, trigger, destination[, guard]), or a list [trigger, source, destination, ...] "
+    "or a mapping as `transitions` takes them."
+)
+_ROW_LENGTHS: Final = (3, 4)
+_LIST_FIELDS: Final = ("trigger", "source", "dest", "conditions", "unless")
+_Move = tuple[str, str, str, str | None]
 
 
 @frozen(kw_only=True)
@@ -40,17 +55,17 @@ class Node:
 
     @property
     def heading(self) -> str:
-        """How it is called: ours in capitals, those of other machines as they call them."""
+        """The name as it is shown: ours in capitals, those of other machines as they call them."""
         return self.name.upper() if self.severity else self.name
 
     @property
     def title(self) -> str:
-        """What stands at its head, in words alone."""
+        """The text at its head, in words alone."""
         return f"{self.heading} (now)" if self.current else self.heading
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What stands below its title."""
+        """The texts below its title."""
         return (*self.activities, self.note) if self.note else self.activities
 
 
@@ -74,7 +89,7 @@ class Edge:
 
     @property
     def label(self) -> str:
-        """What an arrow says: ``trigger [guard]``, and how often it was taken."""
+        """The text of an arrow: ``trigger [guard]``, and how often it was taken."""
         return _counted(_guarded(self.trigger, self.guard), self.count)
 
 
@@ -132,7 +147,7 @@ class Graph:
 
     @property
     def ending_labels(self) -> tuple[str, ...]:
-        """What the arrow out of the frame says: every ending, and how often it was taken."""
+        """The text of the arrow out of the frame: every ending, and how often it was taken."""
         counts = {
             trigger: sum(edge.count for edge in self.edges if edge.trigger == trigger)
             for trigger in self.endings
@@ -194,24 +209,6 @@ def _guarded(name: str, guard: str | None) -> str:
 
 def _counted(text: str, count: int) -> str:
     return f"{text} {TIMES}{count}" if count else text
-
-
-# The graph of any machine: one of ``transitions``, flat or nested, or a table of rows.
-
-RowLike = Row | tuple[Any, ...] | Sequence[Any] | Mapping[str, Any]
-"""A move: ``Row``; a tuple ``(source, trigger, destination[, guard])`` as in ``TRANSITIONS``; or a list
-``[trigger, source, destination, ...]`` or a mapping, as ``transitions`` takes them."""
-
-MachineLike = ConnectionMachine | Machine | Iterable[RowLike]
-"""What can be drawn."""
-
-_REMEDY: Final = (
-    "A row is a tuple (source, trigger, destination[, guard]), or a list [trigger, source, destination, ...] "
-    "or a mapping as `transitions` takes them."
-)
-_ROW_LENGTHS: Final = (3, 4)
-_POSITIONS: Final = ("trigger", "source", "dest", "conditions", "unless")
-_Move = tuple[str, str, str, str | None]
 
 
 def graph_of(machine: MachineLike, *, activities: Mapping[Any, Sequence[str]] | None = None) -> Graph:
@@ -345,7 +342,7 @@ def _parts(row: RowLike) -> tuple[Any, Any, Any, str | None]:
             raise InvalidArgumentError(f"{row!r} is no row.", remedy=_REMEDY)
         return row[0], row[1], row[2], None if row[3:] in {(), (None,)} else _name(row[3])
     if isinstance(row, list):
-        row = dict(zip(_POSITIONS, row, strict=False))
+        row = dict(zip(_LIST_FIELDS, row, strict=False))
     if not isinstance(row, Mapping) or not {"trigger", "source", "dest"} <= set(row):
         raise InvalidArgumentError(f"{row!r} is no row.", remedy=_REMEDY)
     checks = [_name(check) for check in _several(row.get("conditions"))]

@@ -6,7 +6,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from realtime_fsm.diagram.drawing import Box, Drawing, Line, PlacedChoice, PlacedEdge, PlacedNode, Point, Text
 from realtime_fsm.diagram.graph import Edge, Graph, build_graph
@@ -14,15 +14,17 @@ from realtime_fsm.diagram.svg import Look, paint, state_id
 from realtime_fsm.machine.errors import InternalError, InvalidArgumentError
 from realtime_fsm.machine.table import ConnectionStatus
 
-# From a plan, places by name, and a graph to a drawing: every state and move has its place, or none has.
+NAME: Final = "The states of a connection, and what moves it from one to another"
 
-Move = tuple[str, str, str]
-"""``(source, trigger, destination)``."""
+_STYLE: Final = re.compile(r"<style>.*?</style>\n", re.DOTALL)
+
+MoveKey = tuple[str, str, str]
+"""The key of a move in a plan: ``(source, trigger, destination)``."""
 
 
 @frozen
 class At:
-    """Where a text stands: its anchor, and which point of the text that is."""
+    """The position of a text: its anchor, and which point of the text that is."""
 
     x: float
     y: float
@@ -31,7 +33,7 @@ class At:
 
 @frozen(kw_only=True)
 class Route:
-    """How a move runs.
+    """The line by which a move is drawn.
 
     Attributes:
         points: From border to border.
@@ -50,7 +52,7 @@ class Route:
 
 @frozen(kw_only=True)
 class Fork:
-    """How the common part of guarded branches runs: its points, the last of which is the diamond."""
+    """The line that guarded branches have in common: its points, the last of which is the diamond."""
 
     points: tuple[Point, ...]
     label: At
@@ -58,13 +60,13 @@ class Fork:
 
 @frozen(kw_only=True)
 class Plan:
-    """A place for everything; the attributes are those of ``Drawing``, by name of state and move."""
+    """The positions of everything; the attributes are those of ``Drawing``, by name of state and move."""
 
     width: float
     height: float
     boxes: Mapping[str, Box]
     badges: Mapping[str, Point]
-    routes: Mapping[Move, Route]
+    routes: Mapping[MoveKey, Route]
     forks: Mapping[tuple[str, str], Fork]
     frame: Box
     frame_texts: tuple[Text, ...] = field(factory=tuple)
@@ -76,7 +78,7 @@ def placed(graph: Graph, plan: Plan) -> Drawing:
     """Return the drawing of a graph by a plan.
 
     Raises:
-        InternalError: If a state or a move has no place, or a place has none of them.
+        InternalError: If the plan lacks a state or a move, or has one that the graph lacks.
     """
     moves = {(edge.source, edge.trigger, edge.dest) for edge in graph.edges}
     names = {node.name for node in graph.nodes}
@@ -129,14 +131,11 @@ def _text(at: At, text: str) -> Text:
 
 # The plan of the shipped machine from left to right: for a wide page.
 #
-# A line keeps to the grid, leaves and enters a state at its border, and crosses another in two places only:
+# A line keeps to the grid, leaves and enters a state at its border, and crosses another at two points only:
 # where being forced out of RECONNECTING leads to FALLBACK, which the outcomes of a loss stand around.
 
-_DISCONNECT = ((188.0, 340.0), (87.0, 340.0), (87.0, 116.0))
-
-
-def _disconnect(*, label: At | None = None) -> Route:
-    return Route(points=_DISCONNECT, badge=(138, 340), label=label, shared=label is None)
+_ENDING_LR: Final = Route(points=((188, 340), (87, 340), (87, 116)), badge=(138, 340), shared=True)
+"""One line out of the frame, for every state in it; where it is not shared its label speaks for all."""
 
 
 PLAN_LR: Final = Plan(
@@ -239,21 +238,17 @@ PLAN_LR: Final = Plan(
             label=At(930, 555, "middle"),
             shared=True,
         ),
-        ("connecting", "disconnect", "disconnected"): _disconnect(label=At(95, 240)),
-        ("connected", "disconnect", "disconnected"): _disconnect(),
-        ("reconnecting", "disconnect", "disconnected"): _disconnect(),
-        ("failed", "disconnect", "disconnected"): _disconnect(),
-        ("fallback", "disconnect", "disconnected"): _disconnect(),
+        ("connecting", "disconnect", "disconnected"): evolve(_ENDING_LR, label=At(95, 240), shared=False),
+        ("connected", "disconnect", "disconnected"): _ENDING_LR,
+        ("reconnecting", "disconnect", "disconnected"): _ENDING_LR,
+        ("failed", "disconnect", "disconnected"): _ENDING_LR,
+        ("fallback", "disconnect", "disconnected"): _ENDING_LR,
     },
 )
 
 # The plan of the shipped machine from top to bottom: 390 pixels wide, as a phone is.
 
-_SHIPPED_TB_DISCONNECT = ((200.0, 128.0), (200.0, 60.0), (166.0, 60.0))
-
-
-def _shipped_tb_disconnect(*, label: At | None = None) -> Route:
-    return Route(points=_SHIPPED_TB_DISCONNECT, badge=(200, 116), label=label, shared=label is None)
+_ENDING_TB: Final = Route(points=((200, 128), (200, 60), (166, 60)), badge=(200, 116), shared=True)
 
 
 PLAN_TB: Final = Plan(
@@ -354,20 +349,16 @@ PLAN_TB: Final = Plan(
             label=At(132, 669, "end"),
             shared=True,
         ),
-        ("connecting", "disconnect", "disconnected"): _shipped_tb_disconnect(label=At(208, 87)),
-        ("connected", "disconnect", "disconnected"): _shipped_tb_disconnect(),
-        ("reconnecting", "disconnect", "disconnected"): _shipped_tb_disconnect(),
-        ("failed", "disconnect", "disconnected"): _shipped_tb_disconnect(),
-        ("fallback", "disconnect", "disconnected"): _shipped_tb_disconnect(),
+        ("connecting", "disconnect", "disconnected"): evolve(_ENDING_TB, label=At(208, 87), shared=False),
+        ("connected", "disconnect", "disconnected"): _ENDING_TB,
+        ("reconnecting", "disconnect", "disconnected"): _ENDING_TB,
+        ("failed", "disconnect", "disconnected"): _ENDING_TB,
+        ("fallback", "disconnect", "disconnected"): _ENDING_TB,
     },
 )
 
 PLANS: Final[Mapping[str, Plan]] = MappingProxyType({"LR": PLAN_LR, "TB": PLAN_TB})
 """The plans by direction: from left to right for a wide page, from top to bottom for a phone."""
-
-NAME: Final = "The states of a connection, and what moves it from one to another"
-
-_STYLE = re.compile(r"<style>.*?</style>\n", re.DOTALL)
 
 
 def shipped_drawing(direction: str) -> Drawing:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from realtime_fsm.testing.exploration import Exploration, Move, explore, moves_of
     from realtime_fsm.testing.fuzz.full_stack import FullStackEnvironment
     from realtime_fsm.testing.fuzz.memory_network import MemoryNetwork
-    from realtime_fsm.testing.fuzz.schedule import Schedule, Setting, Step, fault_schedules, random_schedule
+    from realtime_fsm.testing.fuzz.schedule import Schedule, Setting, Step, random_schedule
     from realtime_fsm.testing.fuzz.simulation import Simulation, Story, Violation, play
     from realtime_fsm.testing.fuzz.sweep import Failure, Sweep, shrink, sweep
     from realtime_fsm.testing.fuzz.world import Environment, SimulatedEnvironment
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         event_names,
         facts,
         failures,
+        fault_schedules,
         json_values,
         messages,
         trigger_sequences,
@@ -136,7 +137,7 @@ _HOME: Final = {
     "explore": "exploration",
     "facts": "strategies",
     "failures": "strategies",
-    "fault_schedules": "fuzz.schedule",
+    "fault_schedules": "strategies",
     "json_values": "strategies",
     "messages": "strategies",
     "moves_of": "exploration",

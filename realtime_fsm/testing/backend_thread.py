@@ -11,17 +11,18 @@ from realtime_fsm.engine.subscriptions import Position
 from realtime_fsm.server import BackendConfig, Handler, WebSocketService, issue_token
 from realtime_fsm.testing.proxy.proxy import FaultProxy
 
-# A loop on a thread of its own, for servers that tests use from plain functions and from any loop.
-
 T = TypeVar("T")
 P = ParamSpec("P")
 
 _BOUND: Final = 10.0
 """Seconds that anything on the thread may take."""
 
+_CLOSE_TIMEOUT: Final = 2.0
+_TOKEN_LIFETIME: Final = 3600.0
+
 
 class LoopThread:
-    """Runs an event loop on a thread.
+    """Runs an event loop on a thread, for servers that tests use from plain functions and from any loop.
 
     ::
 
@@ -111,10 +112,6 @@ async def _cancel_tasks() -> str:
     return ", ".join(task.get_name() for task in tasks)
 
 
-_CLOSE_TIMEOUT: Final = 2.0
-_LIFETIME: Final = 3600.0
-
-
 def default_config() -> BackendConfig:
     """Return a configuration for tests: a free port, a secret of its own, and a quick end."""
     return BackendConfig(port=0, secret=secrets.token_hex(32), close_timeout=_CLOSE_TIMEOUT)
@@ -160,10 +157,10 @@ class RealtimeBackend:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The address at which it listens."""
         return self.server.url
 
-    def token(self, subject: str = "me", lifetime: float = _LIFETIME, **claims: Any) -> str:
+    def token(self, subject: str = "me", lifetime: float = _TOKEN_LIFETIME, **claims: Any) -> str:
         """Return a token that lets a subject in.
 
         Args:

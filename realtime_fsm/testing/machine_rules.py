@@ -13,6 +13,8 @@ For a table of your own, in your own test suite::
 That finds states and rows that cannot be reached, rows that are never taken, dead ends, and states from
 which no goal can be reached. With ``make_machine`` it also finds every move that your machine makes otherwise
 than the table says, and shrinks the way there to the fewest steps. What else must hold is an ``@invariant``.
+
+``ConnectionRules`` does the same to the whole engine in virtual time, with a server and an application.
 """
 
 from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable, Mapping
@@ -32,19 +34,29 @@ from realtime_fsm.testing.exploration import Exploration, Move, explore, moves_o
 from realtime_fsm.testing.fuzz.schedule import PAUSES, Action, Schedule, Setting, Step
 from realtime_fsm.testing.fuzz.simulation import EnvironmentFactory, Simulation
 from realtime_fsm.testing.fuzz.world import SimulatedEnvironment
+from realtime_fsm.testing.strategies import facts
 from realtime_fsm.testing.virtual_loop import VirtualSession
 
-# What a table of transitions says, worked out once; and a machine that runs a table as it stands.
+try:
+    from hypothesis import strategies as st
+    from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+except ImportError as error:
+    raise MissingExtraError(extra="testing", what="MachineRules and ConnectionRules") from error
+
+T = TypeVar("T")
+
+_REFUSALS: Final = (IllegalTransitionError, MachineError)
 
 Pair = tuple[Any, Any]
 """A state and a trigger."""
 
 GuardFunctions = Mapping[Any, Callable[[Any], object]]
+"""The functions of guards that a table only names."""
 
 
 @frozen
 class TableLaw:
-    """What the table of a class says, worked out once.
+    """The contents of a table of transitions, worked out once.
 
     Attributes:
         moves: The rows.
@@ -164,114 +176,8 @@ def guard_function(guard: Any, guards: GuardFunctions) -> Callable[[Any], object
     return guard if callable(guard) else None
 
 
-# A Hypothesis state machine over the whole engine, to be subclassed.
-
-try:
-    from hypothesis import strategies as st
-    from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-except ImportError as missing:
-    raise MissingExtraError(extra="testing", what="realtime_fsm.testing.ConnectionRules") from missing
-
-T = TypeVar("T")
-
-
-class ConnectionRules(RuleBasedStateMachine):
-    """The engine, a server and an application in virtual time; anything may happen, and every promise holds.
-
-    ::
-
-        class BookingRules(ConnectionRules):
-            def begin(self):
-                self.seen = []
-                self.client.on("tick", self.seen.append)
-
-            @rule()
-            def ask(self):
-                self.run(self.client.emit("ask", 1))
-
-            @invariant()
-            def remembers_little(self):
-                assert len(self.seen) < 1000
-
-
-        TestBooking = BookingRules.TestCase
-
-    Rules and invariants of a subclass come to those that are here. After each step everything that must
-    always hold is checked, and in the end all is mended, and everything must be delivered.
-
-    Attributes:
-        setting: What kind of server it is.
-        environment: Makes the server and its network.
-        actions: What may happen.
-        simulation: The application, its client, and its server.
-    """
-
-    setting: ClassVar[Setting] = Setting.REFERENCE
-    environment: ClassVar[EnvironmentFactory] = SimulatedEnvironment
-    actions: ClassVar[tuple[Action, ...]] = tuple(Action)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._session = VirtualSession()
-        self.simulation: Simulation = self.run(self._made())
-        self.begin()
-
-    @property
-    def client(self) -> RealtimeService:
-        """The client of the present process: a crash makes another one."""
-        return self.simulation.application.client
-
-    def config(self) -> RealtimeConfig | None:
-        """Return the configuration of the clients; ``None`` for one with short times. To be overridden."""
-        return None
-
-    def begin(self) -> None:
-        """Do what is to be done first, with the client not yet connected. To be overridden."""
-
-    def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in virtual time."""
-        return self._session.run(main)
-
-    @rule(data=st.data(), pause=st.sampled_from(PAUSES))
-    def happens(self, data: st.DataObject, pause: float) -> None:
-        """Let something happen."""
-        action = data.draw(st.sampled_from(self.actions), label="action")
-        self.run(self.simulation.do(Step(action, pause)))
-
-    @invariant()
-    def every_promise_holds(self) -> None:
-        """Check what must always hold."""
-        self.run(self._checked())
-
-    def teardown(self) -> None:
-        """Mend everything, and see it delivered; then close, and see nothing left."""
-        with self._session:
-            self.run(self._ended())
-
-    async def _made(self) -> Simulation:
-        simulation = Simulation(Schedule((), 0, self.setting), type(self).environment, config=self.config())
-        await simulation.environment.open()
-        return simulation
-
-    async def _checked(self) -> None:
-        self.simulation.check()
-
-    async def _ended(self) -> None:
-        await self.simulation.heal()
-        await self.simulation.close()
-
-
-try:
-    from hypothesis import strategies as st
-    from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-except ImportError as error:
-    raise MissingExtraError(extra="testing", what="MachineRules") from error
-
-_REFUSALS: Final = (IllegalTransitionError, MachineError)
-
-
 def _drawn(is_wanted: Callable[["MachineRules", Any], bool]) -> st.SearchStrategy[Any]:
-    """Return what draws a trigger out of all, so that a step means the same when others are shrunk away."""
+    """Draw a trigger out of all, so that a step means the same when others are shrunk away."""
     return st.runner().flatmap(
         lambda self: st.sampled_from(self.law.triggers).filter(partial(is_wanted, self))
     )
@@ -402,12 +308,10 @@ class MachineRules(RuleBasedStateMachine):
         )
 
     def drawn_facts(self) -> st.SearchStrategy[Any]:
-        """Return what draws the facts for the guards."""
+        """Return the strategy of the facts for the guards."""
         if self.facts is not None:
             return self.facts
         if any(isinstance(move.guard, Guard) for move in self.law.moves):
-            from realtime_fsm.testing.strategies import facts  # noqa: PLC0415 - only where it is wanted
-
             return facts()
         return st.none()
 
@@ -479,3 +383,89 @@ class MachineRules(RuleBasedStateMachine):
                 is_complete=cls.is_complete,
             )
         return cls._laws[cls]
+
+
+class ConnectionRules(RuleBasedStateMachine):
+    """The engine, a server and an application in virtual time; anything may happen, and every promise holds.
+
+    ::
+
+        class BookingRules(ConnectionRules):
+            def begin(self):
+                self.seen = []
+                self.client.on("tick", self.seen.append)
+
+            @rule()
+            def ask(self):
+                self.run(self.client.emit("ask", 1))
+
+            @invariant()
+            def remembers_little(self):
+                assert len(self.seen) < 1000
+
+
+        TestBooking = BookingRules.TestCase
+
+    Rules and invariants of a subclass come to those that are here. After each step everything that must
+    always hold is checked, and in the end all is mended, and everything must be delivered.
+
+    Attributes:
+        setting: What kind of server it is.
+        environment: Makes the server and its network.
+        actions: What may happen.
+        simulation: The application, its client, and its server.
+    """
+
+    setting: ClassVar[Setting] = Setting.REFERENCE
+    environment: ClassVar[EnvironmentFactory] = SimulatedEnvironment
+    actions: ClassVar[tuple[Action, ...]] = tuple(Action)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._session = VirtualSession()
+        self.simulation: Simulation = self.run(self._made())
+        self.begin()
+
+    @property
+    def client(self) -> RealtimeService:
+        """The client of the present process: a crash makes another one."""
+        return self.simulation.application.client
+
+    def config(self) -> RealtimeConfig | None:
+        """Return the configuration of the clients; ``None`` for one with short times. To be overridden."""
+        return None
+
+    def begin(self) -> None:
+        """Do what is to be done first, with the client not yet connected. To be overridden."""
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in virtual time."""
+        return self._session.run(main)
+
+    @rule(data=st.data(), pause=st.sampled_from(PAUSES))
+    def happens(self, data: st.DataObject, pause: float) -> None:
+        """Let one of ``actions`` happen."""
+        action = data.draw(st.sampled_from(self.actions), label="action")
+        self.run(self.simulation.do(Step(action, pause)))
+
+    @invariant()
+    def every_promise_holds(self) -> None:
+        """Check what must always hold."""
+        self.run(self._checked())
+
+    def teardown(self) -> None:
+        """Mend everything, and see it delivered; then close, and see nothing left."""
+        with self._session:
+            self.run(self._ended())
+
+    async def _made(self) -> Simulation:
+        simulation = Simulation(Schedule((), 0, self.setting), type(self).environment, config=self.config())
+        await simulation.environment.open()
+        return simulation
+
+    async def _checked(self) -> None:
+        self.simulation.check()
+
+    async def _ended(self) -> None:
+        await self.simulation.heal()
+        await self.simulation.close()

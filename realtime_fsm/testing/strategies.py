@@ -27,8 +27,7 @@ from realtime_fsm.machine.errors import (
 from realtime_fsm.machine.guard import Facts
 from realtime_fsm.machine.table import TRANSITIONS
 from realtime_fsm.testing.exploration import moves_of
-
-# The Hypothesis strategy for configurations: every legal one, each field up to the ends of its range.
+from realtime_fsm.testing.fuzz.schedule import ENDINGS, PAUSES, Action, Schedule, Setting, Step
 
 try:
     from hypothesis import strategies as st
@@ -36,35 +35,37 @@ try:
 except ImportError as error:
     raise MissingExtraError(extra="testing", what="The Hypothesis strategies") from error
 
+LEAST_MESSAGE_BYTES: Final = 256
+"""Smallest limit of ``messages()``: any event's name has room in it."""
 
-@st.composite
-def configs(draw: st.DrawFn, /, **given: Any) -> RealtimeConfig:
-    """Draw a configuration that is legal, each field up to the ends of its range.
-
-    It shrinks field by field towards the defaults: what is left is what matters.
-
-    Args:
-        draw: Given by Hypothesis.
-        given: Fields that are fixed: a value, or a strategy that draws it. What is drawn is made to fit; that
-            fixed fields fit together is on the caller, also that ``EXACTLY_ONCE`` has a dialect for it.
-
-    Raises:
-        TypeError: If there is no field of such a name.
-    """
-    unknown = given.keys() - {attribute.name for attribute in fields(RealtimeConfig)}
-    if unknown:
-        raise TypeError(f"RealtimeConfig has no field named {', '.join(sorted(unknown))}")
-    drawn: dict[str, Any] = {}
-    for attribute in fields(RealtimeConfig):
-        name = attribute.name
-        value = given[name] if name in given else _field(attribute, drawn)
-        drawn[name] = draw(value, label=name) if isinstance(value, SearchStrategy) else value
-    for shorter, longer in _ORDERED:
-        if drawn[shorter] > drawn[longer] and not {shorter, longer} <= given.keys():
-            raises = longer not in given and (shorter in given or draw(st.booleans()))
-            drawn.update({longer: drawn[shorter]} if raises else {shorter: drawn[longer]})
-    return RealtimeConfig(**drawn)
-
+_MAX_DEPTH: Final = 64
+_MOST_SHOWN: Final = 2000
+_AWKWARD: Final = (
+    "",
+    " ",
+    "\x00",
+    "\x7f",
+    '"\\/',
+    "\u2028\u2029",  # end a line in JavaScript, and not in JSON
+    "\ufeff",
+    "\u202eabc",  # written from right to left
+    "e\u0301",  # two characters that look like one
+    "\ufffe\uffff",
+    "\U0010ffff",
+    "\U0001f469\u200d\U0001f469\u200d\U0001f467",
+    "0",
+    "null",
+    "__proto__",
+    "[object Object]",
+)
+_NUMBERS: Final = (
+    2**31,
+    2**53 - 1,
+    2**53 + 1,  # the first one that JavaScript cannot tell from its neighbour
+    -(2**63),
+    2**64,
+    10**30,
+)
 
 _ORDERED: Final = (
     ("heartbeat_timeout", "heartbeat_interval"),
@@ -127,74 +128,6 @@ _BY_NAME: Final[Mapping[str, SearchStrategy[Any]]] = MappingProxyType(
 )
 
 
-def _field(attribute: "Attribute[Any]", drawn: Mapping[str, Any]) -> SearchStrategy[Any]:
-    """Return what draws a field; its default comes first, so that it shrinks towards it."""
-    if attribute.name == "default_delivery":  # what is allowed, and the default, hang on the dialect
-        least = Delivery.EXACTLY_ONCE if drawn["dialect"].deduplicates else Delivery.AT_MOST_ONCE
-        offered = [one for one in Delivery if one is not Delivery.EXACTLY_ONCE or one is least]
-        return st.just(least) | st.sampled_from(offered)
-    if attribute.name in _BY_NAME:
-        values = _BY_NAME[attribute.name]
-    elif attribute.type in _BY_TYPE:
-        values = _BY_TYPE[attribute.type]
-    else:
-        values = _numbers(attribute)
-    return st.just(attribute.default) | values
-
-
-def _numbers(attribute: "Attribute[Any]") -> SearchStrategy[Any]:
-    """Return what draws a count or a duration, from the least that the field's own check allows."""
-    check = attribute.metadata["check"]
-    if attribute.type is int:
-        least = 0 if check(0) is None else 1
-        return st.just(least) | st.integers(least, 2**63) | st.integers(least, 100)
-    durations = (
-        st.floats(0.0, sys.float_info.max, exclude_min=check(0.0) is not None)
-        | st.floats(0.001, 3600.0)
-        | st.just(sys.float_info.max)
-    )
-    return st.none() | durations if check(None) is None else durations
-
-
-try:
-    from hypothesis import strategies as st
-    from hypothesis.strategies import SearchStrategy
-except ImportError as error:
-    raise MissingExtraError(extra="testing", what="The Hypothesis strategies") from error
-
-LEAST_MESSAGE_BYTES: Final = 256
-"""Smallest limit of ``messages()``: any event's name has room in it."""
-
-_MAX_DEPTH: Final = 64
-_MOST_SHOWN: Final = 2000
-_AWKWARD: Final = (
-    "",
-    " ",
-    "\x00",
-    "\x7f",
-    '"\\/',
-    "\u2028\u2029",  # end a line in JavaScript, and not in JSON
-    "\ufeff",
-    "\u202eabc",  # written from right to left
-    "e\u0301",  # two characters that look like one
-    "\ufffe\uffff",
-    "\U0010ffff",
-    "\U0001f469\u200d\U0001f469\u200d\U0001f467",
-    "0",
-    "null",
-    "__proto__",
-    "[object Object]",
-)
-_NUMBERS: Final = (
-    2**31,
-    2**53 - 1,
-    2**53 + 1,  # the first one that JavaScript cannot tell from its neighbour
-    -(2**63),
-    2**64,
-    10**30,
-)
-
-
 def triggers(table: Iterable[Any] | None = None) -> SearchStrategy[Any]:
     """Draw a trigger: one of ours, or one of another table.
 
@@ -223,6 +156,33 @@ def failures() -> SearchStrategy[RealtimeError]:
         lambda kind, retryable: kind("It broke.", retryable=retryable),
         st.sampled_from([TransportError, AuthenticationError, NamespaceRefusedError, InternalError]),
         st.none() | st.booleans(),
+    )
+
+
+def fault_schedules(
+    *,
+    settings: Sequence[Setting] = tuple(Setting),
+    actions: Sequence[Action] = tuple(Action),
+    endings: Sequence[Action] = ENDINGS,
+    max_size: int = 20,
+) -> SearchStrategy[Schedule]:
+    """Draw a schedule of faults: what may happen to a connection, and how it ends.
+
+    They shrink to few steps without pauses, on the reference dialect, that end with everything mended.
+
+    Args:
+        settings: Kinds of servers.
+        actions: What may happen.
+        endings: How it may end.
+        max_size: Steps at most.
+    """
+    steps = st.builds(Step, st.sampled_from(list(actions)), st.sampled_from(PAUSES))
+    return st.builds(
+        Schedule,
+        st.lists(steps, max_size=max_size),
+        seed=st.integers(0, 2**32),
+        setting=st.sampled_from(list(settings)),
+        ending=st.sampled_from(list(endings)),
     )
 
 
@@ -356,3 +316,61 @@ def _filled(event: str, args: list[Any], max_bytes: int, character: str) -> list
 
 def _table(table: Iterable[Any] | None) -> Iterable[Any]:
     return TRANSITIONS if table is None else table
+
+
+@st.composite
+def configs(draw: st.DrawFn, /, **given: Any) -> RealtimeConfig:
+    """Draw a configuration that is legal, each field up to the ends of its range.
+
+    It shrinks field by field towards the defaults: what is left is what matters.
+
+    Args:
+        draw: Given by Hypothesis.
+        given: Fields that are fixed: a value, or a strategy that draws it. What is drawn is made to fit; that
+            fixed fields fit together is on the caller, also that ``EXACTLY_ONCE`` has a dialect for it.
+
+    Raises:
+        TypeError: If there is no field of such a name.
+    """
+    unknown = given.keys() - {attribute.name for attribute in fields(RealtimeConfig)}
+    if unknown:
+        raise TypeError(f"RealtimeConfig has no field named {', '.join(sorted(unknown))}")
+    drawn: dict[str, Any] = {}
+    for attribute in fields(RealtimeConfig):
+        name = attribute.name
+        value = given[name] if name in given else _field(attribute, drawn)
+        drawn[name] = draw(value, label=name) if isinstance(value, SearchStrategy) else value
+    for shorter, longer in _ORDERED:
+        if drawn[shorter] > drawn[longer] and not {shorter, longer} <= given.keys():
+            raises = longer not in given and (shorter in given or draw(st.booleans()))
+            drawn.update({longer: drawn[shorter]} if raises else {shorter: drawn[longer]})
+    return RealtimeConfig(**drawn)
+
+
+def _field(attribute: "Attribute[Any]", drawn: Mapping[str, Any]) -> SearchStrategy[Any]:
+    """Return what draws a field; its default comes first, so that it shrinks towards it."""
+    if attribute.name == "default_delivery":  # what is allowed, and the default, hang on the dialect
+        least = Delivery.EXACTLY_ONCE if drawn["dialect"].deduplicates else Delivery.AT_MOST_ONCE
+        offered = [one for one in Delivery if one is not Delivery.EXACTLY_ONCE or one is least]
+        return st.just(least) | st.sampled_from(offered)
+    if attribute.name in _BY_NAME:
+        values = _BY_NAME[attribute.name]
+    elif attribute.type in _BY_TYPE:
+        values = _BY_TYPE[attribute.type]
+    else:
+        values = _numbers(attribute)
+    return st.just(attribute.default) | values
+
+
+def _numbers(attribute: "Attribute[Any]") -> SearchStrategy[Any]:
+    """Return what draws a count or a duration, from the least that the field's own check allows."""
+    check = attribute.metadata["check"]
+    if attribute.type is int:
+        least = 0 if check(0) is None else 1
+        return st.just(least) | st.integers(least, 2**63) | st.integers(least, 100)
+    durations = (
+        st.floats(0.0, sys.float_info.max, exclude_min=check(0.0) is not None)
+        | st.floats(0.001, 3600.0)
+        | st.just(sys.float_info.max)
+    )
+    return st.none() | durations if check(None) is None else durations

@@ -18,7 +18,7 @@ from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.engine.message import DeadLetter
 from realtime_fsm.engine.outbox import OutboxContents
 from realtime_fsm.engine.payload import Payload
-from realtime_fsm.testing.contracts.kept_messages import append_all, fields_of, letter, message, sequences
+from realtime_fsm.testing.contracts.outbox_contract import append_all, fields_of, letter, message, sequences
 
 Capture = pytest.CaptureFixture[str]
 

@@ -15,7 +15,7 @@ import pytest
 from realtime_fsm.adapters import outbox_file, outbox_schema
 from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 from realtime_fsm.machine.errors import OutboxStorageError, RealtimeError
-from realtime_fsm.testing.contracts.kept_messages import append_all, fields_of, message, sequences
+from realtime_fsm.testing.contracts.outbox_contract import append_all, fields_of, message, sequences
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -23,14 +23,14 @@ from realtime_fsm.adapters import outbox_schema as schema
 from realtime_fsm.adapters.outbox_file import OutboxFile
 from realtime_fsm.adapters.outbox_writer import Operation, OperationKind, SqliteOutbox, write
 from realtime_fsm.machine.errors import ConfigurationError, InternalError, OutboxStorageError, RealtimeError
-from realtime_fsm.testing.contracts.kept_messages import append_all, letter, message, sequences
+from realtime_fsm.testing.contracts.outbox_contract import append_all, letter, message, sequences
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 COUNT = "SELECT count(*) FROM message"
 PRODUCERS = """
 import asyncio, sys
-from realtime_fsm.testing.contracts.kept_messages import message
+from realtime_fsm.testing.contracts.outbox_contract import message
 from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 
 async def main():

@@ -122,7 +122,7 @@ def test_readme_snippets_in_virtual_time_run_and_print_what_they_say(marker: str
     ("marker", "printed"),
     [
         ("serve_health(realtime)", "200 True ok\n503 False unavailable\n"),
-        ("await examine(Patient(", "name unreachable\n"),
+        ("await examine(Target(", "name unreachable\n"),
     ],
 )
 def test_readme_health_and_doctor_run_and_print_what_they_say(marker: str, printed: str) -> None:

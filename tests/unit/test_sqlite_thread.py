@@ -5,7 +5,7 @@ import pytest
 from realtime_fsm.adapters import outbox_schema as schema
 from realtime_fsm.adapters.outbox_writer import Operation, OperationKind
 from realtime_fsm.adapters.sqlite_thread import MAX_BATCH, Backlog
-from realtime_fsm.testing.contracts.kept_messages import letter, message
+from realtime_fsm.testing.contracts.outbox_contract import letter, message
 
 
 @pytest.fixture

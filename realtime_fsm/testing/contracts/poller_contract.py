@@ -1,4 +1,4 @@
-"""What every HTTP client of FALLBACK must do: inherit the suite, and override its hooks."""
+"""The laws of every HTTP client of FALLBACK: inherit the suite, and override its hooks."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,10 +35,13 @@ PATHS: Final = (
     "/busy",
     "/silent",
 )
-"""What the server has; see ``PollerContract``."""
+"""The paths that the server has; see ``PollerContract``."""
 
 _SECRET: Final = "contract-token-51d07c0de5ec2e7"  # noqa: S105 - made up, and looked for in errors
 _NOT_MODIFIED: Final = 304
+_HOST: Final = "127.0.0.1"
+_SAME_TAG: Final = '"same"'
+_SHUTDOWN_TIMEOUT: Final = 0.1
 
 
 class PollerContract(Contract):
@@ -204,7 +207,7 @@ class PollerContract(Contract):
         self.run(main())
 
     def test_nobody_there_is_told_as_such(self) -> None:
-        """Where nobody answers a request fails as ``ServerUnreachableError``: it certainly was not heeded."""
+        """A request that nobody answers fails as ``ServerUnreachableError``: it certainly was not heeded."""
 
         async def main() -> None:
             client, url = await self.make_unreachable()
@@ -275,7 +278,7 @@ class PollerContract(Contract):
         self.run(main())
 
     def test_client_shows_no_token(self) -> None:
-        """What a client shows of itself does not hold the token that it sent."""
+        """A client shows nothing of the token that it sent."""
 
         async def main() -> None:
             async with self.client() as client:
@@ -290,13 +293,6 @@ class PollerContract(Contract):
         done, _ = await asyncio.wait({request}, timeout=self.bound / 100)
         assert not done, "/silent was to be silent"
         return request
-
-
-# The server that ``PollerContract`` wants, on a real socket.
-
-_HOST: Final = "127.0.0.1"
-_SAME_TAG: Final = '"same"'
-_SHUTDOWN_TIMEOUT: Final = 0.1
 
 
 class PollerServer:

@@ -1,4 +1,4 @@
-"""What every transport must do: inherit the suite, and override its hooks."""
+"""The laws of every transport: inherit the suite, and override its hooks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -9,9 +9,6 @@ from realtime_fsm.engine.payload import Payload, encode
 from realtime_fsm.engine.port import Transport, TransportListener
 from realtime_fsm.machine.errors import AuthenticationError, ProtocolError, RealtimeError, TransportError
 from realtime_fsm.testing.contracts.contract import Contract, texts_of
-from realtime_fsm.testing.contracts.recording_listener import RecordingListener
-
-# What the laws of transports need to know of an implementation, and of the server at its other end.
 
 ECHO: Final = "echo"
 NOTE: Final = "note"
@@ -24,11 +21,85 @@ SECRET: Final = "contract-token-51d07c0de5ec2e7"  # noqa: S105 - made up, and lo
 AUTH: Final[Mapping[str, Any]] = {"token": SECRET}
 
 
-class TransportHooks(Contract):
-    """How a transport is made, and what its server does. Every hook runs on the loop of the law.
+class RecordingListener:
+    """A ``TransportListener`` that keeps what it is told, and what it should not have been told.
 
-    The server lets everybody in who has a token, and emits nothing by itself. It keeps every ``note``, in
-    order, and acknowledges every ``echo`` with the event's own arguments.
+    Attributes:
+        told: Everything, in order: ``("event", name, args, ack_id)``, ``("ack", ack_id, args)``,
+            ``("pong",)``, ``("written",)``, ``("malformed", error)``, ``("lost", error)``.
+        is_congested: Whether nothing more may be read from the network.
+        offences: What no transport may do, whatever the law: tell something on another thread, or after the
+            loss.
+    """
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        self.is_congested = False
+        self.offences: list[str] = []
+        self._loop = asyncio.get_running_loop()
+        self._relief = asyncio.Event()
+
+    def on_event(self, name: str, args: list[Any], ack_id: int | None) -> None:
+        """Keep an event."""
+        self._note("event", name, args, ack_id)
+
+    def on_ack(self, ack_id: int, args: list[Any]) -> None:
+        """Keep an acknowledgement."""
+        self._note("ack", ack_id, args)
+
+    def on_pong(self) -> None:
+        """Keep a pong."""
+        self._note("pong")
+
+    def on_written(self) -> None:
+        """Keep that something was written."""
+        self._note("written")
+
+    def on_malformed(self, error: RealtimeError) -> None:
+        """Keep a frame that could not be decoded."""
+        self._note("malformed", error)
+
+    def on_lost(self, error: RealtimeError) -> None:
+        """Keep the loss of the connection."""
+        self._note("lost", error)
+
+    async def relieved(self) -> None:
+        """Wait for ``relieve``."""
+        await self._relief.wait()
+
+    def relieve(self) -> None:
+        """End the congestion."""
+        self.is_congested = False
+        self._relief.set()
+
+    def of(self, kind: str) -> list[tuple[Any, ...]]:
+        """Return what was told of one kind, in order."""
+        return [what[1:] for what in self.told if what[0] == kind]
+
+    def _note(self, *what: Any) -> None:
+        if self.of("lost"):
+            self.offences.append(f"{what[0]} is told after the loss")
+        try:
+            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is not self._loop:
+            self.offences.append(f"{what[0]} is not told on the loop's thread")
+        self.told.append(what)
+
+
+class TransportContract(Contract):
+    """The laws of the port ``Transport``.
+
+    A dial ends open or by an error of the tree; events arrive in order, and acknowledgements at their
+    messages; a loss is told once, and after it, or after ``close`` began, nothing. ``close`` can be
+    repeated, is bounded and can be cancelled. No law leaves a task.
+
+    Override ``make``, ``make_failing``, ``make_hanging``, ``emit``, ``break_connections``, ``silence`` and
+    ``notes``, and ``set_up`` and ``tear_down`` where the server has to be started.
+
+    Every hook runs on the loop of the law. The server lets everybody in who has a token, and emits nothing by
+    itself. It keeps every ``note``, in order, and acknowledges every ``echo`` with the event's own arguments.
     """
 
     async def set_up(self) -> None:
@@ -112,29 +183,6 @@ class TransportHooks(Contract):
             lambda: ack_id in [acked for acked, _ in listener.of("ack")], f"acknowledgement {ack_id}"
         )
 
-
-def payload(event: str, *args: Any) -> Payload:
-    """Return an encoded event."""
-    return encode([event, *args], what="The event of a law", max_bytes=MAX_BYTES)
-
-
-def numbers(listener: RecordingListener) -> list[Any]:
-    """Return the first arguments of the events that a listener was told."""
-    return [args[0] for _, args, _ in listener.of("event")]
-
-
-async def turns(count: int = 20) -> None:
-    """Let the loop go round."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-# The laws of a transport that is being opened, and while it is open.
-
-
-class TransportFlowLaws(TransportHooks):
-    """From the dial to the last message; see ``TransportContract``."""
-
     # The dial.
 
     def test_open_transport_is_ready(self) -> None:
@@ -153,15 +201,15 @@ class TransportFlowLaws(TransportHooks):
         self.run(main())
 
     def test_dial_to_nobody_is_a_transport_error(self) -> None:
-        """Where nobody answers, or not now, the dial fails as ``TransportError``."""
+        """The dial fails as ``TransportError`` where nobody answers, or not now."""
         self.run(self._dial_fails(TransportError))
 
     def test_dial_that_is_refused_is_an_authentication_error(self) -> None:
-        """Where the identity is refused the dial fails as ``AuthenticationError``."""
+        """The dial fails as ``AuthenticationError`` where the identity is refused."""
         self.run(self._dial_fails(AuthenticationError))
 
     def test_dial_to_a_stranger_is_a_protocol_error(self) -> None:
-        """Where something else answers than a Socket.IO server the dial fails as ``ProtocolError``."""
+        """The dial fails as ``ProtocolError`` where something else answers than a Socket.IO server."""
         self.run(self._dial_fails(ProtocolError))
 
     async def _dial_fails(self, kind: type[RealtimeError]) -> None:
@@ -212,10 +260,10 @@ class TransportFlowLaws(TransportHooks):
 
         self.run(main())
 
-    # Messages.
+    # While it is open.
 
     def test_events_arrive_in_wire_order(self) -> None:
-        """What the server emits arrives once, in the order in which it was emitted."""
+        """Events arrive once, in the order in which the server emitted them."""
 
         async def main() -> None:
             async with self.opened() as (_, listener):
@@ -303,14 +351,7 @@ class TransportFlowLaws(TransportHooks):
 
         self.run(main())
 
-
-# The laws of a transport that is lost, or closed.
-
-
-class TransportEndingLaws(TransportHooks):
-    """The end; see ``TransportContract``."""
-
-    # By itself.
+    # Lost by itself.
 
     def test_loss_is_told_once(self) -> None:
         """A connection that breaks is told once, as ``TransportError``, and nothing is told after it."""
@@ -344,7 +385,7 @@ class TransportEndingLaws(TransportHooks):
         self.run(main())
 
     def test_sending_after_the_loss_does_nothing(self) -> None:
-        """What is sent, answered or pinged after the loss is dropped without a word, and without an error."""
+        """Sending, answering and pinging after the loss do nothing, without a word and without an error."""
 
         async def main() -> None:
             async with self.opened() as (transport, listener):
@@ -360,7 +401,7 @@ class TransportEndingLaws(TransportHooks):
     async def _lost(self, listener: RecordingListener) -> None:
         await self.eventually(lambda: listener.of("lost"), "the loss")
 
-    # By the client.
+    # Closed by the client.
 
     def test_nothing_is_told_after_close_began(self) -> None:
         """From the moment that ``close`` is called the listener hears nothing, not even of a loss."""
@@ -408,7 +449,7 @@ class TransportEndingLaws(TransportHooks):
         self.run(main())
 
     def test_sending_after_close_does_nothing(self) -> None:
-        """What is sent after ``close`` is dropped without a word, and never arrives."""
+        """Messages that are sent after ``close`` are dropped without a word, and never arrive."""
 
         async def main() -> None:
             async with self.opened() as (transport, listener):
@@ -424,7 +465,7 @@ class TransportEndingLaws(TransportHooks):
         self.run(main())
 
     def test_close_of_a_dead_connection_is_bounded(self) -> None:
-        """Where the peer is silent a close without a goodbye takes no time that depends on it."""
+        """A close without a goodbye takes no time that depends on the peer, which may be silent."""
 
         async def main() -> None:
             async with self.opened() as (transport, listener):
@@ -462,17 +503,21 @@ class TransportEndingLaws(TransportHooks):
         transport.ping()
 
 
+def payload(event: str, *args: Any) -> Payload:
+    """Return an encoded event."""
+    return encode([event, *args], what="The event of a law", max_bytes=MAX_BYTES)
+
+
+def numbers(listener: RecordingListener) -> list[Any]:
+    """Return the first arguments of the events that a listener was told."""
+    return [args[0] for _, args, _ in listener.of("event")]
+
+
+async def turns(count: int = 20) -> None:
+    """Let the loop go round."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 async def _all(*futures: asyncio.Future[Any]) -> None:
     await asyncio.gather(*futures)
-
-
-class TransportContract(TransportFlowLaws, TransportEndingLaws):
-    """The laws of the port ``Transport``.
-
-    A dial ends open or by an error of the tree; events arrive in order, and acknowledgements at their
-    messages; a loss is told once, and after it, or after ``close`` began, nothing. ``close`` can be
-    repeated, is bounded and can be cancelled. No law leaves a task.
-
-    Override ``make``, ``make_failing``, ``make_hanging``, ``emit``, ``break_connections``, ``silence`` and
-    ``notes``, and ``set_up`` and ``tear_down`` where the server has to be started.
-    """

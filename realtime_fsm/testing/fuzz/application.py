@@ -1,4 +1,4 @@
-"""What a user builds on a client: it emits numbers, and mirrors a channel. It notices what goes wrong."""
+"""The application on a client: it emits numbers, mirrors a channel, and notices what goes wrong."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -176,7 +176,7 @@ def simulated_config(setting: Setting) -> RealtimeConfig:
 
 
 @define(eq=False)
-class Identity:
+class ScriptedTokenSource:
     """A source of tokens that live for half a minute.
 
     Attributes:
@@ -270,7 +270,7 @@ class Application:
         self._known = 0  # ticks up to here came with a snapshot, and may come again
         self._tasks: set[asyncio.Task[None]] = set()
         self.disk = SimulatedDisk()
-        self.identity = Identity(environment.token, on_end=self._fetched)
+        self.identity = ScriptedTokenSource(environment.token, on_end=self._fetched)
         self.config = simulated_config(self._setting) if config is None else config
         self.seen: set[str] = set()
         self.violations: list[str] = []
@@ -384,7 +384,7 @@ class Application:
             self.seen.add(of_wake(status))
 
     def end(self) -> None:
-        """Note what the present client went through, before another takes its place."""
+        """Note what the present client went through, before another replaces it."""
         self.seen.update(seen_of(self.changes, self.client.metrics))
 
     def force_fallback(self) -> None:
@@ -400,12 +400,12 @@ class Application:
 
     @property
     def tasks(self) -> frozenset[asyncio.Task[None]]:
-        """What runs of the application itself."""
+        """The tasks of the application itself."""
         return frozenset(self._tasks)
 
     @property
     def is_busy(self) -> bool:
-        """Whether anything of it still runs."""
+        """True if anything of it still runs."""
         return bool(self._tasks)
 
     async def settled(self) -> None:
@@ -434,10 +434,10 @@ class Application:
         await asyncio.sleep(_TOKEN_DELAY)
         self._tell(f"snapshot {self.published}: {missed.reason}")
         self.last = self.published
-        place = self._environment.place()
-        if place is None:
-            self._known = self.published  # without places, what is on its way comes again
-        return place
+        position = self._environment.position()
+        if position is None:
+            self._known = self.published  # without positions, what is on its way comes again
+        return position
 
     def _fetched(self, failed: bool) -> None:
         if TRAITS[self.client.status].sends:

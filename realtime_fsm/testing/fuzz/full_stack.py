@@ -34,7 +34,7 @@ from realtime_fsm.testing.proxy.faults import Direction
 from realtime_fsm.testing.virtual_loop import wall_clock
 
 _ADDRESS: Final = ("localhost", 3001)
-"""Where a client looks by default."""
+"""The address at which a client looks by default."""
 _SECRET: Final = "a secret for simulations, and for nothing else"  # noqa: S105 - as it says
 _DAY: Final = 86_400.0
 _MAX_LINE: Final = 65_536
@@ -179,7 +179,7 @@ class FullStackEnvironment:
         else:
             self._service.publish(CHANNEL, TICK, number)
 
-    def place(self) -> Position | None:
+    def position(self) -> Position | None:
         """See ``Environment``."""
         return self._service.position(CHANNEL)
 
@@ -270,7 +270,7 @@ class _Doorkeeper:
 
 
 async def _unknown(*_: object) -> None:
-    """Have no place for a client: the namespace is not one of the server's."""
+    """Let nobody in: the namespace is not one of the server's."""
 
 
 def _nowhere(*_: object) -> int:

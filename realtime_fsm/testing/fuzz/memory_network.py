@@ -15,16 +15,18 @@ from aiohttp.tracing import Trace
 from realtime_fsm.testing.proxy.faults import DataLimit, Direction, NetworkFaults
 from realtime_fsm.testing.simulated.server import Wire
 
-# A TCP connection without a network: two asyncio transports, and what is on its way between them.
-
 KERNEL_BUFFER: Final = 64 * 1024
 """Bytes that the sender's kernel takes off its hands. What is beyond waits in the transport."""
 
 _HIGH_WATER: Final = 64 * 1024
+_FIRST_PORT: Final = 49_152
+_NEVER: Final = 86_400.0
+
+ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 
 
 class MemoryTransport(asyncio.Transport):
-    """One end of a connection, as a program holds it.
+    """One end of a TCP connection without a network, as a program holds it.
 
     Args:
         network: Whose faults apply.
@@ -76,11 +78,11 @@ class MemoryTransport(asyncio.Transport):
         self._protocol = protocol
 
     def is_closing(self) -> bool:
-        """Whether it is closed or about to be."""
+        """Tell whether it is closed or about to be."""
         return self._is_closing
 
     def is_reading(self) -> bool:
-        """Whether the program wants data."""
+        """Tell whether the program wants data."""
         return self._is_reading and not self._is_closing
 
     def pause_reading(self) -> None:
@@ -148,7 +150,7 @@ class MemoryTransport(asyncio.Transport):
 
     @property
     def has_ended(self) -> bool:
-        """Whether its program has been told that it is over, or is about to be."""
+        """True if its program has been told that it is over, or is about to be."""
         return self._has_ended
 
     def end(self, error: Exception | None) -> None:
@@ -194,7 +196,7 @@ class MemoryTransport(asyncio.Transport):
 
     @property
     def takes(self) -> bool:
-        """Whether its program takes data; an end that is gone takes and forgets it."""
+        """True if its program takes data; an end that is gone takes and forgets it."""
         return self._is_reading or self._is_closing
 
     def _pieces(self, data: bytes) -> list[tuple[bytes, float]]:
@@ -267,11 +269,6 @@ class MemoryTransport(asyncio.Transport):
         self._deadline = None
         self.end(None)
         self._peer.end(None)
-
-
-_FIRST_PORT: Final = 49_152
-_NEVER: Final = 86_400.0
-ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 
 
 class MemoryNetwork(NetworkFaults):

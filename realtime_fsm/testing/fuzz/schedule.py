@@ -6,7 +6,7 @@ message is emitted; at once the connection is reset; half a second later the net
 three seconds later all is mended, and all must be delivered.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from random import Random
 from types import MappingProxyType
@@ -14,12 +14,12 @@ from typing import Final, NamedTuple, Self
 
 from attrs import field, frozen
 
-from realtime_fsm.machine.errors import InvalidArgumentError, MissingExtraError
+from realtime_fsm.machine.errors import InvalidArgumentError
 from realtime_fsm.machine.table import ConnectionStatus
 
 
 class Setting(StrEnum):
-    """What kind of server it is."""
+    """The kind of server that a client is connected to."""
 
     REFERENCE = "reference"
     """The reference dialect, with an outbox on a disk: everything is exactly once."""
@@ -30,7 +30,7 @@ class Setting(StrEnum):
 
 
 class Action(StrEnum):
-    """What may happen. Most faults last until ``heal``; ``LASTING`` names them."""
+    """The things that may happen. Most faults last until ``heal``; ``LASTING`` names them."""
 
     # What the application does.
     EMIT = "emit"
@@ -84,7 +84,7 @@ class Action(StrEnum):
 
     @property
     def lasts(self) -> bool:
-        """Whether it is a fault that lasts until it is healed."""
+        """True if it is a fault that lasts until it is healed."""
         return self in LASTING
 
 
@@ -122,6 +122,8 @@ _WEIGHTS: Final = {
 }
 _MOST_STEPS: Final = 14
 
+EXAMPLE: Final = "reference:7/emit,reset@0.5,black-hole@3/heal"
+
 
 class Step(NamedTuple):
     """Something that happens, and how long nothing else happens after it.
@@ -144,7 +146,7 @@ def _steps(given: Iterable[Step]) -> tuple[Step, ...]:
 
 @frozen
 class Schedule:
-    """What happens, from the first connect on, and how it ends.
+    """The things that happen, from the first connect on, and how it ends.
 
     Attributes:
         steps: In this order.
@@ -186,7 +188,7 @@ class Schedule:
 
 
 ENDINGS: Final = (Action.HEAL, Action.DISCONNECT, *LASTING)
-"""How a schedule may end: all is mended, the client is disconnected in its middle, or one fault stays."""
+"""All endings: everything is mended, the client is disconnected in the middle, or one fault stays."""
 
 
 def random_schedule(seed: int) -> Schedule:
@@ -223,41 +225,4 @@ def _wrong(text: str, problems: list[str]) -> InvalidArgumentError:
     return InvalidArgumentError(
         f"{text!r} is not a schedule: {'; '.join(problems)}.",
         remedy=f"Write setting:seed/steps/ending, for example {EXAMPLE}.",
-    )
-
-
-EXAMPLE: Final = "reference:7/emit,reset@0.5,black-hole@3/heal"
-
-# A Hypothesis strategy for what may happen to a connection.
-
-try:
-    from hypothesis import strategies as st
-except ImportError as missing:
-    raise MissingExtraError(extra="testing", what="The Hypothesis strategies") from missing
-
-
-def fault_schedules(
-    *,
-    settings: Sequence[Setting] = tuple(Setting),
-    actions: Sequence[Action] = tuple(Action),
-    endings: Sequence[Action] = ENDINGS,
-    max_size: int = 20,
-) -> st.SearchStrategy[Schedule]:
-    """Return schedules of faults: what may happen to a connection, and how it ends.
-
-    They shrink to few steps without pauses, on the reference dialect, that end with everything mended.
-
-    Args:
-        settings: Kinds of servers.
-        actions: What may happen.
-        endings: How it may end.
-        max_size: Steps at most.
-    """
-    steps = st.builds(Step, st.sampled_from(list(actions)), st.sampled_from(PAUSES))
-    return st.builds(
-        Schedule,
-        st.lists(steps, max_size=max_size),
-        seed=st.integers(0, 2**32),
-        setting=st.sampled_from(list(settings)),
-        ending=st.sampled_from(list(endings)),
     )

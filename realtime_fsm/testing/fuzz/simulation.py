@@ -168,7 +168,7 @@ EnvironmentFactory = Callable[[Setting, Random], Environment]
 
 @define
 class Story:
-    """How a schedule went.
+    """The course of a schedule that was played.
 
     Attributes:
         schedule: Which.

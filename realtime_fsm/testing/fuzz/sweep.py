@@ -73,7 +73,7 @@ class Failure:
 
 @define(kw_only=True)
 class Sweep:
-    """What many schedules have shown.
+    """The result of playing many schedules.
 
     Attributes:
         played: How many.
@@ -89,17 +89,17 @@ class Sweep:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What never happened."""
+        """The things that never happened in any of them."""
         return tuple(sorted(everything() - self.seen))
 
     @property
     def is_vacuous(self) -> bool:
-        """Whether it was long enough to see everything, and did not."""
+        """True if it was long enough to see everything, and did not."""
         return self.played >= FULL_SWEEP and bool(self.missing)
 
     @property
     def ok(self) -> bool:
-        """Whether nothing failed, and it proves something."""
+        """True if nothing failed, and that proves something."""
         return self.failure is None and not self.is_vacuous
 
 

@@ -1,4 +1,4 @@
-"""What surrounds a client in a simulation: its server, its network, and what can be seen of both."""
+"""The surroundings of a client in a simulation: its server, its network, and what can be seen of both."""
 
 import asyncio
 from collections import Counter
@@ -47,7 +47,7 @@ class Environment(Protocol):
 
     @property
     def setting(self) -> Setting:
-        """What kind of server it is."""
+        """The kind of server that it is."""
 
     @property
     def supports(self) -> frozenset[Action]:
@@ -76,27 +76,27 @@ class Environment(Protocol):
     def publish(self, number: int) -> None:
         """Let the server send the next tick."""
 
-    def place(self) -> Position | None:
-        """Return where the channel stands now, where the server tells places."""
+    def position(self) -> Position | None:
+        """Return where the channel stands now, where the server tells positions."""
 
     @property
     def applied(self) -> Sequence[tuple[str, int]]:
-        """What took effect at the server, in order: the event's name and its number."""
+        """The messages that took effect at the server, in order: the event's name and its number."""
 
     def admit(self, tokens: set[str] | None) -> None:
         """Let in who has one of these tokens; ``None`` for everybody."""
 
     @property
     def complaints(self) -> Sequence[str]:
-        """What the client did that it must not do, as the server sees it."""
+        """The offences of the client, as the server sees them."""
 
     @property
     def has_tasks(self) -> bool:
-        """Whether it runs tasks of its own, which nobody can tell from the client's."""
+        """True if it runs tasks of its own, which nobody can tell from the client's."""
 
     @property
     def is_dead(self) -> bool:
-        """Whether nothing comes back from the server over the socket."""
+        """True if nothing comes back from the server over the socket."""
 
 
 class SimulatedEnvironment:
@@ -211,7 +211,7 @@ class SimulatedEnvironment:
         else:
             self._backend.publish(CHANNEL, TICK, number)
 
-    def place(self) -> Position | None:
+    def position(self) -> Position | None:
         """See ``Environment``."""
         return None if self._backend is None else Position(**self._backend.position(CHANNEL))
 

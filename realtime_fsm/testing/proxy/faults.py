@@ -7,11 +7,17 @@ from random import Random
 
 from attrs import define, field, frozen
 
-# The faults of one direction of every connection through a ``FaultProxy``.
+
+class BlockedError(ConnectionError):
+    """The connection's first request is for a path that is blocked."""
+
+
+class LimitReachedError(ConnectionError):
+    """As many bytes have passed as may."""
 
 
 class Direction(StrEnum):
-    """Which way data goes.
+    """A way that data goes.
 
     Attributes:
         UP: From the client to the server.
@@ -65,7 +71,7 @@ class DataLimit:
 
 @define(eq=False)
 class LaneFaults:
-    """What is wrong with one direction at the moment. The proxy's methods set it; connections read it.
+    """The faults of one direction at the moment. The proxy's methods set them; connections read them.
 
     Attributes:
         slicer: Cuts data into segments.
@@ -95,7 +101,7 @@ class LaneFaults:
 
 
 class NetworkFaults(ABC):
-    """What is wrong with a network at the moment; ``FaultProxy`` and ``MemoryNetwork`` are made of it.
+    """The faults of a network at the moment; ``FaultProxy`` and ``MemoryNetwork`` are made of it.
 
     Faults can be switched at any time, and apply to the connections there are and to new ones. Those with a
     ``direction`` apply to both where it is ``None``.

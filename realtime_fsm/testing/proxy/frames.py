@@ -1,4 +1,9 @@
-"""Rules for single frames that pass a ``FaultProxy``: what is matched, what is done, and the log of it."""
+"""Rules for single frames that pass a ``FaultProxy``: what is matched, what is done, and the log of it.
+
+Frames are packets of Engine.IO, over polling or a WebSocket, and HTTP requests. They are found in the streams
+of bytes here, and made, without I/O: as much of HTTP/1.1 and of RFC 6455 as a proxy for tests needs.
+Compressed messages are not read; the proxy takes the extension out of the handshake.
+"""
 
 import asyncio
 import base64
@@ -12,8 +17,7 @@ from typing import Final
 from attrs import define, evolve, field, frozen
 
 from realtime_fsm.machine.redaction import MASK, redacted
-from realtime_fsm.testing.proxy.faults import Direction
-from realtime_fsm.testing.proxy.lane import BlockedError
+from realtime_fsm.testing.proxy.faults import BlockedError, Direction
 
 PASSED: Final = "passed"
 
@@ -22,6 +26,36 @@ _MOST_LOGGED: Final = 10_000
 _ACK_ID: Final = re.compile(r"^(4[25](?:\d+-)?(?:/[^,\[]*,)?)\d+(?=\[)")
 _TOKEN: Final = re.compile(r"(token\"?\s*[:=]\s*\"?)[^\"&\s]+", re.IGNORECASE)
 
+# Engine.IO over polling.
+_SEPARATOR: Final = "\x1e"
+_NOOP: Final = "6"
+
+# HTTP/1.1.
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_LONGEST_HEAD: Final = 64 * 1024
+_FIRST_LINE: Final = re.compile(rb"[A-Z]{3,16} \S+ HTTP/1\.[01]$|HTTP/1\.[01] \d{3}( |$)")
+_SIZES: Final = ("content-length", "transfer-encoding")
+_SWITCHING_PROTOCOLS: Final = 101
+_OK: Final = 200
+_BODILESS: Final = frozenset({*range(100, 200), 204, 304})
+
+# WebSockets: bits of a frame's first two bytes, and its opcodes.
+_FINAL_FRAME: Final = 0x80
+_COMPRESSED: Final = 0x70
+_OPCODE: Final = 0x0F
+_MASKED: Final = 0x80
+_LENGTH: Final = 0x7F
+_SIZE_IN_2: Final = 126
+_SIZE_IN_8: Final = 127
+_LONGEST_IN_2: Final = 0xFFFF
+_CONTINUATION: Final = 0
+_TEXT: Final = 1
+_BINARY: Final = 2
+_CONTROL: Final = 8
+
+Piece = tuple[float, bytes]
+"""Bytes that are forwarded, and by how many seconds they are late."""
+
 
 class ResetError(BlockedError):
     """A rule resets the connection."""
@@ -29,7 +63,7 @@ class ResetError(BlockedError):
 
 @frozen
 class Match:
-    """What a rule is for.
+    """The frames that a rule is for.
 
     A text is compared with the beginning: of a packet of Engine.IO as it is on the wire (``'42["note"'`` an
     event, ``"43"`` an acknowledgement, ``"b..."`` binary data in base64), or of a request
@@ -97,14 +131,12 @@ class Reset:
     """Reset the connection, and forward nothing."""
 
 
-Action = Pass | Swallow | Duplicate | Delay | Inject | Reset
-
-_PASS: Final = Pass()
+FrameAction = Pass | Swallow | Duplicate | Delay | Inject | Reset
 
 
 @define(eq=False)
 class Rule:
-    """A match, and what is done.
+    """A match, and what is done with the frames that it is for.
 
     Attributes:
         match: What it is for.
@@ -116,14 +148,14 @@ class Rule:
     """
 
     match: Match
-    action: Action
+    action: FrameAction
     times: int | None = 1
     skip: int = 0
     applied: int = 0
     happened: asyncio.Event = field(factory=asyncio.Event)
 
     def end(self) -> None:
-        """Do it no more."""
+        """Let the rule decide about nothing any more."""
         self.times = self.applied
 
     def claims(self, direction: Direction, text: str) -> bool:
@@ -143,7 +175,7 @@ class Rule:
 
 @frozen
 class Passage:
-    """An entry of the log.
+    """An entry of the log: one frame that came by.
 
     Attributes:
         direction: Which way.
@@ -158,6 +190,34 @@ class Passage:
     at: float
 
 
+class FrameLog:
+    """The frames that came by, with what was done with each: the last 10,000 entries."""
+
+    def __init__(self) -> None:
+        self._entries: deque[Passage] = deque(maxlen=_MOST_LOGGED)
+
+    def __iter__(self) -> Iterator[Passage]:
+        return iter(tuple(self._entries))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def matching(self, match: Match, action: str | None = None) -> list[Passage]:
+        """Return the entries that a match is for; those of one action only, where it is given."""
+        return [
+            entry
+            for entry in self._entries
+            if match.applies(entry.direction, entry.text) and action in (None, entry.action)
+        ]
+
+    def add(self, direction: Direction, text: str, action: FrameAction) -> None:
+        """Note a frame. For the connections."""
+        shown = _TOKEN.sub(rf"\1{MASK}", redacted(text))[:_LONGEST_LOGGED]
+        name = PASSED if isinstance(action, Pass) else type(action).__name__.lower()
+        at = asyncio.get_running_loop().time()
+        self._entries.append(Passage(direction, shown, name, at))
+
+
 class FrameRules:
     """The rules of a proxy, and its log. Of the rules that match, the one that was added first decides."""
 
@@ -165,13 +225,13 @@ class FrameRules:
         self.rules: list[Rule] = []
         self.log = FrameLog()
 
-    def judge(self, direction: Direction, text: str) -> Action:
+    def judge(self, direction: Direction, text: str) -> FrameAction:
         """Return what is to be done with a frame, and note it.
 
         Raises:
             ResetError: If a rule resets the connection.
         """
-        action: Action = _PASS
+        action: FrameAction = Pass()
         for rule in self.rules:
             if rule.claims(direction, text):
                 action = rule.action
@@ -195,46 +255,8 @@ class FrameRules:
         return 0.0, [text]
 
 
-class FrameLog:
-    """What passed, and what was done with it: the last 10,000 entries."""
-
-    def __init__(self) -> None:
-        self._entries: deque[Passage] = deque(maxlen=_MOST_LOGGED)
-
-    def __iter__(self) -> Iterator[Passage]:
-        return iter(tuple(self._entries))
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def matching(self, match: Match, action: str | None = None) -> list[Passage]:
-        """Return the entries that a match is for; those of one action only, where it is given."""
-        return [
-            entry
-            for entry in self._entries
-            if match.applies(entry.direction, entry.text) and action in (None, entry.action)
-        ]
-
-    def add(self, direction: Direction, text: str, action: Action) -> None:
-        """Note a frame. For the connections."""
-        shown = _TOKEN.sub(rf"\1{MASK}", redacted(text))[:_LONGEST_LOGGED]
-        name = PASSED if isinstance(action, Pass) else type(action).__name__.lower()
-        at = asyncio.get_running_loop().time()
-        self._entries.append(Passage(direction, shown, name, at))
-
-
-# HTTP/1.1 messages found in a stream of bytes, and changed, without I/O.
-#
-# As much as a proxy for tests needs. What is no HTTP is given on as it is.
-
-_END_OF_HEAD: Final = b"\r\n\r\n"
-_LONGEST_HEAD: Final = 64 * 1024
-_FIRST_LINE: Final = re.compile(rb"[A-Z]{3,16} \S+ HTTP/1\.[01]$|HTTP/1\.[01] \d{3}( |$)")
-_SIZES: Final = ("content-length", "transfer-encoding")
-
-
 class NotHttpError(ValueError):
-    """What came is no HTTP message, or none whose end can be told."""
+    """The bytes are no HTTP message, or none whose end can be told: they are given on as they are."""
 
 
 @frozen
@@ -255,7 +277,7 @@ class HttpMessage:
 
     @property
     def status(self) -> int:
-        """Of an answer; 0 for a request."""
+        """The status code of an answer; 0 for a request."""
         word = self.first_line.split(" ", 2)[1]
         return int(word) if self.first_line.startswith("HTTP/") else 0
 
@@ -299,7 +321,7 @@ class HttpReader:
 
     @property
     def rest(self) -> bytes:
-        """What came and is no whole message yet."""
+        """The bytes that came and are no whole message yet."""
         return bytes(self._data)
 
     def add(self, data: bytes) -> None:
@@ -373,26 +395,8 @@ class HttpReader:
         return None
 
 
-# WebSocket messages found in a stream of bytes, and made, without I/O (RFC 6455).
-#
-# Compressed messages are not read: the proxy takes the extension out of the handshake.
-
-_FINAL: Final = 0x80
-_COMPRESSED: Final = 0x70
-_OPCODE: Final = 0x0F
-_MASKED: Final = 0x80
-_LENGTH: Final = 0x7F
-_LENGTH_IN_2: Final = 126
-_LENGTH_IN_8: Final = 127
-_LONGEST_IN_2: Final = 0xFFFF
-_CONTINUATION: Final = 0
-_TEXT: Final = 1
-_BINARY: Final = 2
-_CONTROL: Final = 8
-
-
 @frozen
-class Message:
+class WebSocketMessage:
     """A message, or a control frame.
 
     Attributes:
@@ -405,8 +409,8 @@ class Message:
 
 
 @frozen
-class _Head:
-    """Of a frame: its first byte, where its content begins and ends, and its mask."""
+class _FrameHead:
+    """The head of a frame: its first byte, where its content begins and ends, and its mask."""
 
     first: int
     begin: int
@@ -414,7 +418,7 @@ class _Head:
     mask: bytes
 
 
-class MessageReader:
+class WebSocketReader:
     """Finds the messages in what one side sends, however it is cut."""
 
     def __init__(self) -> None:
@@ -425,14 +429,14 @@ class MessageReader:
 
     @property
     def rest(self) -> bytes:
-        """What came and is no whole message yet."""
+        """The bytes that came and are no whole message yet."""
         return bytes(self._fragments + self._data)
 
-    def feed(self, data: bytes) -> list[Message]:
+    def feed(self, data: bytes) -> list[WebSocketMessage]:
         """Return the messages that are whole now, in order."""
         self._data += data
         messages = []
-        while (head := _head(self._data)) is not None and len(self._data) >= head.end:
+        while (head := _frame_head(self._data)) is not None and len(self._data) >= head.end:
             raw = bytes(self._data[: head.end])
             del self._data[: head.end]
             message = self._take(head, raw)
@@ -440,26 +444,26 @@ class MessageReader:
                 messages.append(message)
         return messages
 
-    def _take(self, head: _Head, raw: bytes) -> Message | None:
+    def _take(self, head: _FrameHead, raw: bytes) -> WebSocketMessage | None:
         """Add a frame; return the message that it ends."""
         if head.first & _OPCODE >= _CONTROL:
-            return Message(raw, None)  # may stand between the frames of a message
+            return WebSocketMessage(raw, None)  # may stand between the frames of a message
         if head.first & _OPCODE != _CONTINUATION:
             self._first = head.first
         self._fragments += raw
         self._content += _masked(raw[head.begin :], head.mask)
-        if not head.first & _FINAL:
+        if not head.first & _FINAL_FRAME:
             return None
         whole, content = bytes(self._fragments), bytes(self._content)
         self._fragments.clear()
         self._content.clear()
         if self._first & _COMPRESSED:
-            return Message(whole, None)
+            return WebSocketMessage(whole, None)
         is_text = self._first & _OPCODE == _TEXT
-        return Message(whole, content.decode("utf-8", "replace") if is_text else content)
+        return WebSocketMessage(whole, content.decode("utf-8", "replace") if is_text else content)
 
 
-def encoded(content: str | bytes, *, is_masked: bool) -> bytes:
+def websocket_frame(content: str | bytes, *, is_masked: bool) -> bytes:
     """Return a message in one frame.
 
     Args:
@@ -468,30 +472,30 @@ def encoded(content: str | bytes, *, is_masked: bool) -> bytes:
     """
     opcode, data = (_TEXT, content.encode()) if isinstance(content, str) else (_BINARY, content)
     size, flag = len(data), _MASKED if is_masked else 0
-    if size < _LENGTH_IN_2:
-        head = bytes((_FINAL | opcode, flag | size))
+    if size < _SIZE_IN_2:
+        head = bytes((_FINAL_FRAME | opcode, flag | size))
     elif size <= _LONGEST_IN_2:
-        head = bytes((_FINAL | opcode, flag | _LENGTH_IN_2)) + size.to_bytes(2, "big")
+        head = bytes((_FINAL_FRAME | opcode, flag | _SIZE_IN_2)) + size.to_bytes(2, "big")
     else:
-        head = bytes((_FINAL | opcode, flag | _LENGTH_IN_8)) + size.to_bytes(8, "big")
+        head = bytes((_FINAL_FRAME | opcode, flag | _SIZE_IN_8)) + size.to_bytes(8, "big")
     mask = os.urandom(4) if is_masked else b""
     return head + mask + _masked(data, mask)
 
 
-def _head(data: bytearray) -> _Head | None:
+def _frame_head(data: bytearray) -> _FrameHead | None:
     """Return the head of the frame that the data begins with, or ``None`` where it is not whole."""
     begin = 2
     if len(data) < begin:
         return None
     size = data[1] & _LENGTH
-    digits = {_LENGTH_IN_2: 2, _LENGTH_IN_8: 8}.get(size, 0)
+    digits = {_SIZE_IN_2: 2, _SIZE_IN_8: 8}.get(size, 0)
     begin += digits
     mask_at, begin = begin, begin + (4 if data[1] & _MASKED else 0)
     if len(data) < begin:
         return None
     if digits:
         size = int.from_bytes(data[2:mask_at], "big")
-    return _Head(data[0], begin, begin + size, bytes(data[mask_at:begin]))
+    return _FrameHead(data[0], begin, begin + size, bytes(data[mask_at:begin]))
 
 
 def _masked(data: bytes, mask: bytes) -> bytes:
@@ -500,18 +504,6 @@ def _masked(data: bytes, mask: bytes) -> bytes:
         return data
     key = (mask * (len(data) // 4 + 1))[: len(data)]
     return (int.from_bytes(data, "big") ^ int.from_bytes(key, "big")).to_bytes(len(data), "big")
-
-
-# Applies a proxy's rules to one connection: HTTP requests, polling packets, WebSocket messages.
-
-Piece = tuple[float, bytes]
-"""What is forwarded, and by how many seconds it is late."""
-
-_SEPARATOR: Final = "\x1e"
-_NOOP: Final = "6"
-_SWITCHING_PROTOCOLS: Final = 101
-_OK: Final = 200
-_BODILESS: Final = frozenset({*range(100, 200), 204, 304})
 
 
 @define(eq=False)
@@ -524,7 +516,7 @@ class _Pending:
 
 
 class FrameFilter:
-    """Judges what goes through a connection.
+    """Applies a proxy's rules to one connection: its HTTP requests, polling packets, WebSocket messages.
 
     Args:
         rules: Of the proxy.
@@ -534,7 +526,7 @@ class FrameFilter:
         self._rules = rules
         self._pending: deque[_Pending] = deque()
         self._http = {Direction.UP: HttpReader(), Direction.DOWN: HttpReader(self._is_bodiless)}
-        self._messages: dict[Direction, MessageReader] = {}
+        self._messages: dict[Direction, WebSocketReader] = {}
         self._is_opaque = False
 
     def feed(self, direction: Direction, data: bytes) -> list[Piece]:
@@ -599,7 +591,7 @@ class FrameFilter:
 
     def _answer(self, message: HttpMessage) -> list[Piece]:
         if message.status == _SWITCHING_PROTOCOLS:
-            self._messages = {direction: MessageReader() for direction in Direction}
+            self._messages = {direction: WebSocketReader() for direction in Direction}
             return [(0.0, message.raw)]
         if message.status in range(100, 200) or not self._pending:
             return [(0.0, message.raw)]  # more will follow, or nobody asked
@@ -633,25 +625,25 @@ class FrameFilter:
             if message.content is None:
                 pieces.append((0.0, message.raw))
                 continue
-            text = _shown(message.content)
+            text = _as_packet(message.content)
             late, kept = self._rules.packets(direction, text)
             for packet in kept:
-                raw = message.raw if packet is text else _made(packet, direction)
+                raw = message.raw if packet is text else _as_frame(packet, direction)
                 pieces.append((late, raw))
                 late = 0.0
         return pieces
 
 
-def _shown(content: str | bytes) -> str:
+def _as_packet(content: str | bytes) -> str:
     """Return a message as polling would show it."""
     return content if isinstance(content, str) else "b" + base64.b64encode(content).decode()
 
 
-def _made(packet: str, direction: Direction) -> bytes:
+def _as_frame(packet: str, direction: Direction) -> bytes:
     is_masked = direction is Direction.UP
     if packet.startswith("b"):
         try:
-            return encoded(base64.b64decode(packet[1:], validate=True), is_masked=is_masked)
+            return websocket_frame(base64.b64decode(packet[1:], validate=True), is_masked=is_masked)
         except binascii.Error:
             pass  # a malformed text, on purpose
-    return encoded(packet, is_masked=is_masked)
+    return websocket_frame(packet, is_masked=is_masked)

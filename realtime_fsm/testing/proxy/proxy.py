@@ -3,232 +3,58 @@
 import asyncio
 import socket
 import struct
+from collections import deque
+from collections.abc import Callable
 from random import Random
 from typing import Final, Self
 
 from attrs import define
 
-from realtime_fsm.testing.proxy.faults import Direction, NetworkFaults
-from realtime_fsm.testing.proxy.frames import Action, FrameFilter, FrameLog, FrameRules, Match, Piece, Rule
-from realtime_fsm.testing.proxy.lane import CHUNK, BlockedError, Lane, LimitReachedError
+from realtime_fsm.testing.proxy.faults import (
+    BlockedError,
+    DataLimit,
+    Direction,
+    LimitReachedError,
+    NetworkFaults,
+)
+from realtime_fsm.testing.proxy.frames import (
+    FrameAction,
+    FrameFilter,
+    FrameLog,
+    FrameRules,
+    Match,
+    Piece,
+    Rule,
+)
 
-# One TCP connection through a ``FaultProxy``: two lanes, and how they end.
+_HOST: Final = "127.0.0.1"
+_RESET: Final = struct.pack("ii", 1, 0)
+"""``SO_LINGER`` with no time: closing sends RST, and what is under way is lost."""
 
-_HEAD: Final = 8 * 1024
-"""Bytes of a first line at most."""
+_CHUNK: Final = 64 * 1024
+"""Bytes that are read at a time."""
 
+_BUFFER: Final = 256 * 1024
+"""Bytes that a lane holds at most; then it reads no more, so that the sender feels it."""
+
+_PACE: Final = 0.02
+"""Seconds between two pieces where the bandwidth is limited."""
+
+_LONGEST_FIRST_LINE: Final = 8 * 1024
 _LONGEST_METHOD: Final = 16
+
 _DIAL_TIMEOUT: Final = 5.0
 _PART_TIMEOUT: Final = 1.0
 """Seconds that the two sides get to answer an orderly end."""
 
 _CLOSE_TIMEOUT: Final = 2.0
-_RESET: Final = struct.pack("ii", 1, 0)
-
-
-class ProxiedConnection:
-    """A client's connection, and the one to the server that belongs to it.
-
-    Args:
-        proxy: Whose faults apply.
-        client: The accepted socket; it is closed by ``run``.
-    """
-
-    def __init__(self, proxy: "FaultProxy", client: socket.socket) -> None:
-        self._proxy = proxy
-        self._client = client
-        self._sides: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        self._head = b""
-        self._unclear = b""  # sent by the client, and held until its first line is clear
-        self._is_clear = asyncio.Event()
-        self._is_ordered_to_end = asyncio.Event()
-        self._is_reset = False
-        self._filter = None if proxy.frames is None else FrameFilter(proxy.frames)
-        self._deadline: asyncio.TimerHandle | None = None
-
-    @property
-    def is_blocked(self) -> bool | None:
-        """Whether its first request is for a blocked path; ``None`` where that is not clear yet."""
-        prefix = self._proxy.blocked_path
-        return False if prefix is None else is_request_for(prefix, self._head)
-
-    async def run(self) -> None:
-        """Forward until both sides have ended, one was reset, or a fault ends it."""
-        self._sides.append(await asyncio.open_connection(sock=self._client, limit=CHUNK))
-        carrying = asyncio.create_task(self._carry(*self._sides[0]), name="fault proxy: carry")
-        ordered = asyncio.create_task(self._is_ordered_to_end.wait(), name="fault proxy: order")
-        self.set_deadline()
-        try:
-            await asyncio.wait({carrying, ordered}, return_when=asyncio.FIRST_COMPLETED)
-            if carrying.done():
-                carrying.result()
-            else:
-                carrying.cancel()
-                await asyncio.wait({carrying}, timeout=_CLOSE_TIMEOUT)
-            if self._is_ordered_to_end.is_set() and not self._is_reset:
-                await self._part()
-        finally:
-            self._cancel_deadline()
-            carrying.cancel()
-            ordered.cancel()
-            if self._is_reset:
-                self.reset()  # a side that came late too
-            for _, writer in self._sides:
-                writer.close()
-            closing = [asyncio.ensure_future(_closed(writer)) for _, writer in self._sides]
-            await asyncio.wait([carrying, ordered, *closing], timeout=_CLOSE_TIMEOUT)
-
-    def make_reset(self) -> None:
-        """Reset both sides because the proxy was told to, and count it, once."""
-        if not self._is_reset:
-            self._proxy.counters.reset += 1
-            self.reset()
-
-    def reset(self) -> None:
-        """Reset both sides at once: RST, and what is under way is lost."""
-        self._is_reset = True
-        self._is_ordered_to_end.set()
-        for _, writer in self._sides:
-            raw = writer.get_extra_info("socket")
-            if raw.fileno() >= 0:  # or it is closed already
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            writer.transport.abort()
-
-    def cut(self) -> None:
-        """End both sides in an orderly way: FIN; what is under way is lost."""
-        self._is_ordered_to_end.set()
-
-    def set_deadline(self) -> None:
-        """End after the proxy's timeout, from now on; or no more, where there is none."""
-        self._cancel_deadline()
-        waits = [faults.timeout for faults in self._proxy.faults.values() if faults.timeout is not None]
-        if waits:
-            self._deadline = asyncio.get_running_loop().call_later(min(waits), self.cut)
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    async def _carry(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        up = Lane(self._proxy, Direction.UP, reader, inspect=self._inspect_up, count=self._count_up)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(up.read(), name="fault proxy: read from the client")
-                down, server = await self._dial()
-                group.create_task(up.write(server), name="fault proxy: write to the server")
-                group.create_task(down.read(), name="fault proxy: read from the server")
-                group.create_task(down.write(client), name="fault proxy: write to the client")
-        except* BlockedError:
-            self.make_reset()
-        except* LimitReachedError:
-            self.cut()
-        except* OSError:
-            self.reset()  # one side was, or the server refuses: so the other learns it
-
-    async def _dial(self) -> tuple[Lane, asyncio.StreamWriter]:
-        """Connect to the server, unless the connection is blocked or lost in a black hole."""
-        if self._proxy.blocked_path is not None:
-            await self._is_clear.wait()
-        await self._proxy.flowing.wait()
-        try:
-            async with asyncio.timeout(_DIAL_TIMEOUT):
-                reader, writer = await asyncio.open_connection(*self._proxy.target, limit=CHUNK)
-        except OSError:
-            self._proxy.counters.refused += 1
-            raise
-        self._sides.append((reader, writer))
-        down = Lane(self._proxy, Direction.DOWN, reader, inspect=self._inspect_down, count=self._count_down)
-        return down, writer
-
-    async def _part(self) -> None:
-        """Say the end to both sides, and read what they still send: closing on it would be a reset."""
-        ending = [asyncio.ensure_future(_parted(*side)) for side in self._sides]
-        try:
-            await asyncio.wait(ending, timeout=_PART_TIMEOUT)
-        finally:
-            for task in ending:
-                task.cancel()
-            await asyncio.wait(ending, timeout=_CLOSE_TIMEOUT)
-
-    def _inspect_up(self, data: bytes) -> list[Piece]:
-        allowed = self._inspect(data)
-        if self._filter is None:
-            return [(0.0, allowed)]
-        pieces = self._filter.feed(Direction.UP, allowed) if allowed else []
-        return pieces if data else [*pieces, *self._filter.feed(Direction.UP, b"")]
-
-    def _inspect_down(self, data: bytes) -> list[Piece]:
-        return [(0.0, data)] if self._filter is None else self._filter.feed(Direction.DOWN, data)
-
-    def _inspect(self, data: bytes) -> bytes:
-        """Return what may be forwarded: nothing while it is not clear whether the path is blocked."""
-        if b"\n" not in self._head:
-            self._head = (self._head + data)[:_HEAD]
-        verdict = self.is_blocked
-        if verdict:
-            raise BlockedError("the path of its first request is blocked")
-        held = self._unclear + data
-        if verdict is None and data:
-            self._unclear = held
-            return b""
-        self._unclear = b""
-        self._is_clear.set()
-        return held
-
-    def _count_up(self, count: int) -> None:
-        self._proxy.counters.bytes_up += count
-
-    def _count_down(self, count: int) -> None:
-        self._proxy.counters.bytes_down += count
-
-
-def is_request_for(prefix: str, head: bytes) -> bool | None:
-    """Tell whether an HTTP request's target begins with ``prefix``.
-
-    Args:
-        prefix: Of the path.
-        head: The beginning of what the client sent; it may end anywhere.
-
-    Returns:
-        ``None`` while more is needed to tell. What is not HTTP is for no path.
-    """
-    line, newline, _ = head.partition(b"\n")
-    method, space, rest = line.partition(b" ")
-    if not (method.isalpha() and method.isupper() and len(method) <= _LONGEST_METHOD):
-        return False if method or newline else None
-    target, end, _ = rest.partition(b" ")
-    wanted = prefix.encode("latin-1")
-    if target.startswith(wanted):
-        return True
-    is_whole = bool(newline or end or len(head) >= _HEAD)
-    return None if not is_whole and (not space or wanted.startswith(target)) else False
-
-
-async def _parted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        if not writer.is_closing():
-            writer.write_eof()
-        while await reader.read(CHUNK):
-            pass
-    except OSError:
-        return  # it went first
-
-
-async def _closed(writer: asyncio.StreamWriter) -> None:
-    try:
-        await writer.wait_closed()
-    except OSError:
-        return  # closed all the same
-
-
-_HOST: Final = "127.0.0.1"
-_FAULT_PROXY_CLOSE_TIMEOUT: Final = 5.0
+_CONNECTIONS_END_TIMEOUT: Final = 5.0
+"""Seconds that all connections get when the proxy ends: more than one of them needs."""
 
 
 @define
 class ProxyCounters:
-    """What passed through a proxy.
+    """Counters of what passed through a proxy.
 
     Attributes:
         accepted: Connections accepted.
@@ -287,7 +113,7 @@ class FaultProxy(NetworkFaults):
 
     @property
     def url(self) -> str:
-        """Where the proxy listens."""
+        """The address at which the proxy listens."""
         return f"http://{_HOST}:{self.port}"
 
     @property
@@ -320,7 +146,7 @@ class FaultProxy(NetworkFaults):
         for connection in self._connections.values():
             connection.reset()
         if tasks:
-            _, pending = await asyncio.wait(tasks, timeout=_FAULT_PROXY_CLOSE_TIMEOUT)
+            _, pending = await asyncio.wait(tasks, timeout=_CONNECTIONS_END_TIMEOUT)
             if pending:
                 raise RuntimeError(f"{len(pending)} connections of the proxy do not end: {pending}")
 
@@ -338,7 +164,7 @@ class FaultProxy(NetworkFaults):
         for connection in self._connections.values():
             connection.cut()
 
-    def rule(self, match: Match, action: Action, *, times: int | None = 1, skip: int = 0) -> Rule:
+    def rule(self, match: Match, action: FrameAction, *, times: int | None = 1, skip: int = 0) -> Rule:
         """Do something with single frames: swallow an acknowledgement, refuse the second dial, ...
 
         Args:
@@ -423,3 +249,338 @@ class FaultProxy(NetworkFaults):
         task = asyncio.create_task(connection.run(), name="fault proxy: connection")
         self._connections[task] = connection
         task.add_done_callback(self._connections.pop)
+
+
+class ProxiedLane:
+    """One direction of a connection: what is read waits for its time, and is written on in order.
+
+    An end or an error of the sender travels in the lane like data, so a black hole holds it back as well.
+
+    Args:
+        proxy: Whose faults apply.
+        direction: Whose faults apply.
+        reader: What is read from.
+        inspect: Sees what was read, nothing at the end; returns what may be forwarded now, and by how many
+            seconds more each piece is late.
+        count: Told how many bytes were forwarded.
+    """
+
+    def __init__(
+        self,
+        proxy: FaultProxy,
+        direction: Direction,
+        reader: asyncio.StreamReader,
+        *,
+        inspect: Callable[[bytes], list[tuple[float, bytes]]],
+        count: Callable[[int], None],
+    ) -> None:
+        self._proxy = proxy
+        self._faults = proxy.faults[direction]
+        self._limit: DataLimit | None = None
+        self._left = 0  # bytes, where there is a limit
+        self._reader = reader
+        self._inspect = inspect
+        self._count = count
+        self._parcels: deque[tuple[float, bytes | OSError]] = deque()
+        self._held_bytes = 0
+        self._changed = asyncio.Event()
+
+    async def read(self) -> None:
+        """Read until the end. An empty parcel stands for it.
+
+        Raises:
+            BlockedError: If the connection must not be forwarded.
+        """
+        data = b"a beginning"
+        while data:
+            try:
+                data = await self._reader.read(_CHUNK)
+            except OSError as error:
+                self._inspect(b"")
+                await self._put(error)
+                return
+            for late, piece in self._inspect(data):
+                if piece:
+                    await self._put(piece, late)
+        await self._put(b"")
+
+    async def write(self, writer: asyncio.StreamWriter) -> None:
+        """Write what has been read, each at its time, and the end when it comes.
+
+        Raises:
+            LimitReachedError: If as many bytes have passed as may.
+            OSError: If the sender was reset, or the receiver has gone.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            due, parcel = await self._get()
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            if isinstance(parcel, OSError) or not parcel:
+                await asyncio.sleep(self._faults.slow_close)
+            await self._until_flowing()
+            if isinstance(parcel, OSError):
+                raise parcel
+            if not parcel:
+                writer.write_eof()
+                return
+            await self._forward(parcel, writer)
+
+    async def _forward(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        """Write data, at no more than the bandwidth, in segments, and up to the limit."""
+        while data:
+            bandwidth, slicer = self._proxy.bandwidth, self._faults.slicer
+            size = len(data) if bandwidth is None else max(1, int(bandwidth * _PACE))
+            if slicer is not None:
+                size = min(size, slicer.size(self._proxy.random))
+            if bandwidth is not None:
+                await asyncio.sleep(min(size, len(data)) / bandwidth)
+            await self._until_flowing()
+            piece = data[: self._allowed(size)]
+            data = data[len(piece) :]
+            writer.write(piece)
+            await writer.drain()
+            self._count(len(piece))
+            self._charge(len(piece))
+            if slicer is not None:
+                await asyncio.sleep(slicer.delay)
+
+    def _allowed(self, size: int) -> int:
+        """Return how many of so many bytes may pass."""
+        limit = self._faults.limit
+        if limit is not self._limit:
+            self._limit = limit
+            self._left = 0 if limit is None else limit.size
+        return size if limit is None else min(size, self._left)
+
+    def _charge(self, size: int) -> None:
+        if self._limit is not None:
+            self._left -= size
+            if self._left == 0:
+                raise LimitReachedError("as many bytes have passed as may")
+
+    async def _until_flowing(self) -> None:
+        """Wait until neither a black hole nor a fault of this direction holds the data."""
+        held, stalled = self._proxy.flowing, self._faults.flowing
+        while not (held.is_set() and stalled.is_set()):
+            await held.wait()
+            await stalled.wait()
+
+    async def _put(self, parcel: bytes | OSError, late: float = 0.0) -> None:
+        due = asyncio.get_running_loop().time() + self._proxy.delay() + late
+        while self._held_bytes >= _BUFFER:
+            self._changed.clear()
+            await self._changed.wait()
+        self._parcels.append((due, parcel))
+        self._held_bytes += 0 if isinstance(parcel, OSError) else len(parcel)
+        self._changed.set()
+
+    async def _get(self) -> tuple[float, bytes | OSError]:
+        while not self._parcels:
+            self._changed.clear()
+            await self._changed.wait()
+        due, parcel = self._parcels.popleft()
+        self._held_bytes -= 0 if isinstance(parcel, OSError) else len(parcel)
+        self._changed.set()
+        return due, parcel
+
+
+class ProxiedConnection:
+    """A client's connection, and the one to the server that belongs to it: two lanes, and how they end.
+
+    Args:
+        proxy: Whose faults apply.
+        client: The accepted socket; it is closed by ``run``.
+    """
+
+    def __init__(self, proxy: FaultProxy, client: socket.socket) -> None:
+        self._proxy = proxy
+        self._client = client
+        self._sides: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._first_line = b""
+        self._unclear = b""  # sent by the client, and held until its first line is clear
+        self._is_clear = asyncio.Event()
+        self._is_ordered_to_end = asyncio.Event()
+        self._is_reset = False
+        self._filter = None if proxy.frames is None else FrameFilter(proxy.frames)
+        self._deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def is_blocked(self) -> bool | None:
+        """True if its first request is for a blocked path; ``None`` where that is not clear yet."""
+        prefix = self._proxy.blocked_path
+        return False if prefix is None else is_request_for(prefix, self._first_line)
+
+    async def run(self) -> None:
+        """Forward until both sides have ended, one was reset, or a fault ends it."""
+        self._sides.append(await asyncio.open_connection(sock=self._client, limit=_CHUNK))
+        carrying = asyncio.create_task(self._carry(*self._sides[0]), name="fault proxy: carry")
+        ordered = asyncio.create_task(self._is_ordered_to_end.wait(), name="fault proxy: order")
+        self.set_deadline()
+        try:
+            await asyncio.wait({carrying, ordered}, return_when=asyncio.FIRST_COMPLETED)
+            if carrying.done():
+                carrying.result()
+            else:
+                carrying.cancel()
+                await asyncio.wait({carrying}, timeout=_CLOSE_TIMEOUT)
+            if self._is_ordered_to_end.is_set() and not self._is_reset:
+                await self._part()
+        finally:
+            self._cancel_deadline()
+            carrying.cancel()
+            ordered.cancel()
+            if self._is_reset:
+                self.reset()  # a side that came late too
+            for _, writer in self._sides:
+                writer.close()
+            closing = [asyncio.ensure_future(_closed(writer)) for _, writer in self._sides]
+            await asyncio.wait([carrying, ordered, *closing], timeout=_CLOSE_TIMEOUT)
+
+    def make_reset(self) -> None:
+        """Reset both sides because the proxy was told to, and count it, once."""
+        if not self._is_reset:
+            self._proxy.counters.reset += 1
+            self.reset()
+
+    def reset(self) -> None:
+        """Reset both sides at once: RST, and what is under way is lost."""
+        self._is_reset = True
+        self._is_ordered_to_end.set()
+        for _, writer in self._sides:
+            raw = writer.get_extra_info("socket")
+            if raw.fileno() >= 0:  # or it is closed already
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            writer.transport.abort()
+
+    def cut(self) -> None:
+        """End both sides in an orderly way: FIN; what is under way is lost."""
+        self._is_ordered_to_end.set()
+
+    def set_deadline(self) -> None:
+        """End after the proxy's timeout, from now on; or no more, where there is none."""
+        self._cancel_deadline()
+        waits = [faults.timeout for faults in self._proxy.faults.values() if faults.timeout is not None]
+        if waits:
+            self._deadline = asyncio.get_running_loop().call_later(min(waits), self.cut)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    async def _carry(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        up = self._lane(Direction.UP, reader)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(up.read(), name="fault proxy: read from the client")
+                down, server = await self._dial()
+                group.create_task(up.write(server), name="fault proxy: write to the server")
+                group.create_task(down.read(), name="fault proxy: read from the server")
+                group.create_task(down.write(client), name="fault proxy: write to the client")
+        except* BlockedError:
+            self.make_reset()
+        except* LimitReachedError:
+            self.cut()
+        except* OSError:
+            self.reset()  # one side was, or the server refuses: so the other learns it
+
+    async def _dial(self) -> tuple[ProxiedLane, asyncio.StreamWriter]:
+        """Connect to the server, unless the connection is blocked or lost in a black hole."""
+        if self._proxy.blocked_path is not None:
+            await self._is_clear.wait()
+        await self._proxy.flowing.wait()
+        try:
+            async with asyncio.timeout(_DIAL_TIMEOUT):
+                reader, writer = await asyncio.open_connection(*self._proxy.target, limit=_CHUNK)
+        except OSError:
+            self._proxy.counters.refused += 1
+            raise
+        self._sides.append((reader, writer))
+        return self._lane(Direction.DOWN, reader), writer
+
+    def _lane(self, direction: Direction, reader: asyncio.StreamReader) -> ProxiedLane:
+        if direction is Direction.UP:
+            inspect, count = self._inspect_up, self._count_up
+        else:
+            inspect, count = self._inspect_down, self._count_down
+        return ProxiedLane(self._proxy, direction, reader, inspect=inspect, count=count)
+
+    async def _part(self) -> None:
+        """Say the end to both sides, and read what they still send: closing on it would be a reset."""
+        ending = [asyncio.ensure_future(_parted(*side)) for side in self._sides]
+        try:
+            await asyncio.wait(ending, timeout=_PART_TIMEOUT)
+        finally:
+            for task in ending:
+                task.cancel()
+            await asyncio.wait(ending, timeout=_CLOSE_TIMEOUT)
+
+    def _inspect_up(self, data: bytes) -> list[Piece]:
+        allowed = self._inspect(data)
+        if self._filter is None:
+            return [(0.0, allowed)]
+        pieces = self._filter.feed(Direction.UP, allowed) if allowed else []
+        return pieces if data else [*pieces, *self._filter.feed(Direction.UP, b"")]
+
+    def _inspect_down(self, data: bytes) -> list[Piece]:
+        return [(0.0, data)] if self._filter is None else self._filter.feed(Direction.DOWN, data)
+
+    def _inspect(self, data: bytes) -> bytes:
+        """Return what may be forwarded: nothing while it is not clear whether the path is blocked."""
+        if b"\n" not in self._first_line:
+            self._first_line = (self._first_line + data)[:_LONGEST_FIRST_LINE]
+        verdict = self.is_blocked
+        if verdict:
+            raise BlockedError("the path of its first request is blocked")
+        held = self._unclear + data
+        if verdict is None and data:
+            self._unclear = held
+            return b""
+        self._unclear = b""
+        self._is_clear.set()
+        return held
+
+    def _count_up(self, count: int) -> None:
+        self._proxy.counters.bytes_up += count
+
+    def _count_down(self, count: int) -> None:
+        self._proxy.counters.bytes_down += count
+
+
+def is_request_for(prefix: str, head: bytes) -> bool | None:
+    """Tell whether an HTTP request's target begins with ``prefix``.
+
+    Args:
+        prefix: Of the path.
+        head: The beginning of what the client sent; it may end anywhere.
+
+    Returns:
+        ``None`` while more is needed to tell. What is not HTTP is for no path.
+    """
+    line, newline, _ = head.partition(b"\n")
+    method, space, rest = line.partition(b" ")
+    if not (method.isalpha() and method.isupper() and len(method) <= _LONGEST_METHOD):
+        return False if method or newline else None
+    target, end, _ = rest.partition(b" ")
+    wanted = prefix.encode("latin-1")
+    if target.startswith(wanted):
+        return True
+    is_whole = bool(newline or end or len(head) >= _LONGEST_FIRST_LINE)
+    return None if not is_whole and (not space or wanted.startswith(target)) else False
+
+
+async def _parted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        if not writer.is_closing():
+            writer.write_eof()
+        while await reader.read(_CHUNK):
+            pass
+    except OSError:
+        return  # it went first
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    try:
+        await writer.wait_closed()
+    except OSError:
+        return  # closed all the same

@@ -1,4 +1,4 @@
-"""What the reference backend does, in memory: channels with a log, messages, and both over HTTP too.
+"""The behaviour of the reference backend, in memory: channels with a log, messages, and both over HTTP too.
 
 Not simulated: sessions that end when their token expires (use ``SimulatedServer.kick``), and limits.
 """
@@ -28,8 +28,8 @@ _DIALECT: Final = Dialect.REFERENCE
 Answer = dict[str, Any]
 
 
-class Session(Protocol):
-    """A client's connection, as the backend sees it."""
+class BackendSession(Protocol):
+    """A client's connection, as a ``SimulatedBackend`` sees it."""
 
     def deliver_event(self, event: str, args: list[Any], ack_id: int | None = None) -> None:
         """Send an event to the client."""
@@ -94,7 +94,7 @@ class SimulatedBackend:
     _marks: dict[str, int] = field(factory=dict, init=False)
     _answers: dict[tuple[str, int], Answer] = field(factory=dict, init=False)
     _channels: dict[str, _Channel] = field(factory=dict, init=False)
-    _members: dict[Session, set[str]] = field(factory=dict, init=False)
+    _members: dict[BackendSession, set[str]] = field(factory=dict, init=False)
     _starts: int = field(default=1, init=False)
 
     def publish(self, channel: str, event: str, data: Any = None) -> int:
@@ -124,7 +124,7 @@ class SimulatedBackend:
 
     # Over the socket.
 
-    def answer(self, session: Session, event: str, args: list[Any]) -> Answer:
+    def answer(self, session: BackendSession, event: str, args: list[Any]) -> Answer:
         """Return the acknowledgement of a client's event."""
         if event == _DIALECT.heartbeat_event:
             return {"ok": True}
@@ -144,8 +144,8 @@ class SimulatedBackend:
             return self._handle(Handled(event=event, args=args, message_id=None, over="socket"))
         return self._handle(Handled(event=event, args=args[:-1], over="socket", **last))
 
-    def left(self, session: Session) -> None:
-        """Forget a connection."""
+    def left(self, session: BackendSession) -> None:
+        """Forget a connection that has ended."""
         self._members.pop(session, None)
 
     # Over HTTP.
@@ -153,8 +153,8 @@ class SimulatedBackend:
     def poll(self, url: str) -> Answer:
         """Answer what each channel has beyond the position that the client knows."""
         query = parse_qs(urlsplit(url).query)
-        places = [text.rsplit(":", 2) for text in query.get("position", [])]
-        known = {channel: (epoch, int(offset)) for channel, epoch, offset in places}
+        positions = [text.rsplit(":", 2) for text in query.get("position", [])]
+        known = {channel: (epoch, int(offset)) for channel, epoch, offset in positions}
         return {"channels": {name: self._stream(name, known.get(name)) for name in query.get("channel", [])}}
 
     def receive(self, body: Any) -> Answer:
@@ -216,12 +216,12 @@ class SimulatedBackend:
         self.handled.append(message)
         return {"ok": True, "answer": answer}
 
-    def _reauthenticate(self, session: Session, body: Mapping[str, Any]) -> Answer:
+    def _reauthenticate(self, session: BackendSession, body: Mapping[str, Any]) -> Answer:
         if not session.admits(body.get(_DIALECT.token_key)):
             return _refusal(ErrorCategory.AUTHENTICATION, "token_invalid", "The token is not accepted.")
         return {"ok": True, "expires_at": self.wall() + self.token_lifetime}
 
-    def _subscribe(self, session: Session, channels: Iterable[str], body: Mapping[str, Any]) -> Answer:
+    def _subscribe(self, session: BackendSession, channels: Iterable[str], body: Mapping[str, Any]) -> Answer:
         """Replay and join in one step: nothing can be published in between, or overtake what is replayed."""
         positions = body.get("positions") or {}
         return {
@@ -229,7 +229,7 @@ class SimulatedBackend:
             "channels": {name: self._join(session, name, positions.get(name)) for name in channels},
         }
 
-    def _join(self, session: Session, channel: str, position: Mapping[str, Any] | None) -> Answer:
+    def _join(self, session: BackendSession, channel: str, position: Mapping[str, Any] | None) -> Answer:
         if channel in self.forbidden:
             return _forbidden(channel)
         self._members.setdefault(session, set()).add(channel)
@@ -250,7 +250,7 @@ class SimulatedBackend:
         known = epoch == self.epoch and 0 <= offset <= log.offset and len(missed) == log.offset - offset
         return missed if known else None
 
-    def _deliver(self, session: Session, channel: str, entry: tuple[int, str, Any]) -> None:
+    def _deliver(self, session: BackendSession, channel: str, entry: tuple[int, str, Any]) -> None:
         offset, event, data = entry
         log = self._open(channel)
         if log.lost:

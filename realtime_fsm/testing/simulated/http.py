@@ -53,7 +53,7 @@ class Request:
 
 
 Resource = Callable[[Request], Any] | list[Any] | RealtimeError
-"""What is at a path: a function that gives an answer; answers for one request each, of which the last one
+"""The content of a path: a function that gives an answer; answers for one request each, of which the last one
 stays; or an error that is raised. An answer is the body, a whole ``HttpAnswer``, or an error to be raised."""
 
 
@@ -98,7 +98,7 @@ class SimulatedHttp:
         return answer
 
     async def post(self, url: str, body: object, *, token: str | None, idempotency_key: str) -> HttpAnswer:
-        """Answer a POST."""
+        """Answer a POST; the server has a copy of the body."""
         sent = json.loads(json.dumps(body))  # the server has a copy
         return await self._answer(
             Request(

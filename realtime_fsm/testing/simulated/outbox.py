@@ -13,7 +13,7 @@ from realtime_fsm.machine.errors import OutboxStorageError
 
 @define(eq=False)
 class SimulatedDisk:
-    """What outlives a crash. Give the same one to the outbox of the next start.
+    """A disk that outlives a crash. Give the same one to the outbox of the next start.
 
     Attributes:
         client_id: Identity of the client.
@@ -36,7 +36,7 @@ class SimulatedDisk:
 
 
 class SimulatedOutbox:
-    """The port ``Outbox``.
+    """An ``Outbox`` on a ``SimulatedDisk``.
 
     Args:
         disk: What it is kept on.
@@ -61,7 +61,7 @@ class SimulatedOutbox:
 
     @property
     def is_durable(self) -> bool:
-        """It is."""
+        """True: it outlives a crash."""
         return True
 
     async def open(self) -> OutboxContents:

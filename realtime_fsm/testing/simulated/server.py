@@ -23,10 +23,11 @@ from realtime_fsm.machine.errors import (
 from realtime_fsm.testing.simulated.backend import SimulatedBackend
 from realtime_fsm.testing.simulated.sessions import SimulatedSessions
 
-# One direction of a simulated connection.
-
 MAX_FRAMES: Final = 100_000
 """Frames under way at most: a program that goes on sending into a dead connection is told so."""
+
+_CLOSE_TIMEOUT: Final = 1.0
+"""Seconds that a cancelled wait for the handlers gets to end."""
 
 
 class Wire:
@@ -77,12 +78,6 @@ class Wire:
             self.resume()
 
 
-# A connection without a network: the engine's transport port, on any asyncio loop.
-
-_CLOSE_TIMEOUT: Final = 1.0
-"""Seconds that a cancelled wait for the handlers gets to end."""
-
-
 class SimulatedTransport:
     """One connection to a ``SimulatedServer``: the engine's ``Transport``.
 
@@ -122,12 +117,12 @@ class SimulatedTransport:
 
     @property
     def room(self) -> int:
-        """How many more messages it takes."""
+        """The number of messages that it still takes."""
         return self._server.queue_limit - (self._handed - self.written)
 
     @property
     def is_paused(self) -> bool:
-        """Whether reading is held back; a test may set it."""
+        """True while reading is held back; a test may set it."""
         return self._is_paused
 
     @is_paused.setter
@@ -145,7 +140,7 @@ class SimulatedTransport:
         self.welcome = self._server.joined(self, auth)
 
     def send(self, payload: Payload, ack_id: int | None) -> None:
-        """Send an event."""
+        """Send an event in the loop's next turn."""
         self._handed += 1
         self._queue(partial(self._arrive, payload, ack_id), counted=True)
 
@@ -296,7 +291,7 @@ def decoded(payload: Payload) -> list[Any]:
 
 
 Acknowledge = Callable[[str, list[Any]], list[Any] | None]
-"""What a server answers an event that wants it: the arguments, or ``None`` for no answer."""
+"""The answer of a server to an event that wants one: the arguments, or ``None`` for no answer."""
 
 
 def echo(event: str, args: list[Any]) -> list[Any] | None:
@@ -409,7 +404,7 @@ class SimulatedServer:
 
     @property
     def is_silent(self) -> bool:
-        """See the class."""
+        """True while dials that are not scripted are accepted, and not answered."""
         return self._is_silent
 
     @is_silent.setter
@@ -419,7 +414,7 @@ class SimulatedServer:
 
     @property
     def is_black_hole(self) -> bool:
-        """See the class."""
+        """True while nothing is closed and nothing forwarded, either way."""
         return self._is_black_hole
 
     @is_black_hole.setter
@@ -429,7 +424,7 @@ class SimulatedServer:
 
     @property
     def is_stalled(self) -> bool:
-        """See the class."""
+        """True while nothing is taken from the client."""
         return self._is_stalled
 
     @is_stalled.setter
@@ -441,7 +436,7 @@ class SimulatedServer:
 
     @property
     def live_links(self) -> int:
-        """How many connections are live now."""
+        """The number of connections that are live now."""
         return len(self.links)
 
     def emit(self, event: str, *args: Any, ack_id: int | None = None, volatile: bool = False) -> None:
@@ -502,7 +497,7 @@ class SimulatedServer:
         return welcome
 
     def left(self, link: SimulatedTransport) -> None:
-        """Forget a connection."""
+        """Forget a connection that has ended."""
         self.links.remove(link)
         if self.backend is not None:
             self.backend.left(link)
