@@ -18,13 +18,13 @@ from realtime_fsm.engine.component import Components
 from realtime_fsm.engine.dispatcher import Event, Handler
 from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.message import Message, Receipt
+from realtime_fsm.engine.observers import Stream
 from realtime_fsm.engine.outbox import Outbox
 from realtime_fsm.engine.outbox_control import OutboxControl
 from realtime_fsm.engine.payload import check_event_name
 from realtime_fsm.engine.port import HttpClient, RandomSource, TokenSource, TransportFactory, WallClock
 from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
-from realtime_fsm.engine.status import ConnectionStatusManager, OutageHook, OutageWatch
-from realtime_fsm.engine.stream import Stream
+from realtime_fsm.engine.status import ConnectionStatusManager, OutageHook
 from realtime_fsm.engine.subscriptions import (
     BOOKING_PREFIX,
     ResyncHook,
@@ -39,7 +39,6 @@ from realtime_fsm.machine.errors import (
     CallTimeoutError,
     ClosedError,
     ConfigurationError,
-    InvalidArgumentError,
     OutboxStorageError,
     RealtimeError,
     SubscriptionRefusedError,
@@ -364,14 +363,7 @@ class Observation(Lifecycle):
         Returns:
             A function that ends it.
         """
-        if not 0.0 <= after < float("inf"):
-            raise InvalidArgumentError(
-                f"after={after!r} must be a finite number of seconds, 0 or more.", remedy="Give 2.0, say."
-            )
-        watch = OutageWatch(
-            self.connection_status, self._assembly.statistics, lost=lost, restored=restored, after=after
-        )
-        return watch.stop
+        return self.connection_status.on_outage(lost, restored, after=after)
 
     def on_settled(self, observer: Callable[[Message, float], object]) -> Callable[[], None]:
         """Call ``observer`` with every message that comes to its end, and when that was (Unix time).

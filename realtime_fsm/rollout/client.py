@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from realtime_fsm.engine.dispatcher import Delivered, Dispatcher, Handler
 from realtime_fsm.engine.message import Receipt
@@ -141,28 +141,6 @@ class RolloutClient(RealtimeClient, Protocol):
 
     def measured_by(self, database: MetricsDatabase) -> Callable[[], None]:
         """Have what happens recorded; return what ends it."""
-
-
-@define
-class Watchers:
-    """Who is told of signals."""
-
-    _watchers: list[Watcher] = field(factory=list)
-
-    def add(self, watcher: Watcher) -> Callable[[], None]:
-        """Add one; return what removes it."""
-        self._watchers.append(watcher)
-
-        def remove() -> None:
-            if watcher in self._watchers:
-                self._watchers.remove(watcher)
-
-        return remove
-
-    def tell(self, signal: Signal) -> None:
-        """Tell all of them."""
-        for watcher in list(self._watchers):
-            watcher(signal)
 
 
 class Answers:
