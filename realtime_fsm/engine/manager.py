@@ -428,8 +428,7 @@ class ConnectionManager:
         known = self._parts.status.last
         self._parts.status.set(change)
         if change.error is not None and (known is None or known.error is not change.error):
-            falls_back = status is ConnectionStatus.FAILED and self._may_fall_back()
-            leads_to = ConnectionStatus.FALLBACK if falls_back else status
+            leads_to = ConnectionStatus.FALLBACK if self._may_fall_back() else status
             self._parts.recovery.handle(change.error, log=False, status=leads_to)  # it is logged above
 
     async def _run(self, activity: Activity, stay: Stay, before: frozenset[asyncio.Task[None]]) -> None:

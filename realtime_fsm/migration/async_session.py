@@ -26,7 +26,7 @@ from realtime_fsm.machine.errors import (
 )
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.redaction import redact
-from realtime_fsm.machine.table import ConnectionStatus
+from realtime_fsm.machine.table import TRAITS, ConnectionStatus
 from realtime_fsm.migration.async_handlers import invoke
 from realtime_fsm.migration.async_options import ACK_TIMEOUT, Spread
 from realtime_fsm.service import RealtimeService
@@ -397,7 +397,7 @@ class ClientSession:
 
     async def _connect(self) -> None:
         status = await self.realtime.connect()
-        if status is not ConnectionStatus.CONNECTED:  # `retry=True`
+        if not TRAITS[status].sends:  # `retry=True`
             settled = (ConnectionStatus.CONNECTED, ConnectionStatus.FAILED)
             await self.realtime.wait_for(*settled)
             if self.realtime.gave_up is not None:
@@ -491,7 +491,7 @@ class ClientSession:
             self._farewell = None
             self._told = self._spawn(self._tell("connect"), "connect")
             return
-        gave_up = change.current is ConnectionStatus.FAILED
+        gave_up = TRAITS[change.current].gives_up
         if change.is_lost:
             self.is_live = False
             made = self._dialler.made

@@ -14,7 +14,7 @@ from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.delivery import Delivery, Outcome
 from realtime_fsm.machine.errors import DeliveryError, RealtimeError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
-from realtime_fsm.machine.table import ConnectionStatus
+from realtime_fsm.machine.table import TRAITS
 from realtime_fsm.monitoring.metrics_database import MetricsDatabase
 from realtime_fsm.rollout.client import (
     Answers,
@@ -230,7 +230,7 @@ class EngineClient:
         self._progress.set()
         if change.is_lost and not change.is_goodbye:
             self._watchers.tell(Signal(kind=SignalKind.LOST, error=change.error))
-        if change.current is ConnectionStatus.FAILED:
+        if TRAITS[change.current].gives_up:
             self._watchers.tell(Signal(kind=SignalKind.GAVE_UP, error=change.error))
 
     def _attempted(self, attempt: AttemptRecord) -> None:
