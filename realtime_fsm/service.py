@@ -597,7 +597,7 @@ class RealtimeService(Observation):
         forgotten = self._subscriptions.forget(check_names(channels, what="channels"))
         link = None if self._manager is None else self._manager.link
         if forgotten and link is not None:
-            await self._assembly.subscriber.drop(link, forgotten)
+            await self._subscriptions.drop(link, forgotten)
 
     async def monitor_bookings(self, booking_ids: Iterable[str]) -> None:
         """Subscribe to what happens to bookings. As ``subscribe``; their channels are ``booking:<id>``."""
@@ -617,7 +617,7 @@ class RealtimeService(Observation):
         Args:
             hook: ``hook(missed) -> Position | None``, plain or a coroutine function.
         """
-        self._assembly.resync.hook = hook
+        self._subscriptions.resync.hook = hook
         return hook
 
     @property

@@ -79,7 +79,7 @@ class Guard(StrEnum):
 
 
 class Activity(StrEnum):
-    """What runs while a state lasts. Each is one module of ``realtime_fsm.engine``."""
+    """What runs while a state lasts; the functions stand in ``engine/activities.py`` and ``fallback.py``."""
 
     ESTABLISH = "establish"
     HEARTBEAT = "heartbeat"
