@@ -66,9 +66,8 @@ class ConnectionManager:
         self._epoch = 0 if parts.status.last is None else parts.status.last.epoch  # they never repeat
         self._stay: Stay | None = None
         self._link: Link | None = None
-        # The tasks of the present stay, and those of the stays before that have not ended yet, in the order in
-        # which they began: a set would cancel them in the order of their addresses, which no simulation could
-        # repeat.
+        # The tasks of the present stay, and those of the stays before that have not ended yet. They keep the
+        # order in which they began: a set would cancel them in that of their addresses, which no run repeats.
         self._running: dict[asyncio.Task[None], None] = {}
         self._ending: dict[asyncio.Task[None], None] = {}
         self._change: StatusChange | None = None  # being made, while the machine fires

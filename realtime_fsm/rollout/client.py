@@ -147,7 +147,7 @@ class Answers:
     """Waits for the answers of handlers, and lets go of them all at once when it must."""
 
     def __init__(self) -> None:
-        self._open: set[asyncio.Future[Any]] = set()
+        self._open: dict[asyncio.Future[Any], None] = {}  # in the order in which they were asked for
         self._is_released = False
 
     def open(self) -> None:
@@ -164,12 +164,12 @@ class Answers:
             if not waiter.done():
                 waiter.set_result(None if done.cancelled() else done.result())
 
-        self._open.add(waiter)
+        self._open[waiter] = None
         answer.add_done_callback(answered)
         try:
             return await waiter
         finally:
-            self._open.discard(waiter)
+            del self._open[waiter]
             answer.remove_done_callback(answered)
 
     def release(self) -> None:
