@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from realtime_fsm.engine.fallback import FallbackPollingService
     from realtime_fsm.engine.manager import ConnectionManager
     from realtime_fsm.engine.message import DeadLetter, Receipt
+    from realtime_fsm.engine.observers import Stream
     from realtime_fsm.engine.outbox import Outbox
     from realtime_fsm.engine.outbox_control import OutboxControl
     from realtime_fsm.engine.port import Token, TokenSource
     from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
     from realtime_fsm.engine.status import ConnectionStatusManager
-    from realtime_fsm.engine.stream import Stream
     from realtime_fsm.engine.subscriptions import Missed, Position, Subscription, SubscriptionState
     from realtime_fsm.machine.backoff import ExponentialBackoff, Jitter
     from realtime_fsm.machine.config import Endpoint, RealtimeConfig
@@ -157,7 +157,7 @@ _HOME: Final = {
     "ServerUnreachableError": "machine.errors",
     "Severity": "machine.table",
     "StatusChange": "machine.record",
-    "Stream": "engine.stream",
+    "Stream": "engine.observers",
     "Subscription": "engine.subscriptions",
     "SubscriptionRefusedError": "machine.errors",
     "SubscriptionState": "engine.subscriptions",

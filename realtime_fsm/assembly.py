@@ -20,10 +20,9 @@ from realtime_fsm.engine.sender import Sender
 from realtime_fsm.engine.session_recovery import SessionRecovery
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.status import ConnectionStatusManager
-from realtime_fsm.engine.subscribing import Subscriber
 from realtime_fsm.engine.subscriptions import Resync, Subscriptions
 from realtime_fsm.engine.token import TokenProvider
-from realtime_fsm.machine.backoff import ExponentialBackoff
+from realtime_fsm.machine.backoff import ExponentialBackoff, Pace
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import ApplicationError, RealtimeError
 
@@ -84,9 +83,9 @@ class Assembly:
         self.dispatcher = Dispatcher(
             statistics=self.statistics, limit=config.max_pending_events, on_error=self._handler_failed
         )
-        self.resync = Resync(self.dispatcher, self.statistics)
-        self.subscriptions = Subscriptions(self.statistics, self.resync, self.recovery.handle)
-        self.subscriber = Subscriber(config, self.subscriptions, self.recovery)
+        self.subscriptions = Subscriptions(
+            config, self.statistics, Resync(self.dispatcher, self.statistics), self.recovery.handle
+        )
         outbox = outbox or _outbox(config, self._report)
         self.queue = OutboundQueue(
             config=config,
@@ -129,21 +128,22 @@ class Assembly:
             ),
             sender=self.sender,
             subscriptions=self.subscriptions,
-            subscriber=self.subscriber,
-            resync=self.resync,
             session=SessionRecovery(config.dialect, self.statistics, self._wall),
             dispatcher=self.dispatcher,
             status=self.status,
-            backoff=ExponentialBackoff(
-                random=self._random, limits=config.backoff_limits, strategy=config.backoff
+            pace=Pace(
+                backoff=ExponentialBackoff(
+                    random=self._random, limits=config.backoff_limits, strategy=config.backoff
+                ),
+                stable_after=config.stable_after,
+                first_retry_within=config.first_retry_within,
             ),
             recovery=self.recovery,
             heartbeat=None
             if beat is None
             else encode([beat], what="The heartbeat", max_bytes=config.max_message_bytes),
         )
-        self.subscriptions.give_resyncs_up()  # the dispatcher has dropped them with all else
-        self.resync.reset()
+        self.subscriptions.give_resyncs_up()
         self.dispatcher.start()
         return ConnectionManager(parts), parts
 

@@ -1,4 +1,9 @@
-"""``RealtimeService``: the single point of entry."""
+"""``RealtimeService``: all that a program asks of the client, in one class.
+
+It is a facade. The parts are made and joined in ``assembly.py``; the connection is run by the
+``ConnectionManager``, which exists from ``connect()`` to ``disconnect()``. Messages, handlers, subscriptions
+and statistics outlive it, so that all of them work before the first connection and between two.
+"""
 
 import asyncio
 import json
@@ -18,13 +23,13 @@ from realtime_fsm.engine.component import Components
 from realtime_fsm.engine.dispatcher import Event, Handler
 from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.message import Message, Receipt
+from realtime_fsm.engine.observers import Stream
 from realtime_fsm.engine.outbox import Outbox
 from realtime_fsm.engine.outbox_control import OutboxControl
 from realtime_fsm.engine.payload import check_event_name
 from realtime_fsm.engine.port import HttpClient, RandomSource, TokenSource, TransportFactory, WallClock
 from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
-from realtime_fsm.engine.status import ConnectionStatusManager, OutageHook, OutageWatch
-from realtime_fsm.engine.stream import Stream
+from realtime_fsm.engine.status import ConnectionStatusManager, OutageHook
 from realtime_fsm.engine.subscriptions import (
     BOOKING_PREFIX,
     ResyncHook,
@@ -39,7 +44,6 @@ from realtime_fsm.machine.errors import (
     CallTimeoutError,
     ClosedError,
     ConfigurationError,
-    InvalidArgumentError,
     OutboxStorageError,
     RealtimeError,
     SubscriptionRefusedError,
@@ -49,15 +53,51 @@ from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Trigger
 from realtime_fsm.monitoring.health import Health, Signs, examine
 from realtime_fsm.monitoring.metrics import ConnectionMetrics, measure
 
-# The life cycle of a client: connecting, waiting, disconnecting, and what an operator does to it.
+H = TypeVar("H", bound=Handler)
 
 _logger = logging.getLogger("realtime_fsm")
 
+_LOG_LEVELS: Final = {
+    "error": logging.ERROR,
+    "warn": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+}
+_STUCK_AFTER: Final = 30.0
+"""Seconds that a handler may take, or reading may be held back, before the health tells of it."""
 
-class Lifecycle:
-    """What ``RealtimeService`` is made on: a connection that can be begun and ended, again and again.
 
-    Its arguments are those of ``RealtimeService``, which says what they are.
+class RealtimeService:
+    """A Socket.IO connection that stays alive, with polling as its fallback.
+
+    ::
+
+        async with RealtimeService(config, token=fetch_token) as realtime:
+            @realtime.on("booking_updated")
+            async def updated(data): ...
+
+            await realtime.subscribe(["bookings"])
+            receipt = await realtime.emit("note", {"text": "hi"})
+            await receipt
+
+    It belongs to the event loop on which it is used, and is not thread-safe.
+
+    Args:
+        config: By default ``RealtimeConfig.from_env()``.
+        token: A string, a ``Token``, or a callable or coroutine function that gives one.
+        transport_factory: Makes the transports; by default over python-socketio.
+        http: The HTTP side of the fallback; by default over aiohttp.
+        outbox: Where accepted messages are kept; by default in ``config.outbox_path``, or in memory.
+        random: Source of all jitter; by default the system's.
+        wall: The wall clock; by default ``time.time``.
+
+    Attributes:
+        config: The configuration.
+        connection_status: The status with its history, and who is told of it.
+        recovery: What is done about errors, and who is told of them.
+
+    Raises:
+        ConfigurationError: If the configuration of the environment is wrong.
     """
 
     def __init__(
@@ -83,16 +123,21 @@ class Lifecycle:
             force_fallback=self.force_fallback,
             release_fallback=self.release_fallback,
         )
-        self._dispatcher = self._assembly.dispatcher
-        self._sender = self._assembly.sender
-        self._queue = self._assembly.queue
-        self._wall = wall
         self.connection_status: ConnectionStatusManager = self._assembly.status
         self.recovery: ErrorRecoveryStrategy = self._assembly.recovery
+        self._wall = wall
+        self._queue = self._assembly.queue
+        self._sender = self._assembly.sender
+        self._dispatcher = self._assembly.dispatcher
+        self._subscriptions = self._assembly.subscriptions
+        # What runs from `connect()` to `disconnect()`, and belongs to the loop on which it was begun.
         self._manager: ConnectionManager | None = None
         self._parts: Components | None = None
-        self._ended = asyncio.Event()
+        self._ended = asyncio.Event()  # cleared while a disconnect is under way
         self._ended.set()
+        self.debug_mode(self.config.debug_mode)
+
+    # Life cycle.
 
     async def __aenter__(self) -> Self:
         try:
@@ -110,8 +155,6 @@ class Lifecycle:
     ) -> None:
         # An exception is on its way out: it must not wait for a slow server.
         await self.disconnect(drain=kind is None)
-
-    # Beginning and ending.
 
     async def connect(self) -> ConnectionStatus:
         """Begin to connect, and wait until the first attempt is decided.
@@ -194,10 +237,8 @@ class Lifecycle:
             await self._drain(limit / 2)
         self._manager = self._parts = None
         self._ended.clear()
-        ending = {manager.stop()} | {
-            asyncio.ensure_future(closing)
-            for closing in (parts.tokens.close(), parts.http.close(), self._queue.close())
-        }
+        closing = (parts.tokens.close(), parts.http.close(), self._queue.close())
+        ending = [manager.stop(), *map(asyncio.ensure_future, closing)]
         try:
             async with asyncio.timeout_at(deadline):
                 await self._dispatcher.close()  # in this task: it may be a handler's
@@ -212,32 +253,6 @@ class Lifecycle:
             self._ended.set()
         return left
 
-    def changes(self) -> Stream[StatusChange]:
-        """Return a stream of every ``StatusChange`` from now on, none skipped. Ends with the disconnect."""
-        return self.connection_status.changes()
-
-    # What an operator asks and does.
-
-    @property
-    def status(self) -> ConnectionStatus:
-        """The state of the connection."""
-        return ConnectionStatus.DISCONNECTED if self._manager is None else self._manager.status
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the socket is live."""
-        return TRAITS[self.status].sends
-
-    @property
-    def gave_up(self) -> RealtimeError | None:
-        """Why nothing is tried any more by itself; ``None`` while something is."""
-        return None if self._manager is None else self._manager.resting_error
-
-    @property
-    def next_attempt_in(self) -> float | None:
-        """Seconds until the socket is tried for by itself, probing included; ``None`` while no wait is."""
-        return None if self._manager is None else self._manager.next_attempt_in
-
     def pause(self) -> bool:
         """Let the connection go, and keep everything else, until ``connect()``.
 
@@ -248,262 +263,6 @@ class Lifecycle:
             Whether there was anything to be paused.
         """
         return self._manager is not None and self._manager.fire(Trigger.DISCONNECT)
-
-    def retry_now(self) -> bool:
-        """Try to connect now instead of later; return whether there was a wait to be ended (SPEC C4)."""
-        return self._manager is not None and self._manager.retry_now()
-
-    def force_fallback(self) -> bool:
-        """Give the socket up and poll, until ``release_fallback`` (SPEC C3).
-
-        Raises:
-            ConfigurationError: If there is nothing to poll.
-            IllegalTransitionError: If it is not connected at all.
-        """
-        if not self.config.can_poll:
-            raise ConfigurationError(
-                "fallback_endpoints=() gives nothing to poll: set it, or a dialect with a poll_path"
-            )
-        return self._fire(Trigger.FORCE_FALLBACK)
-
-    def release_fallback(self) -> bool:
-        """Let a forced fallback look for the socket again; return whether there was one."""
-        return self._fire(Trigger.RELEASE_FALLBACK)
-
-    # Inside.
-
-    def _start(self) -> ConnectionManager:
-        self._manager, self._parts = self._assembly.start()
-        return self._manager
-
-    def _fire(self, trigger: Trigger) -> bool:
-        """Fire a trigger of the user; while nothing runs, a fresh machine says what it thinks of it."""
-        return ConnectionMachine().fire(trigger) if self._manager is None else self._manager.fire(trigger)
-
-    def _abandon(self) -> tuple[Receipt, ...]:
-        left = self._sender.abandon(reason="the client was disconnected")
-        return tuple(message.receipt for message in left)
-
-    async def _drain(self, limit: float) -> None:
-        """Wait until the outbox is empty, the connection is lost, or the time is up."""
-        try:
-            async with asyncio.timeout(limit):
-                await self._sender.drained(self._can_deliver)
-        except TimeoutError:
-            _logger.warning("%d messages were not delivered in time", len(self._queue))
-
-    def _can_deliver(self) -> bool:
-        """Tell whether messages can leave in the present state."""
-        traits = TRAITS[self.status]
-        return traits.sends or (traits.publishes and self.config.dialect.publish_path is not None)
-
-
-# What can be seen of a client: metrics, health, outages, the debug mode, and what it did last.
-
-_LOG_LEVELS: Final = {
-    "error": logging.ERROR,
-    "warn": logging.WARNING,
-    "info": logging.INFO,
-    "debug": logging.DEBUG,
-}
-_STUCK_AFTER: Final = 30.0
-
-
-class Observation(Lifecycle):
-    """The part of ``RealtimeService`` that shows how it fares; it changes nothing."""
-
-    @property
-    def metrics(self) -> ConnectionMetrics:
-        """A frozen picture of how the connection fares."""
-        return measure(
-            self._assembly.statistics,
-            status=self.status,
-            retry_in=None if self._manager is None else self._manager.retry_in,
-            sender=self._sender,
-            pending=len(self._dispatcher),
-            time=loop_time,
-            wall=self._wall,
-        )
-
-    @property
-    def latency_samples(self) -> tuple[float, ...]:
-        """The last round trips of the heartbeats, 512 at most, the oldest first; seconds."""
-        return tuple(self._assembly.statistics.latency.recent)
-
-    def health(self) -> Health:
-        """Examine the client, as a health check would."""
-        manager, config = self._manager, self.config
-        link = None if manager is None else manager.link
-        return examine(
-            self.status,
-            self.connection_status.last,
-            Signs(
-                unanswered_since=None if link is None else link.unanswered_since,
-                answer_within=config.heartbeat_timeout,
-                unacknowledged_since=None if link is None else self._sender.oldest_in_flight_at,
-                acknowledge_within=config.ack_timeout,
-                polls_fail=manager is not None and manager.polling.is_failing,
-                refused_channels=sum(
-                    subscription.state is SubscriptionState.REFUSED
-                    for subscription in self._assembly.subscriptions
-                ),
-            ),
-            self._dispatcher,
-            now=0.0 if manager is None else loop_time(),
-            patience=_STUCK_AFTER,
-        )
-
-    def on_outage(self, lost: OutageHook, restored: OutageHook, *, after: float = 2.0) -> Callable[[], None]:
-        """Tell of outages that people notice; blips shorter than ``after`` are hidden.
-
-        Args:
-            lost: Called with the ``Outage`` once it has lasted ``after``.
-            restored: Called with it when it ends; strictly in turn with ``lost``.
-            after: Seconds.
-
-        Returns:
-            A function that ends it.
-        """
-        if not 0.0 <= after < float("inf"):
-            raise InvalidArgumentError(
-                f"after={after!r} must be a finite number of seconds, 0 or more.", remedy="Give 2.0, say."
-            )
-        watch = OutageWatch(
-            self.connection_status, self._assembly.statistics, lost=lost, restored=restored, after=after
-        )
-        return watch.stop
-
-    def on_settled(self, observer: Callable[[Message, float], object]) -> Callable[[], None]:
-        """Call ``observer`` with every message that comes to its end, and when that was (Unix time).
-
-        Returns:
-            A function that ends it.
-        """
-        observers = self._queue.observers
-        observers.append(observer)
-
-        def remove() -> None:
-            if observer in observers:
-                observers.remove(observer)
-
-        return remove
-
-    def debug_mode(self, enabled: bool) -> None:
-        """Log everything, or go back to ``log_level``; at run time, for the whole process (SPEC D2).
-
-        Every change, decision, attempt, event and message is a record of the logger ``realtime_fsm.trace``:
-        one glyph per kind, and ``kind``, ``epoch`` and ``attempt`` in ``extra``. No body, and no secret.
-        """
-        _logger.setLevel(logging.DEBUG if enabled else _LOG_LEVELS[self.config.log_level])
-
-    def dump(self, path: str | PathLike[str] | None = None) -> dict[str, Any]:
-        """Return what the client did last: its last 500 records, metrics and health, as JSON.
-
-        Messages and events are among the records in debug mode only. No body, and no secret.
-
-        Args:
-            path: File into which it is written as well.
-        """
-        health, metrics = self.health(), self.metrics
-        told: dict[str, Any] = {
-            "at": self._wall(),
-            "status": self.status.value,
-            "health": health.to_json(),
-            "metrics": {**asdict(metrics), "status": metrics.status.value},
-            "records": self._assembly.recorder.as_json(),
-        }
-        if path is not None:
-            Path(path).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        return told
-
-
-H = TypeVar("H", bound=Handler)
-
-
-class RealtimeService(Observation):
-    """A Socket.IO connection that stays alive, with polling as its fallback.
-
-    ::
-
-        async with RealtimeService(config, token=fetch_token) as realtime:
-            @realtime.on("booking_updated")
-            async def updated(data): ...
-
-            await realtime.subscribe(["bookings"])
-            receipt = await realtime.emit("note", {"text": "hi"})
-            await receipt
-
-    It belongs to the event loop on which it is used, and is not thread-safe.
-
-    Args:
-        config: By default ``RealtimeConfig.from_env()``.
-        token: A string, a ``Token``, or a callable or coroutine function that gives one.
-        transport_factory: Makes the transports; by default over python-socketio.
-        http: The HTTP side of the fallback; by default over aiohttp.
-        outbox: Where accepted messages are kept; by default in ``config.outbox_path``, or in memory.
-        random: Source of all jitter; by default the system's.
-        wall: The wall clock; by default ``time.time``.
-    """
-
-    def __init__(
-        self,
-        config: RealtimeConfig | None = None,
-        *,
-        token: TokenSource | None = None,
-        transport_factory: TransportFactory | None = None,
-        http: HttpClient | None = None,
-        outbox: Outbox | None = None,
-        random: RandomSource | None = None,
-        wall: WallClock = time.time,
-    ) -> None:
-        super().__init__(
-            config,
-            token=token,
-            transport_factory=transport_factory,
-            http=http,
-            outbox=outbox,
-            random=random,
-            wall=wall,
-        )
-        self._subscriptions = self._assembly.subscriptions
-        self.debug_mode(self.config.debug_mode)
-
-    # Events.
-
-    @overload
-    def on(self, event: str) -> Callable[[H], H]: ...
-    @overload
-    def on(self, event: str, handler: H) -> H: ...
-    def on(self, event: str, handler: H | None = None) -> H | Callable[[H], H]:
-        """Handle an event; as a decorator, or with the handler given.
-
-        Handlers run one at a time, in the order of the events on the wire. What one returns answers the
-        server, where it asked. What one raises is logged and counted, and disturbs nothing.
-
-        Args:
-            event: Its name.
-            handler: A function or coroutine function of the event's arguments.
-
-        Raises:
-            InvalidArgumentError: If the name is empty or reserved.
-        """
-        check_event_name(event)
-        if handler is None:
-            return lambda given: self.on(event, given)
-        self._dispatcher.on(event, handler)
-        return handler
-
-    def off(self, event: str, handler: Handler | None = None) -> int:
-        """Stop handling an event, with one handler or all; return how many were removed."""
-        return self._dispatcher.off(check_event_name(event), handler)
-
-    def events(self, event: str) -> Stream[Event]:
-        """Return a stream of the events of one name from now on: ``async for event in ...: event.data``.
-
-        It ends when the client disconnects. A reader that falls more than ``max_pending_events`` behind gets
-        ``LaggedError``; it never holds the other handlers up.
-        """
-        return self._dispatcher.events(check_event_name(event))
 
     # Messages.
 
@@ -583,7 +342,49 @@ class RealtimeService(Observation):
             if not message.receipt.is_settled:
                 self._sender.withdraw(message, reason=reason)
 
-    # Subscriptions.
+    @property
+    def outbox(self) -> OutboxControl:
+        """The outbox: its size, its dead letters, and what can be done to them."""
+        return self._assembly.outbox
+
+    # Events.
+
+    @overload
+    def on(self, event: str) -> Callable[[H], H]: ...
+    @overload
+    def on(self, event: str, handler: H) -> H: ...
+    def on(self, event: str, handler: H | None = None) -> H | Callable[[H], H]:
+        """Handle an event; as a decorator, or with the handler given.
+
+        Handlers run one at a time, in the order of the events on the wire. What one returns answers the
+        server, where it asked. What one raises is logged and counted, and disturbs nothing.
+
+        Args:
+            event: Its name.
+            handler: A function or coroutine function of the event's arguments.
+
+        Raises:
+            InvalidArgumentError: If the name is empty or reserved.
+        """
+        check_event_name(event)
+        if handler is None:
+            return lambda given: self.on(event, given)
+        self._dispatcher.on(event, handler)
+        return handler
+
+    def off(self, event: str, handler: Handler | None = None) -> int:
+        """Stop handling an event, with one handler or all; return how many were removed."""
+        return self._dispatcher.off(check_event_name(event), handler)
+
+    def events(self, event: str) -> Stream[Event]:
+        """Return a stream of the events of one name from now on: ``async for event in ...: event.data``.
+
+        It ends when the client disconnects. A reader that falls more than ``max_pending_events`` behind gets
+        ``LaggedError``; it never holds the other handlers up.
+        """
+        return self._dispatcher.events(check_event_name(event))
+
+    # Channels.
 
     async def subscribe(self, channels: Iterable[str]) -> None:
         """Subscribe to channels. Remembered, and repeated on every connection.
@@ -605,7 +406,7 @@ class RealtimeService(Observation):
         forgotten = self._subscriptions.forget(check_names(channels, what="channels"))
         link = None if self._manager is None else self._manager.link
         if forgotten and link is not None:
-            await self._assembly.subscriber.drop(link, forgotten)
+            await self._subscriptions.drop(link, forgotten)
 
     async def monitor_bookings(self, booking_ids: Iterable[str]) -> None:
         """Subscribe to what happens to bookings. As ``subscribe``; their channels are ``booking:<id>``."""
@@ -625,7 +426,7 @@ class RealtimeService(Observation):
         Args:
             hook: ``hook(missed) -> Position | None``, plain or a coroutine function.
         """
-        self._assembly.resync.hook = hook
+        self._subscriptions.resync.hook = hook
         return hook
 
     @property
@@ -633,14 +434,178 @@ class RealtimeService(Observation):
         """What is wanted, and how far each has come: copies."""
         return tuple(copy(subscription) for subscription in self._subscriptions)
 
-    # What an operator asks and does.
+    # Status and observation.
 
     @property
-    def outbox(self) -> OutboxControl:
-        """The outbox: its size, its dead letters, and what can be done to them."""
-        return self._assembly.outbox
+    def status(self) -> ConnectionStatus:
+        """The state of the connection; DISCONNECTED before ``connect()`` and after ``disconnect()``."""
+        return ConnectionStatus.DISCONNECTED if self._manager is None else self._manager.status
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the socket is live."""
+        return TRAITS[self.status].sends
+
+    @property
+    def gave_up(self) -> RealtimeError | None:
+        """Why nothing is tried any more by itself; ``None`` while something is."""
+        return None if self._manager is None else self._manager.resting_error
+
+    @property
+    def next_attempt_in(self) -> float | None:
+        """Seconds until the socket is tried for by itself, probing included; ``None`` while no wait is."""
+        return None if self._manager is None else self._manager.next_attempt_in
+
+    @property
+    def metrics(self) -> ConnectionMetrics:
+        """A frozen picture of how the connection fares."""
+        return measure(
+            self._assembly.statistics,
+            status=self.status,
+            retry_in=None if self._manager is None else self._manager.retry_in,
+            sender=self._sender,
+            pending=len(self._dispatcher),
+            time=loop_time,
+            wall=self._wall,
+        )
+
+    @property
+    def latency_samples(self) -> tuple[float, ...]:
+        """The last round trips of the heartbeats, 512 at most, the oldest first; seconds."""
+        return tuple(self._assembly.statistics.latency.recent)
+
+    def health(self) -> Health:
+        """Examine the client, as a health check would."""
+        manager, config = self._manager, self.config
+        link = None if manager is None else manager.link
+        return examine(
+            self.status,
+            self.connection_status.last,
+            Signs(
+                unanswered_since=None if link is None else link.unanswered_since,
+                answer_within=config.heartbeat_timeout,
+                unacknowledged_since=None if link is None else self._sender.oldest_in_flight_at,
+                acknowledge_within=config.ack_timeout,
+                polls_fail=manager is not None and manager.polling.is_failing,
+                refused_channels=sum(
+                    subscription.state is SubscriptionState.REFUSED
+                    for subscription in self._assembly.subscriptions
+                ),
+            ),
+            self._dispatcher,
+            now=0.0 if manager is None else loop_time(),
+            patience=_STUCK_AFTER,
+        )
+
+    def dump(self, path: str | PathLike[str] | None = None) -> dict[str, Any]:
+        """Return what the client did last: its last 500 records, metrics and health, as JSON.
+
+        Messages and events are among the records in debug mode only. No body, and no secret.
+
+        Args:
+            path: File into which it is written as well.
+        """
+        health, metrics = self.health(), self.metrics
+        told: dict[str, Any] = {
+            "at": self._wall(),
+            "status": self.status.value,
+            "health": health.to_json(),
+            "metrics": {**asdict(metrics), "status": metrics.status.value},
+            "records": self._assembly.recorder.as_json(),
+        }
+        if path is not None:
+            Path(path).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return told
+
+    def changes(self) -> Stream[StatusChange]:
+        """Return a stream of every ``StatusChange`` from now on, none skipped. Ends with the disconnect."""
+        return self.connection_status.changes()
+
+    def on_outage(self, lost: OutageHook, restored: OutageHook, *, after: float = 2.0) -> Callable[[], None]:
+        """Call hooks for the outages that people notice; blips shorter than ``after`` are hidden.
+
+        Args:
+            lost: Called with the ``Outage`` once it has lasted ``after``.
+            restored: Called with it when it ends; strictly in turn with ``lost``.
+            after: Seconds.
+
+        Returns:
+            A function that ends it.
+        """
+        return self.connection_status.on_outage(lost, restored, after=after)
+
+    def on_settled(self, observer: Callable[[Message, float], object]) -> Callable[[], None]:
+        """Call ``observer`` with every message that comes to its end, and when that was (Unix time).
+
+        Returns:
+            A function that ends it.
+        """
+        observers = self._queue.observers
+        observers.append(observer)
+
+        def remove() -> None:
+            if observer in observers:
+                observers.remove(observer)
+
+        return remove
+
+    # What an operator does.
+
+    def retry_now(self) -> bool:
+        """Try to connect now instead of later; return whether there was a wait to be ended."""
+        return self._manager is not None and self._manager.retry_now()
+
+    def force_fallback(self) -> bool:
+        """Give the socket up and poll, until ``release_fallback``.
+
+        Raises:
+            ConfigurationError: If there is nothing to poll.
+            IllegalTransitionError: If it is not connected at all.
+        """
+        if not self.config.can_poll:
+            raise ConfigurationError(
+                "fallback_endpoints=() gives nothing to poll: set it, or a dialect with a poll_path"
+            )
+        return self._fire(Trigger.FORCE_FALLBACK)
+
+    def release_fallback(self) -> bool:
+        """Let a forced fallback look for the socket again; return whether there was one."""
+        return self._fire(Trigger.RELEASE_FALLBACK)
+
+    def debug_mode(self, enabled: bool) -> None:
+        """Log everything, or go back to ``log_level``; at run time, for the whole process.
+
+        Every change, decision, attempt, event and message is a record of the logger ``realtime_fsm.trace``:
+        one glyph per kind, and ``kind``, ``epoch`` and ``attempt`` in ``extra``. No body, and no secret.
+        """
+        _logger.setLevel(logging.DEBUG if enabled else _LOG_LEVELS[self.config.log_level])
 
     # Inside.
+
+    def _start(self) -> ConnectionManager:
+        self._manager, self._parts = self._assembly.start()
+        return self._manager
+
+    def _fire(self, trigger: Trigger) -> bool:
+        """Fire a trigger of the user; while nothing runs, a fresh machine says what it thinks of it."""
+        return ConnectionMachine().fire(trigger) if self._manager is None else self._manager.fire(trigger)
+
+    def _can_deliver(self) -> bool:
+        """Tell whether messages can leave in the present state."""
+        traits = TRAITS[self.status]
+        return traits.sends or (traits.publishes and self.config.dialect.publish_path is not None)
+
+    async def _drain(self, limit: float) -> None:
+        """Wait until the outbox is empty, the connection is lost, or the time is up."""
+        try:
+            async with asyncio.timeout(limit):
+                await self._sender.drained(self._can_deliver)
+        except TimeoutError:
+            _logger.warning("%d messages were not delivered in time", len(self._queue))
+
+    def _abandon(self) -> tuple[Receipt, ...]:
+        left = self._sender.abandon(reason="the client was disconnected")
+        return tuple(message.receipt for message in left)
 
     async def _ask(self, channels: list[str]) -> None:
         link = None if self._manager is None else self._manager.link

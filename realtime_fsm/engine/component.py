@@ -15,10 +15,9 @@ from realtime_fsm.engine.sender import Sender
 from realtime_fsm.engine.session_recovery import SessionRecovery
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.status import ConnectionStatusManager
-from realtime_fsm.engine.subscribing import Subscriber
-from realtime_fsm.engine.subscriptions import Resync, Subscriptions
+from realtime_fsm.engine.subscriptions import Subscriptions
 from realtime_fsm.engine.token import TokenProvider
-from realtime_fsm.machine.backoff import ExponentialBackoff
+from realtime_fsm.machine.backoff import Pace
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.record import StatusChange
@@ -27,7 +26,7 @@ from realtime_fsm.machine.table import Trigger
 
 @define(kw_only=True, eq=False, repr=False)
 class Components:
-    """The parts of one client, wired by the service.
+    """The parts of one client, wired by ``assembly.py``.
 
     Attributes:
         config: The configuration.
@@ -36,15 +35,14 @@ class Components:
         random: Source of all jitter.
         wall: The wall clock.
         statistics: What everything counts into.
+        recorder: What was done last.
         tokens: The client's identity.
         sender: Messages on their way out.
-        subscriptions: What is wanted.
-        subscriber: Asks for it.
-        resync: Loads what cannot be replayed.
+        subscriptions: What is wanted, and how far it has come.
         session: Leads back to a session that the server keeps.
         dispatcher: Events on their way to the handlers.
         status: Who is told about the status.
-        backoff: How long to wait between attempts.
+        pace: When the next attempt is made, and which one it is.
         recovery: Told of every error.
         heartbeat: The encoded heartbeat event, or ``None`` where the dialect has none.
     """
@@ -59,12 +57,10 @@ class Components:
     tokens: TokenProvider
     sender: Sender
     subscriptions: Subscriptions
-    subscriber: Subscriber
-    resync: Resync
     session: SessionRecovery
     dispatcher: Dispatcher
     status: ConnectionStatusManager
-    backoff: ExponentialBackoff
+    pace: Pace
     recovery: ErrorRecoveryStrategy
     heartbeat: Payload | None = None
 
@@ -96,6 +92,13 @@ class Stay:
     dispose: Callable[[Link], None]
     wake: asyncio.Event = field(factory=asyncio.Event)
     due_at: float | None = None
+
+    @property
+    def live_link(self) -> Link:
+        """The link of a stay in CONNECTED, which is entered with one only."""
+        if self.link is None:  # pragma: no cover - the table gives ESTABLISHED to those who have dialled
+            raise AssertionError("a stay without a link")
+        return self.link
 
     def report(
         self, trigger: Trigger, *, error: RealtimeError | None = None, link: Link | None = None

@@ -1,9 +1,9 @@
-"""FALLBACK: fetch over HTTP what the socket would have brought, for the same handlers."""
+"""The activities of FALLBACK that speak HTTP: polling for what the socket would bring, and publishing."""
 
 import asyncio
 import hashlib
 import json
-import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -11,7 +11,7 @@ from attrs import define, field
 
 from realtime_fsm.engine.component import Components, Stay
 from realtime_fsm.engine.dispatcher import Delivered
-from realtime_fsm.engine.message import Message, published, refusal_text
+from realtime_fsm.engine.message import Message, published
 from realtime_fsm.engine.port import HttpAnswer
 from realtime_fsm.engine.subscriptions import Position, Subscription, SubscriptionState, read_position
 from realtime_fsm.machine.config import Endpoint
@@ -24,7 +24,6 @@ from realtime_fsm.machine.errors import (
     ServerUnreachableError,
     SubscriptionRefusedError,
 )
-from realtime_fsm.machine.redaction import redacted
 from realtime_fsm.machine.table import Trigger
 
 _SPREAD: Final = 0.2
@@ -35,12 +34,10 @@ _SLOWEST: Final = 8
 
 _NOT_MODIFIED: Final = 304
 
-_logger = logging.getLogger("realtime_fsm.polling")
-
 
 @define(eq=False)
 class _Source:
-    """Something that is polled, and what is remembered of it between two fallbacks.
+    """An endpoint that is polled, and what is remembered of it between two fallbacks.
 
     Attributes:
         endpoint: ``None`` for the channels of the dialect's own endpoint.
@@ -56,7 +53,7 @@ class _Source:
 
 
 class FallbackPollingService:
-    """Polls the endpoints, each at its own pace, for as long as FALLBACK lasts (SPEC C1).
+    """Polls the endpoints, each at its own pace, for as long as FALLBACK lasts.
 
     It has no switch of its own, because the machine is the only one: entering FALLBACK starts it, leaving
     stops it, and ``force_fallback()`` and ``release_fallback()`` do either by hand. Channels are polled from
@@ -172,9 +169,9 @@ class FallbackPollingService:
                 self._refused(subscriptions.get(channel), stream)
                 continue
             before = subscriptions.positions().get(channel)
-            for name, data, place in _events_of(stream):
+            for name, data, position in _events_of(stream):
                 await self._room()
-                if place is None or subscriptions.take_place(channel, place):
+                if position is None or subscriptions.take_position(channel, position):
                     self._parts.dispatcher.post(Delivered(name, [data]))
             if (subscription := subscriptions.get(channel)) is not None:
                 subscription.state = SubscriptionState.WANTED  # by the socket, when it is back
@@ -187,13 +184,10 @@ class FallbackPollingService:
         """Note that a channel may not be polled; report it once."""
         if subscription is None or subscription.state is SubscriptionState.REFUSED:
             return
-        subscription.state = SubscriptionState.REFUSED
-        said = refusal_text(stream.get("error") if isinstance(stream, dict) else None)
-        subscription.reason = redacted(said, self._parts.tokens.secrets)
-        self._parts.recovery.handle(
-            SubscriptionRefusedError(
-                f"The server does not let {subscription.channel!r} be polled: {subscription.reason}."
-            )
+        parts = self._parts
+        reason = parts.subscriptions.refuse(subscription, stream, secrets=parts.tokens.secrets)
+        parts.recovery.handle(
+            SubscriptionRefusedError(f"The server does not let {subscription.channel!r} be polled: {reason}.")
         )
 
     async def _room(self) -> None:
@@ -202,21 +196,18 @@ class FallbackPollingService:
             await self._parts.dispatcher.relieved()
 
     async def _get(self, source: _Source, url: str) -> HttpAnswer | None:
-        """Fetch an address; ``None`` where nothing has changed. A refused token is renewed once."""
+        """Fetch an address; ``None`` where nothing has changed."""
         etag = source.etag[1] if source.etag[0] == url else None
-        own = self._parts.config.is_own_origin(url)
-        try:
-            answer = await self._parts.http.get(url, token=await bearer(self._parts, own=own), etag=etag)
-        except AuthenticationError:
-            if not (own and self._parts.tokens.can_refresh):
-                raise
-            self._parts.tokens.forget()
-            answer = await self._parts.http.get(url, token=await bearer(self._parts, own=own), etag=etag)
+        http = self._parts.http
+        if self._parts.config.is_own_origin(url):
+            answer = await _with_token(self._parts, lambda token: http.get(url, token=token, etag=etag))
+        else:
+            answer = await http.get(url, token=None, etag=etag)  # the token is nobody else's business
         return None if answer.status == _NOT_MODIFIED else answer
 
 
 def _events_of(stream: dict[str, Any]) -> list[tuple[str, Any, Position | None]]:
-    """Return name, data and place of each event of a polled channel.
+    """Return name, data and position of each event of a polled channel.
 
     Raises:
         ProtocolError: If it is not a list of events. Nothing of it is delivered then.
@@ -233,21 +224,18 @@ def _events_of(stream: dict[str, Any]) -> list[tuple[str, Any, Position | None]]
     ]
 
 
-async def bearer(parts: Components, *, own: bool) -> str | None:
-    """Return the token for a request; never for an address that is not the server's own."""
-    token = await parts.tokens.current() if own else None
-    return None if token is None else token.value
-
-
-# FALLBACK: publish the outbox over HTTP, with the same ids as over the socket.
-
 _BATCH: Final = 50
-_PUBLISHING_SLOWEST: Final = 30.0
+"""Messages of one request."""
+
+_LONGEST_PAUSE: Final = 30.0
 """Seconds between two tries at most, while publishing fails."""
 
 
 async def publishing(parts: Components, stay: Stay) -> None:
-    """Publish what waits, in order, batch by batch. Without an endpoint for it all waits for the socket."""
+    """Publish what waits, in order and with the same ids as over the socket, batch by batch.
+
+    Without an endpoint for it all waits for the socket.
+    """
     path = parts.config.dialect.publish_path
     if path is None:
         return
@@ -263,7 +251,7 @@ async def publishing(parts: Components, stay: Stay) -> None:
         except RealtimeError as error:
             failures += 1
             parts.statistics.failed_publishes += 1
-            pause = min(2.0**failures * parts.random.uniform(0.5, 1.0), _PUBLISHING_SLOWEST)
+            pause = min(2.0**failures * parts.random.uniform(0.5, 1.0), _LONGEST_PAUSE)
             parts.recovery.handle(error)
             await asyncio.sleep(max(pause, error.retry_after or 0.0))
         else:
@@ -300,10 +288,24 @@ async def _publish(parts: Components, url: str, batch: list[Message]) -> None:
 async def _post(parts: Components, url: str, batch: list[Message]) -> HttpAnswer:
     body = {"messages": [published(message) for message in batch]}
     key = f"{batch[0].receipt.message_id}+{len(batch)}"
+    return await _with_token(
+        parts, lambda token: parts.http.post(url, body, token=token, idempotency_key=key)
+    )
+
+
+async def _with_token(
+    parts: Components, request: Callable[[str | None], Awaitable[HttpAnswer]]
+) -> HttpAnswer:
+    """Make a request of the server's own; where it refuses the token, once more at once with a new one."""
     try:
-        return await parts.http.post(url, body, token=await bearer(parts, own=True), idempotency_key=key)
+        return await request(await _bearer(parts))
     except AuthenticationError:
         if not parts.tokens.can_refresh:
             raise
         parts.tokens.forget()
-        return await parts.http.post(url, body, token=await bearer(parts, own=True), idempotency_key=key)
+        return await request(await _bearer(parts))
+
+
+async def _bearer(parts: Components) -> str | None:
+    token = await parts.tokens.current()
+    return None if token is None else token.value

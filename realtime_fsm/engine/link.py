@@ -93,7 +93,7 @@ class Link:
         self._handed = 0
         self._detached = False
         self._resumed_at = 0.0
-        self._requests: set[asyncio.Future[list[Any]]] = set()
+        self._requests: dict[int, asyncio.Future[list[Any]]] = {}  # by the numbers of their acknowledgements
         self._pong: AckCallback | None = None
         self._acks_heartbeat: bool | None = None  # found out by the first probe
         self._unanswered_since: float | None = None
@@ -158,11 +158,11 @@ class Link:
         answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self.send(payload, partial(_resolve, answered))
         number = self._statistics.ack_ids
-        self._requests.add(answered)
+        self._requests[number] = answered
         try:
             return await answered
         finally:
-            self._requests.discard(answered)
+            del self._requests[number]
             self._acks.pop(number, None)
 
     def probe(self) -> Probe:
@@ -272,7 +272,7 @@ class Link:
         self._resumed_at = self._time()
 
     def _fail_requests(self) -> None:
-        for request in self._requests:
+        for request in self._requests.values():
             if not request.done():
                 request.set_exception(ConnectionLostError("The connection ended before the server answered."))
 

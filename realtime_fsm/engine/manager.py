@@ -22,155 +22,11 @@ from realtime_fsm.engine.flight_recorder import Kind
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.payload import encode
 from realtime_fsm.engine.subscriptions import read_position
-from realtime_fsm.machine.backoff import Episode
 from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.errors import InternalError, InvalidArgumentError, RealtimeError
 from realtime_fsm.machine.guard import Facts
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.table import TRAITS, Activity, ConnectionStatus, Severity, Traits, Trigger
-
-# What comes in on the live link: events to the handlers, room to the sender, a loss to the manager.
-
-
-class Inbound:
-    """Told by the links, and tells the parts whom it concerns.
-
-    Args:
-        parts: The client's components.
-        live_link: Gives the link that is live now, if one is. A link that only dials is not.
-        on_lost: Told when the live link has ended by itself.
-    """
-
-    def __init__(
-        self,
-        parts: Components,
-        *,
-        live_link: Callable[[], Link | None],
-        on_lost: Callable[[RealtimeError], None],
-    ) -> None:
-        self._parts = parts
-        self._live_link = live_link
-        self._on_lost = on_lost
-
-    def begin(self) -> None:
-        """Prepare for a link that becomes live, before anything that comes over it is passed on."""
-        parts = self._parts
-        statistics = parts.statistics
-        is_first = statistics.connections == 1 and statistics.polls == statistics.failed_polls
-        is_whole = parts.session.began()
-        if not (is_first or is_whole or parts.config.dialect.positions):
-            parts.statistics.unrecovered += 1
-            parts.resync.begin_for_all("the server does not replay what it sent while the client was away")
-
-    def link_event(self, link: Link, name: str, args: list[Any], ack_id: int | None) -> None:
-        """Pass an event to the handlers, unless it is a repeat."""
-        if not self._parts.session.take(name, args, ack_id):
-            return
-        if self._parts.config.dialect.positions and args and isinstance(args[-1], dict):
-            here, channel = read_position(args[-1]), args[-1].get("channel")
-            if here is not None and isinstance(channel, str):
-                args = args[:-1]
-                if not self._parts.subscriptions.take_place(channel, here):
-                    return
-        if self._parts.recorder.is_tracing():
-            self._parts.recorder.note(Kind.EVENT, f"{name!r} with {len(args)} arguments")
-        answer = None if ack_id is None else partial(self._answer, link, name, ack_id)
-        self._parts.dispatcher.post(Delivered(name, args, answer))
-
-    def link_written(self, link: Link) -> None:
-        """Send on."""
-        if link is self._live_link():
-            self._parts.sender.on_written(link.transport.written)
-
-    def link_malformed(self, error: RealtimeError) -> None:
-        """Report it."""
-        self._parts.recovery.handle(error)
-
-    def link_lost(self, link: Link, error: RealtimeError) -> None:
-        """Report the loss, if the link is the live one; one that only dials tells its dialler."""
-        if link is self._live_link():
-            self._on_lost(error)
-
-    async def link_relieved(self) -> None:
-        """Wait for the handlers."""
-        await self._parts.dispatcher.relieved()
-
-    @property
-    def link_congested(self) -> bool:
-        """Whether the handlers are behind."""
-        return self._parts.dispatcher.is_congested
-
-    def _answer(self, link: Link, event: str, ack_id: int, answer: Any) -> None:
-        """Answer an event of the server with what its handlers returned."""
-        args = [] if answer is None else list(answer) if isinstance(answer, tuple) else [answer]
-        what = f"The answer to {event!r}"
-        try:
-            payload = encode(args, what=what, max_bytes=self._parts.config.max_message_bytes)
-        except InvalidArgumentError as error:
-            self._parts.recovery.handle(error)
-            return
-        link.answer(ack_id, payload)
-
-
-# How many attempts have been made, and how long to wait before the next one.
-
-_EARLIEST_RETRY: Final = 0.1
-"""Least pause before the first reconnect, as a fraction of ``first_retry_within``: a server that is to
-recover the session needs a moment to notice the loss and store it."""
-
-_RETRY_AFTER_SPREAD: Final = 0.2
-"""A server's ``Retry-After`` is stretched by up to this fraction, or all its clients come back at once."""
-
-
-class Pace:
-    """Keeps the episode and the backoff together: they begin anew at the same moments.
-
-    Args:
-        parts: The client's components.
-    """
-
-    def __init__(self, parts: Components) -> None:
-        self._parts = parts
-        self.episode = Episode()
-
-    def note(self, trigger: Trigger, traits: Traits, *, connected_for: float | None) -> None:
-        """Count what a trigger means for the attempts, before it is fired.
-
-        An episode begins with a connect, a manual retry, or the loss of a connection that was stable.
-
-        Args:
-            trigger: The trigger.
-            traits: Of the state in which it is fired.
-            connected_for: Seconds that the present connection has lasted; ``None`` where there is none.
-        """
-        stable = connected_for is not None and connected_for >= self._parts.config.stable_after
-        revived = trigger is Trigger.RETRY and not traits.online
-        if trigger is Trigger.CONNECT or stable or revived:
-            self.episode.begin(by_connect=trigger is Trigger.CONNECT, by_retry=revived)
-            self._parts.backoff.reset()
-        if trigger in {Trigger.CONNECT, Trigger.RETRY}:
-            self.episode.dialled()
-
-    def attempt(self, dest: ConnectionStatus) -> int:
-        """Return the number of the attempt under way, or of the next one where the state waits for it."""
-        return self.episode.next_attempt if TRAITS[dest].waits else self.episode.dials
-
-    def delay(self, error: RealtimeError | None) -> float:
-        """Return how long to wait before the next attempt, and count it.
-
-        After the loss of a stable connection a short time at random; otherwise the backoff (SPEC B1); never
-        less than the server's ``Retry-After``.
-        """
-        config, uniform = self._parts.config, self._parts.random.uniform
-        if self.episode.dials == 0:
-            delay = uniform(config.first_retry_within * _EARLIEST_RETRY, config.first_retry_within)
-        else:
-            delay = self._parts.backoff.next_delay()
-            self._parts.backoff.increment()
-        if error is not None and error.retry_after is not None:
-            delay = max(delay, error.retry_after * uniform(1.0, 1.0 + _RETRY_AFTER_SPREAD))
-        return delay
-
 
 _LEVELS: Final = {
     Severity.INFO: logging.INFO,
@@ -195,7 +51,7 @@ _logger = logging.getLogger("realtime_fsm.connection")
 
 
 class ConnectionManager:
-    """Owns the machine, the live link, and the tasks of the present state (SPEC A3).
+    """Owns the machine, the live link, and the tasks of the present state; told by its links what comes in.
 
     Everything happens on the loop's thread, and a transition is one synchronous step, so no lock is needed.
 
@@ -207,14 +63,14 @@ class ConnectionManager:
         self._parts = parts
         self._loop = asyncio.get_running_loop()
         self._machine = ConnectionMachine(on_enter=self._entered)
-        self._pace = Pace(parts)
         self._epoch = 0 if parts.status.last is None else parts.status.last.epoch  # they never repeat
         self._stay: Stay | None = None
         self._link: Link | None = None
-        self._running: set[asyncio.Task[None]] = set()
-        self._ending: set[asyncio.Task[None]] = set()
+        # The tasks of the present stay, and those of the stays before that have not ended yet. They keep the
+        # order in which they began: a set would cancel them in that of their addresses, which no run repeats.
+        self._running: dict[asyncio.Task[None], None] = {}
+        self._ending: dict[asyncio.Task[None], None] = {}
         self._change: StatusChange | None = None  # being made, while the machine fires
-        self._inbound = Inbound(parts, live_link=lambda: self._link, on_lost=self._lost)
         self.polling = FallbackPollingService(parts)
         self._activities: Mapping[Activity, Callable[[Components, Stay], Awaitable[None]]] = {
             Activity.ESTABLISH: establish,
@@ -287,7 +143,7 @@ class ConnectionManager:
             return False
         since = self._parts.statistics.connected_at
         connected_for = None if since is None else self._loop.time() - since
-        self._pace.note(trigger, self.traits, connected_for=connected_for)  # it decides the guards
+        self._parts.pace.note(trigger, self.traits, connected_for=connected_for)  # it decides the guards
         facts = self._facts(trigger, error)
         dest = self._machine.destination(trigger, facts)
         if dest is None:  # pragma: no cover - counting never closes the last row of a pair
@@ -299,8 +155,8 @@ class ConnectionManager:
             trigger=trigger,
             reason=_REASONS[trigger] if error is None else f"{_REASONS[trigger]}: {error.message}",
             error=error,
-            attempt=self._pace.attempt(dest),
-            retry_in=self._pace.delay(error) if TRAITS[dest].waits else None,
+            attempt=self._parts.pace.attempt(dest),
+            retry_in=self._parts.pace.delay(error) if TRAITS[dest].waits else None,
             at=self._parts.wall(),
             epoch=self._epoch + 1,
         )
@@ -327,20 +183,88 @@ class ConnectionManager:
     async def _end(self, stopper: asyncio.Task[None] | None) -> None:
         try:
             # One that ends may have to release a link, which is another task.
-            while tasks := {*self._running, *self._ending} - {stopper}:
+            while tasks := self._tasks_without(stopper):
                 await asyncio.wait(tasks)
         except asyncio.CancelledError:
-            for task in {*self._running, *self._ending} - {stopper}:
+            for task in self._tasks_without(stopper):
                 task.cancel()
             raise
+
+    def _tasks_without(self, stopper: asyncio.Task[None] | None) -> list[asyncio.Task[None]]:
+        return [task for task in (*self._running, *self._ending) if task is not stopper]
+
+    # What the links tell: events for the handlers, room for the sender, a loss for the machine.
+
+    def link_event(self, link: Link, name: str, args: list[Any], ack_id: int | None) -> None:
+        """Pass an event to the handlers, unless it is a repeat."""
+        parts = self._parts
+        if not parts.session.take(name, args, ack_id):
+            return
+        if parts.config.dialect.positions and args and isinstance(args[-1], dict):
+            here, channel = read_position(args[-1]), args[-1].get("channel")
+            if here is not None and isinstance(channel, str):
+                args = args[:-1]
+                if not parts.subscriptions.take_position(channel, here):
+                    return
+        if parts.recorder.is_tracing():
+            parts.recorder.note(Kind.EVENT, f"{name!r} with {len(args)} arguments")
+        answer = None if ack_id is None else partial(self._answer, link, name, ack_id)
+        parts.dispatcher.post(Delivered(name, args, answer))
+
+    def link_written(self, link: Link) -> None:
+        """Send on, if the link is the live one."""
+        if link is self._link:
+            self._parts.sender.on_written(link.transport.written)
+
+    def link_malformed(self, error: RealtimeError) -> None:
+        """Report a frame that could not be decoded."""
+        self._parts.recovery.handle(error)
+
+    def link_lost(self, link: Link, error: RealtimeError) -> None:
+        """Report the loss, if the link is the live one; one that only dials tells its dialler."""
+        if link is self._link and self._stay is not None:
+            self._stay.report(Trigger.CONNECTION_LOST, error=error)
+
+    async def link_relieved(self) -> None:
+        """Wait until the handlers have caught up."""
+        await self._parts.dispatcher.relieved()
+
+    @property
+    def link_congested(self) -> bool:
+        """Whether the handlers are behind."""
+        return self._parts.dispatcher.is_congested
+
+    def _begin_to_receive(self) -> None:
+        """Prepare for a link that becomes live, before anything that comes over it is passed on."""
+        parts = self._parts
+        statistics = parts.statistics
+        is_first = statistics.connections == 1 and statistics.polls == statistics.failed_polls
+        is_whole = parts.session.began()
+        if not (is_first or is_whole or parts.config.dialect.positions):
+            statistics.unrecovered += 1
+            parts.subscriptions.resync.begin_for_all(
+                "the server does not replay what it sent while the client was away"
+            )
+
+    def _answer(self, link: Link, event: str, ack_id: int, answer: Any) -> None:
+        """Answer an event of the server with what its handlers returned."""
+        args = [] if answer is None else list(answer) if isinstance(answer, tuple) else [answer]
+        what = f"The answer to {event!r}"
+        try:
+            payload = encode(args, what=what, max_bytes=self._parts.config.max_message_bytes)
+        except InvalidArgumentError as error:
+            self._parts.recovery.handle(error)
+            return
+        # On the link that asked: on the next one the number belongs to another question.
+        link.answer(ack_id, payload)
 
     # A transition, in its order: facts, counting, leaving, the machine, entering.
 
     def _facts(self, trigger: Trigger, error: RealtimeError | None) -> Facts:
         config = self._parts.config
         return Facts(
-            reconnects=self._pace.episode.reconnects,
-            initial=self._pace.episode.initial,
+            reconnects=self._parts.pace.episode.reconnects,
+            initial=self._parts.pace.episode.initial,
             max_reconnect_attempts=config.max_reconnect_attempts,
             retry_initial=config.retry_initial,
             fallback_available=config.fallback_available,
@@ -365,7 +289,7 @@ class ConnectionManager:
             statistics.connections += 1
             statistics.connected_at = now
             statistics.last_connected_at = self._parts.wall()
-            self._pace.episode.connected()
+            self._parts.pace.episode.connected()
 
     def _leave(self, link: Link | None) -> None:
         """Cancel what runs, and let the live link go unless the next state brings its own."""
@@ -373,7 +297,7 @@ class ConnectionManager:
             if task is not asyncio.current_task():
                 task.cancel()
         self._ending |= self._running
-        self._running = set()
+        self._running = {}
         old, self._link = self._link, link
         change = self._change
         if old is not None and change is not None:
@@ -387,7 +311,7 @@ class ConnectionManager:
             self._dispose(old, goodbye=not broken and not TRAITS[change.current].online)
         if link is not None:
             self._parts.subscriptions.restart()  # what polling was refused, the socket may be granted
-            self._inbound.begin()
+            self._begin_to_receive()
 
     def _entered(self, status: ConnectionStatus, _: Trigger, facts: Facts) -> None:
         """Begin the new stay: the entry callback of every state."""
@@ -406,13 +330,12 @@ class ConnectionManager:
             dispose=partial(self._dispose, goodbye=False),
         )
         self._stay = stay
-        before = frozenset(self._ending)
+        before = tuple(self._ending)
         for activity in self._machine.activities(facts):
             run = self._run(activity, stay, before)
             task = self._loop.create_task(run, name=f"realtime_fsm {activity}")
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
-            task.add_done_callback(self._ending.discard)
+            self._running[task] = None
+            task.add_done_callback(self._ended)
         _logger.log(
             _LEVELS[TRAITS[status].severity],
             "%s -> %s: %s",
@@ -428,14 +351,13 @@ class ConnectionManager:
         known = self._parts.status.last
         self._parts.status.set(change)
         if change.error is not None and (known is None or known.error is not change.error):
-            falls_back = status is ConnectionStatus.FAILED and self._may_fall_back()
-            leads_to = ConnectionStatus.FALLBACK if falls_back else status
+            leads_to = ConnectionStatus.FALLBACK if self._may_fall_back() else status
             self._parts.recovery.handle(change.error, log=False, status=leads_to)  # it is logged above
 
-    async def _run(self, activity: Activity, stay: Stay, before: frozenset[asyncio.Task[None]]) -> None:
+    async def _run(self, activity: Activity, stay: Stay, before: tuple[asyncio.Task[None], ...]) -> None:
         """Run one activity after all of the states before have ended; make a crash of it a trigger."""
         me = asyncio.current_task()
-        waiting = {task for task in before if task is not me and not task.done()}
+        waiting = [task for task in before if task is not me and not task.done()]
         if waiting:
             await asyncio.wait(waiting, timeout=self._parts.config.close_timeout)
         try:
@@ -468,19 +390,19 @@ class ConnectionManager:
 
     def _make_link(self) -> Link:
         parts = self._parts
-        return Link(parts.transport_factory, self._inbound, parts.statistics, parts.heartbeat)
-
-    def _lost(self, error: RealtimeError) -> None:
-        if self._stay is not None:
-            self._stay.report(Trigger.CONNECTION_LOST, error=error)
+        return Link(parts.transport_factory, self, parts.statistics, parts.heartbeat)
 
     def _dispose(self, link: Link, *, goodbye: bool) -> None:
         """Release a link in the background, bounded; what comes next waits for it."""
         task = self._loop.create_task(
             self._release(link, goodbye=goodbye), name="realtime_fsm release of a link"
         )
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        self._ending[task] = None
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        self._ending.pop(task, None)
 
     async def _release(self, link: Link, *, goodbye: bool) -> None:
         limit = self._parts.config.close_timeout / 4  # the drain before it may take half

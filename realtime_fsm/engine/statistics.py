@@ -7,7 +7,7 @@ from typing import Final
 from attrs import define, field
 
 from realtime_fsm.machine.figures import quantile
-from realtime_fsm.machine.table import ConnectionStatus, Trigger
+from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Trigger
 
 RECENT: Final = 512
 """Round trips that percentiles are of."""
@@ -60,12 +60,12 @@ class Latency:
 
 @define(kw_only=True)
 class Stays:
-    """How long each state has lasted altogether; DISCONNECTED is nobody's time, and not counted.
+    """How long each state has lasted altogether; the time in which no connection is wanted is not counted.
 
     Attributes:
         seconds: Of the stays that have ended, by state.
         status: The present one.
-        since: When it was entered, on the loop's clock; ``None`` while it is DISCONNECTED.
+        since: When it was entered, on the loop's clock; ``None`` while no connection is wanted.
     """
 
     seconds: dict[ConnectionStatus, float] = field(factory=dict)
@@ -77,7 +77,7 @@ class Stays:
         if self.since is not None:
             self.seconds[self.status] = self.seconds.get(self.status, 0.0) + now - self.since
         self.status = status
-        self.since = None if status is ConnectionStatus.DISCONNECTED else now
+        self.since = now if TRAITS[status].wanted else None
 
     def totals(self, time: Callable[[], float]) -> dict[ConnectionStatus, float]:
         """Return the seconds of each state up to now; 0 for one that was never entered."""

@@ -1,9 +1,13 @@
-"""Subscriptions are state: what is wanted is remembered, with the place of the last event of each channel."""
+"""Subscriptions are state: what is wanted is remembered, with the position of the last event of each channel.
+
+It is asked for anew on every connection, from where each channel stands. A server that numbers its events
+(``Dialect.positions``) replays what was missed; what it cannot replay the user's resync hook loads anew.
+"""
 
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import partial
 from typing import Any, Final
@@ -11,15 +15,19 @@ from typing import Any, Final
 from attrs import define, frozen
 
 from realtime_fsm.engine.dispatcher import Dispatcher
+from realtime_fsm.engine.link import Link
+from realtime_fsm.engine.message import refusal_text
+from realtime_fsm.engine.payload import encode
 from realtime_fsm.engine.statistics import Statistics
+from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import (
+    ConnectionLostError,
     EventsMissedError,
     InvalidArgumentError,
     RealtimeError,
     SubscriptionRefusedError,
 )
-
-# What a client wants to hear of, and how far it has come: the records.
+from realtime_fsm.machine.redaction import redacted
 
 BOOKING_PREFIX: Final = "booking:"
 """A monitored booking is a channel of this prefix, where the dialect knows positions."""
@@ -45,7 +53,7 @@ class SubscriptionState(Enum):
 
 @frozen(kw_only=True)
 class Position:
-    """A place in a channel's log.
+    """A point in a channel's log.
 
     Attributes:
         epoch: Identity of the log; another one means that the old log is lost.
@@ -65,8 +73,8 @@ class Subscription:
         booking_id: Set where it was asked for by ``monitor_bookings``.
         state: How far it has come on the present connection.
         reason: Why it was refused.
-        position: Place of the last event that arrived, where the dialect tells.
-        left_at: Place of the last event that was left to a replay, which must close the gap before it.
+        position: Of the last event that arrived, where the dialect tells.
+        left_at: Position of the last event that was left to a replay, which must close the gap before it.
         is_resyncing: Whether its state is being loaded anew; until then its events are left to the replay
             that follows.
     """
@@ -106,17 +114,14 @@ def check_names(names: Iterable[str], *, what: str) -> list[str]:
     return list(dict.fromkeys(given))
 
 
-# Events that nobody can replay: the user's hook loads the state anew, and the stream goes on from there.
-
-
 @frozen(kw_only=True)
 class Missed:
     """What a resync hook is told.
 
     Attributes:
         channel: Whose events were missed; ``None`` for all that the server sends.
-        position: Where the channel's stream goes on, if the hook gives no other place; ``None`` where the
-            server tells none.
+        position: Where the channel's stream goes on, if the hook gives no other position; ``None`` where
+            the server tells none.
         reason: Why they cannot be replayed.
     """
 
@@ -126,15 +131,20 @@ class Missed:
 
 
 ResyncHook = Callable[[Missed], "Position | Awaitable[Position | None] | None"]
-"""Loads a snapshot, and returns its place in the channel: what was published after it is delivered next."""
+"""Loads a snapshot, and returns its position in the channel: what was published after it comes next."""
 
 
 class Resync:
-    """Runs the hook among the handlers: after the events before the gap, and before those after it.
+    """Has the user's hook load what nobody can replay; the stream goes on from where that stands.
+
+    The hook runs among the handlers: after the events before the gap, and before those after it.
 
     Args:
         dispatcher: Runs it.
         statistics: What it counts into.
+
+    Attributes:
+        hook: The user's; ``None`` where there is none.
     """
 
     def __init__(self, dispatcher: Dispatcher, statistics: Statistics) -> None:
@@ -148,7 +158,7 @@ class Resync:
 
         Args:
             missed: What the hook is told.
-            done: Called with the place from which to go on.
+            done: Called with the position from which to go on.
 
         Returns:
             Whether there is a hook.
@@ -159,7 +169,7 @@ class Resync:
         return True
 
     def begin_for_all(self, reason: str) -> None:
-        """Have everything loaded anew, where the server tells no places. One that waits already is enough."""
+        """Have everything loaded anew, where the server numbers nothing. One that waits already is enough."""
         if self.hook is None or self._waits_for_all:
             return
         self._waits_for_all = True
@@ -206,7 +216,7 @@ _logger = logging.getLogger("realtime_fsm.subscription")
 
 
 class Subscriptions:
-    """All that is wanted.
+    """All that is wanted, and how far each channel has come.
 
     An event of a channel is delivered if its offset follows the last one's. One that does not has left a gap:
     it is dropped, and the channel is asked for again from the last event, so that the server replays it with
@@ -214,16 +224,25 @@ class Subscriptions:
     goes on from where that stands.
 
     Args:
+        config: The dialect's names, and how long a confirmation may take.
         statistics: What it counts into.
         resync: Loads what cannot be replayed.
-        report: Told of what was missed.
+        report: Told of what was missed, refused or not answered.
+
+    Attributes:
+        resync: As above.
     """
 
     def __init__(
-        self, statistics: Statistics, resync: Resync, report: Callable[[RealtimeError], object]
+        self,
+        config: RealtimeConfig,
+        statistics: Statistics,
+        resync: Resync,
+        report: Callable[[RealtimeError], object],
     ) -> None:
+        self._config = config
         self._statistics = statistics
-        self._resync = resync
+        self.resync = resync
         self._report = report
         self._wanted: dict[str, Subscription] = {}
         self._changed = asyncio.Event()
@@ -256,7 +275,11 @@ class Subscriptions:
         self.tell()
 
     def give_resyncs_up(self) -> None:
-        """Forget the resyncs that were not finished: their channels stand where they stood before."""
+        """Forget the resyncs that were not finished, because the dispatcher has dropped them with all else.
+
+        Their channels stand where they stood before.
+        """
+        self.resync.reset()
         for subscription in self._wanted.values():
             subscription.is_resyncing = False
 
@@ -267,7 +290,7 @@ class Subscriptions:
 
     async def due(self) -> None:
         """Wait until something is to be asked for."""
-        while not any(s.state is SubscriptionState.WANTED and not s.is_resyncing for s in self):
+        while not self._to_be_asked_for():
             await self._changed.wait()
 
     async def decided(self, channels: Iterable[str], is_live: Callable[[], bool]) -> None:
@@ -295,10 +318,89 @@ class Subscriptions:
         """Return where each channel stands, for polling; without the ones that are loaded anew."""
         return {s.channel: s.position for s in self._wanted.values() if not s.is_resyncing}
 
-    # What arrives.
+    # Asking the server, over a live link.
 
-    def take_place(self, channel: str, here: Position) -> bool:
-        """Note the place of an event that arrived.
+    async def ask(self, link: Link) -> None:
+        """Ask for all that is wanted and neither asked for nor confirmed yet, and wait for the answers.
+
+        Where the dialect does not confirm, what was asked for counts as active. The wait is bounded by
+        ``ack_timeout``; what was not answered by then stays wanted, and is reported.
+        """
+        dialect = self._config.dialect
+        wanted = self._to_be_asked_for()
+        channels = [s for s in wanted if s.booking_id is None]
+        bookings = [s for s in wanted if s.booking_id is not None]
+        requests = []
+        if channels:
+            body = {"channels": [s.channel for s in channels]}
+            requests.append(self._ask(link, dialect.subscribe_event, body, channels))
+        if bookings:
+            body = {"booking_ids": [str(s.booking_id) for s in bookings]}
+            requests.append(self._ask(link, dialect.monitor_event, body, bookings))
+        await asyncio.gather(*requests)
+
+    async def drop(self, link: Link, channels: list[str]) -> None:
+        """Tell the server that channels are no longer wanted, and wait as ``ask`` does."""
+        try:
+            await self._request(link, self._config.dialect.unsubscribe_event, {"channels": channels})
+        except ConnectionLostError:
+            return  # the next connection does not ask for them any more
+        except TimeoutError:
+            self._report(
+                SubscriptionRefusedError("The server did not answer the unsubscribe request in time.")
+            )
+
+    async def _ask(
+        self, link: Link, event: str, body: dict[str, Any], subscriptions: list[Subscription]
+    ) -> None:
+        if self._config.dialect.positions:
+            body["positions"] = {
+                s.channel: {"epoch": s.position.epoch, "offset": s.position.offset}
+                for s in subscriptions
+                if s.position is not None
+            }
+        for subscription in subscriptions:
+            subscription.state = SubscriptionState.PENDING
+        try:
+            answer = await self._request(link, event, body)
+        except ConnectionLostError:
+            return  # asked again on the next connection
+        except TimeoutError:
+            for subscription in subscriptions:
+                subscription.state = SubscriptionState.WANTED
+            self._report(SubscriptionRefusedError(f"The server did not answer the {event} request in time."))
+            return
+        for subscription in subscriptions:
+            self._answered(link, subscription, answer)
+        self.tell()
+
+    async def _request(self, link: Link, event: str, body: dict[str, Any]) -> Any:
+        """Send a request; return its answer, or a plain consent where the dialect gives none."""
+        payload = encode([event, body], what=f"The {event} request", max_bytes=self._config.max_message_bytes)
+        if not self._config.dialect.confirms_subscriptions:
+            link.send(payload)
+            return {"ok": True}
+        async with asyncio.timeout(self._config.ack_timeout):
+            args = await link.request(payload)
+        return args[0] if args else None
+
+    def _answered(self, link: Link, subscription: Subscription, answer: Any) -> None:
+        """Note what the server said of one channel: one object for all of them, or one for each."""
+        if subscription.state is not SubscriptionState.PENDING:
+            return  # its connection has ended: the answer came too late
+        said = answer
+        if isinstance(answer, dict) and isinstance(answer.get("channels"), dict):
+            said = answer["channels"].get(subscription.channel)
+        if isinstance(said, dict) and said.get("ok") is True:
+            self.confirm(subscription, said)
+        else:
+            reason = self.refuse(subscription, said, secrets=link.secrets)
+            self._report(SubscriptionRefusedError(f"The server refused {subscription.channel!r}: {reason}."))
+
+    # What the server says, over the link or in the answer to a poll.
+
+    def take_position(self, channel: str, here: Position) -> bool:
+        """Note the position of an event that arrived.
 
         Returns:
             Whether it is to be delivered now: it is new, and follows the last one.
@@ -318,6 +420,22 @@ class Subscriptions:
         else:
             self._leave_to_replay(subscription, here)
         return False
+
+    def refuse(self, subscription: Subscription, answer: Any, *, secrets: Collection[str]) -> str:
+        """Note that the server has refused a channel.
+
+        Args:
+            subscription: The channel.
+            answer: The server's object for it.
+            secrets: What its words must not show, though it may repeat them.
+
+        Returns:
+            Why, in the server's words.
+        """
+        reason = refusal_text(answer.get("error") if isinstance(answer, dict) else None)
+        subscription.state = SubscriptionState.REFUSED
+        subscription.reason = redacted(reason, secrets)
+        return subscription.reason
 
     def confirm(self, subscription: Subscription, answer: Mapping[str, Any]) -> None:
         """Note that the server has confirmed a channel, after all that it has replayed."""
@@ -347,6 +465,9 @@ class Subscriptions:
             # It says that it has replayed all, and has not: to ask again would go on for ever.
             self._missed(subscription, here, "the server did not replay all that it said")
 
+    def _to_be_asked_for(self) -> list[Subscription]:
+        return [s for s in self if s.state is SubscriptionState.WANTED and not s.is_resyncing]
+
     def _is_decided(self, channel: str) -> bool:
         subscription = self._wanted[channel]
         return subscription.state.is_decided or subscription.is_resyncing
@@ -369,7 +490,7 @@ class Subscriptions:
         """Load a channel anew, or go on without what was missed where nobody can."""
         self._statistics.unrecovered += 1
         missed = Missed(channel=subscription.channel, position=here, reason=why)
-        subscription.is_resyncing = self._resync.begin(missed, self._resynced)
+        subscription.is_resyncing = self.resync.begin(missed, self._resynced)
         if not subscription.is_resyncing:
             subscription.position = here
             self._report(EventsMissedError(f"Events of channel {subscription.channel!r} were missed: {why}."))

@@ -8,7 +8,7 @@ from aiohttp import web
 from realtime_fsm.machine.errors import MissingExtraError
 from realtime_fsm.machine.table import ConnectionStatus
 from realtime_fsm.monitoring.metrics import ConnectionMetrics
-from realtime_fsm.service import Observation
+from realtime_fsm.service import RealtimeService
 
 try:
     from prometheus_client import CollectorRegistry, generate_latest
@@ -75,7 +75,7 @@ class RealtimeCollector(Collector):
         labels: Put on every metric, for programs with several clients. Keep their values few.
     """
 
-    def __init__(self, realtime: Observation, labels: Mapping[str, str] | None = None) -> None:
+    def __init__(self, realtime: RealtimeService, labels: Mapping[str, str] | None = None) -> None:
         self._realtime = realtime
         self._labels = dict(labels or {})
 
@@ -134,7 +134,7 @@ class RealtimeCollector(Collector):
             yield quantiles
 
 
-def metrics_application(realtime: Observation) -> web.Application:
+def metrics_application(realtime: RealtimeService) -> web.Application:
     """Return an aiohttp application that answers ``GET /metrics``; mount it with ``add_subapp``.
 
     Args:

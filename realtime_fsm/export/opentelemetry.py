@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from realtime_fsm.engine.message import Message
 from realtime_fsm.machine.errors import MissingExtraError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
-from realtime_fsm.service import Observation
+from realtime_fsm.service import RealtimeService
 
 try:
     from opentelemetry import metrics as api_metrics
@@ -61,7 +61,7 @@ class Instrumentation:
 
     def __init__(
         self,
-        realtime: Observation,
+        realtime: RealtimeService,
         *,
         meter_provider: MeterProvider | None = None,
         tracer_provider: TracerProvider | None = None,

@@ -1,4 +1,4 @@
-"""The backoff before the next attempt: three pure functions, and the counter around them."""
+"""When the next attempt is made, and which one it is: three pure formulas, and the counters around them."""
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -7,47 +7,8 @@ from typing import Final, Protocol
 
 from attrs import define, field, frozen
 
-# Counting attempts: an episode begins with a connect, a manual retry, or the loss of a stable connection.
-
-
-@define
-class Episode:
-    """Counts the dials that have been made since the trouble began.
-
-    Attributes:
-        dials: Dials made in this episode.
-        begun_by_hand: Whether the user began it, so that its first dial is not a reconnection attempt.
-        initial: Whether it has not been connected since ``connect()``.
-    """
-
-    dials: int = 0
-    begun_by_hand: bool = False
-    initial: bool = False
-
-    @property
-    def reconnects(self) -> int:
-        """Reconnection attempts made; the first dial of the user's is not one."""
-        return max(0, self.dials - self.begun_by_hand)
-
-    @property
-    def next_attempt(self) -> int:
-        """Number of the attempt that comes next; 1-based."""
-        return self.dials + 1
-
-    def begin(self, *, by_connect: bool = False, by_retry: bool = False) -> None:
-        """Begin anew, by the user's connect or manual retry, or by itself."""
-        self.dials = 0
-        self.begun_by_hand = by_connect or by_retry
-        self.initial = by_connect
-
-    def dialled(self) -> None:
-        """Count one more dial of this episode."""
-        self.dials += 1
-
-    def connected(self) -> None:
-        """Note a success. The count stays until the connection has proved stable."""
-        self.initial = False
-
+from realtime_fsm.machine.errors import RealtimeError
+from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Traits, Trigger
 
 JITTER: Final = 1.0
 """Seconds that the additive jitter of ``exponential`` adds at most, unless the limits say otherwise."""
@@ -198,3 +159,105 @@ class ExponentialBackoff:
         """Begin anew, as after a stable connection."""
         self.attempt = 0
         self._previous = 0.0
+
+
+@define
+class Episode:
+    """How many dials have been made since the trouble began.
+
+    Attributes:
+        dials: Dials made in this episode.
+        begun_by_hand: Whether the user began it, so that its first dial is not a reconnection attempt.
+        initial: Whether it has not been connected since ``connect()``.
+    """
+
+    dials: int = 0
+    begun_by_hand: bool = False
+    initial: bool = False
+
+    @property
+    def reconnects(self) -> int:
+        """Reconnection attempts made; the first dial of the user's is not one."""
+        return max(0, self.dials - self.begun_by_hand)
+
+    @property
+    def next_attempt(self) -> int:
+        """Number of the attempt that comes next; 1-based."""
+        return self.dials + 1
+
+    def begin(self, *, by_connect: bool = False, by_retry: bool = False) -> None:
+        """Begin anew, by the user's connect or manual retry, or by itself."""
+        self.dials = 0
+        self.begun_by_hand = by_connect or by_retry
+        self.initial = by_connect
+
+    def dialled(self) -> None:
+        """Count a dial."""
+        self.dials += 1
+
+    def connected(self) -> None:
+        """Note a success. The count stays until the connection has proved stable."""
+        self.initial = False
+
+
+_EARLIEST_RETRY: Final = 0.1
+"""Least pause before the first reconnect, as a fraction of ``first_retry_within``: a server that is to
+recover the session needs a moment to notice the loss and store it."""
+
+_RETRY_AFTER_SPREAD: Final = 0.2
+"""A server's ``Retry-After`` is stretched by up to this fraction, or all its clients come back at once."""
+
+
+@define(kw_only=True, eq=False)
+class Pace:
+    """Keeps the episode and the backoff together: they begin anew at the same moments.
+
+    Attributes:
+        backoff: Gives the waits.
+        stable_after: Seconds that a connection must have lasted for its loss to begin a new episode.
+        first_retry_within: Seconds within which the first dial after such a loss is made.
+        episode: Counts the attempts.
+    """
+
+    backoff: ExponentialBackoff
+    stable_after: float
+    first_retry_within: float
+    episode: Episode = field(factory=Episode)
+
+    def note(self, trigger: Trigger, traits: Traits, *, connected_for: float | None) -> None:
+        """Count what a trigger means for the attempts, before it is fired.
+
+        An episode begins with a connect, a manual retry, or the loss of a connection that was stable.
+
+        Args:
+            trigger: The trigger.
+            traits: Of the state in which it is fired.
+            connected_for: Seconds that the present connection has lasted; ``None`` where there is none.
+        """
+        stable = connected_for is not None and connected_for >= self.stable_after
+        revived = trigger is Trigger.RETRY and not traits.online
+        if trigger is Trigger.CONNECT or stable or revived:
+            self.episode.begin(by_connect=trigger is Trigger.CONNECT, by_retry=revived)
+            self.backoff.reset()
+        if trigger in {Trigger.CONNECT, Trigger.RETRY}:
+            self.episode.dialled()
+
+    def attempt(self, dest: ConnectionStatus) -> int:
+        """Return the number of the attempt under way, or of the next one where the state waits for it."""
+        return self.episode.next_attempt if TRAITS[dest].waits else self.episode.dials
+
+    def delay(self, error: RealtimeError | None) -> float:
+        """Return how long to wait before the next attempt, and count it.
+
+        After the loss of a stable connection a short time at random; otherwise the backoff; never less than
+        the server's ``Retry-After``.
+        """
+        uniform = self.backoff.random.uniform
+        if self.episode.dials == 0:
+            delay = uniform(self.first_retry_within * _EARLIEST_RETRY, self.first_retry_within)
+        else:
+            delay = self.backoff.next_delay()
+            self.backoff.increment()
+        if error is not None and error.retry_after is not None:
+            delay = max(delay, error.retry_after * uniform(1.0, 1.0 + _RETRY_AFTER_SPREAD))
+        return delay

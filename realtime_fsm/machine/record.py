@@ -49,12 +49,6 @@ class StatusChange:
         """True if somebody wanted it to end."""
         return self.trigger is Trigger.DISCONNECT
 
-    @property
-    def is_surrender(self) -> bool:
-        """True if nothing is tried by itself from now on, although somebody wants a connection."""
-        entered = TRAITS[self.current]
-        return entered.wakes and not entered.online
-
 
 @frozen(kw_only=True)
 class AttemptRecord:

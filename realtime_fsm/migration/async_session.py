@@ -501,7 +501,7 @@ class ClientSession:
             self._farewell = None
             self._told = self._spawn(self._tell("connect"), "connect")
             return
-        gave_up = change.is_surrender
+        gave_up = TRAITS[change.current].gives_up
         if change.is_lost:
             self.is_live = False
             made = self._dialler.made

@@ -15,7 +15,7 @@ from realtime_fsm.engine.status import ConnectionStatusManager
 from realtime_fsm.machine.checks import counting, finite
 from realtime_fsm.machine.errors import ClosedError, ConfigurationError, InvalidArgumentError, RealtimeError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
-from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Severity, Trigger
+from realtime_fsm.machine.table import TRAITS, Severity, Trigger
 from realtime_fsm.monitoring.alert_engine import (
     Alert,
     AlertCounters,
@@ -201,7 +201,7 @@ class Alerts:
         if self._task is not None:
             return
         status = self._realtime.connection_status
-        if _is_missing(status.get(), None if status.last is None else status.last.trigger):
+        if status.last is not None and _is_missing(status.last):
             self._down_since = asyncio.get_running_loop().time()
         self._queues = [SinkQueue(sink, self._max_queued) for sink in self._sinks]
         self._ends = [
@@ -232,7 +232,7 @@ class Alerts:
     # Inside.
 
     def _changed(self, change: StatusChange) -> None:
-        if not _is_missing(change.current, change.trigger):
+        if not _is_missing(change):
             self._down_since = None
         elif self._down_since is None:
             self._down_since = asyncio.get_running_loop().time()
@@ -284,11 +284,10 @@ class Alerts:
         )
 
 
-def _is_missing(status: ConnectionStatus, trigger: Trigger | None) -> bool:
+def _is_missing(change: StatusChange) -> bool:
     """Tell whether a live connection is wanted and not there; one that somebody put away is not wanted."""
-    is_put_away = TRAITS[status].publishes and trigger is Trigger.FORCE_FALLBACK
-    is_wanted = trigger not in {None, Trigger.DISCONNECT} and not is_put_away
-    return is_wanted and not TRAITS[status].sends
+    traits = TRAITS[change.current]
+    return traits.wanted and not traits.sends and change.trigger is not Trigger.FORCE_FALLBACK
 
 
 def _check(rules: tuple[AlertRule, ...], sinks: tuple[AlertSink, ...], **numbers: float) -> None:

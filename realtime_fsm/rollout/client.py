@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from realtime_fsm.engine.dispatcher import Delivered, Dispatcher, Handler
 from realtime_fsm.engine.message import Receipt
@@ -209,33 +209,11 @@ class Running:
         self._signalled.set()
 
 
-@define
-class Watchers:
-    """The watchers of a client: functions that are told its signals."""
-
-    _watchers: list[Watcher] = field(factory=list)
-
-    def add(self, watcher: Watcher) -> Callable[[], None]:
-        """Add one; return what removes it."""
-        self._watchers.append(watcher)
-
-        def remove() -> None:
-            if watcher in self._watchers:
-                self._watchers.remove(watcher)
-
-        return remove
-
-    def tell(self, signal: Signal) -> None:
-        """Tell all of them."""
-        for watcher in list(self._watchers):
-            watcher(signal)
-
-
 class Answers:
     """Waits for the answers of handlers, and lets go of them all at once when it must."""
 
     def __init__(self) -> None:
-        self._open: set[asyncio.Future[Any]] = set()
+        self._open: dict[asyncio.Future[Any], None] = {}  # in the order in which they were asked for
         self._is_released = False
 
     def open(self) -> None:
@@ -251,12 +229,12 @@ class Answers:
         def answered(done: "asyncio.Future[Any]") -> None:
             resolve(waiter, None if done.cancelled() else done.result())
 
-        self._open.add(waiter)
+        self._open[waiter] = None
         answer.add_done_callback(answered)
         try:
             return await waiter
         finally:
-            self._open.discard(waiter)
+            del self._open[waiter]
             answer.remove_done_callback(answered)
 
     def release(self) -> None:

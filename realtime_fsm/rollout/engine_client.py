@@ -1,17 +1,20 @@
 """``EngineClient``: the new implementation, as a rollout runs it."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 from realtime_fsm.engine.dispatcher import ANY_EVENT, Handler
 from realtime_fsm.engine.message import Message, Receipt, identity_of
+from realtime_fsm.engine.observers import Observers
 from realtime_fsm.engine.port import TokenSource
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.delivery import Delivery, Outcome
 from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
+from realtime_fsm.machine.table import TRAITS
 from realtime_fsm.monitoring.database import MetricsDatabase
 from realtime_fsm.rollout.client import (
     Answers,
@@ -22,12 +25,13 @@ from realtime_fsm.rollout.client import (
     Sink,
     Wanted,
     Watcher,
-    Watchers,
 )
 from realtime_fsm.service import RealtimeService
 
 _LEFT = frozenset({Outcome.PENDING, Outcome.DROPPED, Outcome.STORED})
 """Outcomes, after a release, of messages that somebody else must send."""
+
+_logger = logging.getLogger("realtime_fsm.migration")
 
 
 class _Service(RealtimeService):
@@ -90,7 +94,7 @@ class EngineClient:
     ) -> None:
         self._service = _Service(config, token=token, **options)
         self.realtime: RealtimeService = self._service
-        self._watchers = Watchers()
+        self._watchers: Observers[[Signal]] = Observers("a watcher of the connection", _logger)
         self._answers = Answers()
         self._sink: Sink | None = None
         self._is_listening = False
@@ -226,7 +230,7 @@ class EngineClient:
         self._progress.set()
         if change.is_lost and not change.is_goodbye:
             self._watchers.tell(Signal(kind=SignalKind.LOST, error=change.error))
-        if change.is_surrender:
+        if TRAITS[change.current].gives_up:
             self._watchers.tell(Signal(kind=SignalKind.GAVE_UP, error=change.error))
 
     def _attempted(self, attempt: AttemptRecord) -> None:

@@ -15,6 +15,7 @@ from attrs import define
 
 from realtime_fsm.engine.dispatcher import Dispatcher, Handler
 from realtime_fsm.engine.message import Receipt, refusal_text, unwrap
+from realtime_fsm.engine.observers import Observers
 from realtime_fsm.engine.payload import check_event_name
 from realtime_fsm.engine.port import TokenSource
 from realtime_fsm.engine.statistics import Statistics
@@ -38,7 +39,6 @@ from realtime_fsm.rollout.client import (
     Sink,
     Wanted,
     Watcher,
-    Watchers,
     letter_of,
     post_to,
 )
@@ -81,7 +81,7 @@ class PlainClient:
         self.config = RealtimeConfig.from_env() if config is None else config
         self._token = token
         self._delays = (reconnect_delay, reconnect_delay_max)
-        self._watchers = Watchers()
+        self._watchers: Observers[[Signal]] = Observers("a watcher of the connection", _logger)
         self._answers = Answers()
         self._outflow = PlainOutflow(self.config)
         self._subscriptions = PlainSubscriptions(self.config)

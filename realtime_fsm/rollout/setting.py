@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from attrs import frozen
 
+from realtime_fsm.engine.observers import Observers
 from realtime_fsm.machine.checks import Problems, checked, seconds
 from realtime_fsm.machine.errors import ConfigurationError
 
@@ -388,7 +389,7 @@ class Decisions:
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
         self._kept: deque[Decision] = deque(maxlen=_MOST_KEPT)
-        self._observers: list[Callable[[Decision], object]] = []
+        self._observers: Observers[[Decision]] = Observers("an observer of decisions", _logger)
         self.counts: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Decision]:
@@ -402,13 +403,7 @@ class Decisions:
 
     def subscribe(self, observer: Callable[[Decision], object]) -> Callable[[], None]:
         """Call ``observer`` with every decision from now on; return what ends it."""
-        self._observers.append(observer)
-
-        def remove() -> None:
-            if observer in self._observers:
-                self._observers.remove(observer)
-
-        return remove
+        return self._observers.add(observer)
 
     def add(self, kind: DecisionKind, *, running: str, source: str, reason: str) -> Decision:
         """Log, count and keep a decision. For the rollout."""
@@ -418,11 +413,7 @@ class Decisions:
         _logger.log(
             _LEVELS.get(kind, logging.INFO), "rollout: %s: %s (%s, by %s)", kind, reason, running, source
         )
-        for observer in list(self._observers):
-            try:
-                observer(decision)
-            except Exception:
-                _logger.exception("an observer of decisions raised")
+        self._observers.tell(decision)
         return decision
 
 

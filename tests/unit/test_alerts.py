@@ -370,7 +370,7 @@ def test_stop_leaves_nothing_and_tells_nothing_more(run_virtual: Run) -> None:
                 await asyncio.sleep(20)
             assert pager.story == []
             assert alerts.counters.samples == 1
-            assert world.client.connection_status._callbacks == [world.changes.append]
+            assert list(world.client.connection_status._changes) == [world.changes.append]
             with pytest.raises(ClosedError):
                 alerts.start()
 

@@ -71,7 +71,7 @@ _COUNTED: Final = {
     f"{Activity.PUBLISHING}: published": "messages_published",
     f"{Activity.PUBLISHING}: failed": "failed_publishes",
 }
-_WAKEABLE: Final = (ConnectionStatus.RECONNECTING, ConnectionStatus.FAILED, ConnectionStatus.FALLBACK)
+_WAKEABLE: Final = tuple(status for status in ConnectionStatus if TRAITS[status].wakes)
 _NOT_HERE: Final = frozenset({Outcome.PENDING, Outcome.REFUSED})
 """No end of a message, and one that only the application's own handlers make."""
 
