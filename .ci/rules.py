@@ -29,14 +29,23 @@ MOST_PER_THOUSAND: Final = 5
 STATES: Final = frozenset({"disconnected", "connecting", "connected", "reconnecting", "failed", "fallback"})
 
 SMALL: Final[Mapping[str, str]] = {
-    "realtime_fsm.engine.stream": "events and changes alike are streams of it",
+    "realtime_fsm.adapters.library_check": "refuses faulty versions of libraries; client and doctor ask it",
     "realtime_fsm.machine.redaction": "one rule for all that is shown, from the wire to the pages",
 }
 """The files of fewer than 60 lines, each with the reason why it is not a part of another one."""
 
 PRIVATE: Final[Mapping[str, str]] = {
+    "realtime_fsm.adapters.client_connection": "one dial through python-socketio, apart from its port",
+    "realtime_fsm.adapters.tapped_websocket": "aiohttp's WebSocket as engineio sees it; knows no session",
     "realtime_fsm.assembly": "the only place that wires things together, apart from what users call",
     "realtime_fsm.engine.activities": "a table as code; the manager only starts and cancels what is there",
+    "realtime_fsm.cli.demo_backend": "what runs in another process than the demo",
+    "realtime_fsm.cli.watch_view": "a snapshot as lines of text: pure, and tested without a terminal",
+    "realtime_fsm.doctor.session": "the checks of an open connection, as transport has those before it",
+    "realtime_fsm.doctor.transport": "the checks up to the handshake, as session has those after it",
+    "realtime_fsm.migration.async_session": "the engine under the drop-in, apart from what users call",
+    "realtime_fsm.rollout.plain_socket": "one connection of the old client, without its pace and its books",
+    "realtime_fsm.rollout.stage": "which client runs now; the rollout only decides",
     "realtime_fsm.server.http_routes": "HTTP for those who cannot connect; the service only mounts it",
     "realtime_fsm.server.socket_events": "the dialect over the socket; the service only mounts it",
     "realtime_fsm.web.actions": "who may act, to be read by itself by who checks the security of the page",
