@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,15 +25,33 @@ def make_client(parsed: argparse.Namespace) -> RealtimeService:
         InvalidArgumentError: If the variable that should hold the token does not.
         ConfigurationError: If the configuration is wrong.
     """
-    token = None
-    if parsed.token_env is not None:
-        token = os.environ.get(parsed.token_env)
-        if not token:
-            raise InvalidArgumentError(f"--token-env {parsed.token_env}: this variable is not set, or empty.")
+    token = token_in(parsed.token_env)
     config = RealtimeConfig.from_env(
         server_url=parsed.url, namespace=parsed.namespace, dialect=parsed.dialect
     )
     return RealtimeService(config, token=token)
+
+
+def token_in(variable: str | None) -> str | None:
+    """Return the token that an environment variable holds; ``None`` where no variable is named.
+
+    Raises:
+        InvalidArgumentError: If the variable is not set, or empty.
+    """
+    if variable is None:
+        return None
+    token = os.environ.get(variable)
+    if not token:
+        raise InvalidArgumentError(f"--token-env {variable}: this variable is not set, or empty.")
+    return token
+
+
+def end_at_sigterm() -> asyncio.Task[Any] | None:
+    """Let ``SIGTERM`` cancel the running task, as Ctrl-C does; return the task."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return task
 
 
 async def keep_connected(realtime: RealtimeService, channels: Sequence[str]) -> None:

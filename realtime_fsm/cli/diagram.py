@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.cli.paint import write_file
 from realtime_fsm.diagram import render
 
 _ONLY_DRAWN: Final = ("svg", "png")
@@ -31,22 +32,13 @@ def run_diagram(parsed: argparse.Namespace) -> int:
     data = drawn if isinstance(drawn, bytes) else drawn.encode()
     if parsed.output is None:
         return _printed(data)
-    return _checked(parsed, data) if parsed.check else _written(parsed.output, data)
+    return _checked(parsed, data) if parsed.check else write_file(parsed.output, data)
 
 
 def _printed(data: bytes) -> int:
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
-    return EXIT_OK
-
-
-def _written(path: Path, data: bytes) -> int:
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        sys.stderr.write(f"realtime-fsm: {path} cannot be written: {error.strerror}.\n")
-        return EXIT_FAILED
     return EXIT_OK
 
 

@@ -3,11 +3,10 @@
 import argparse
 import asyncio
 import json
-import os
-import sys
 from typing import Any, Final
 
 from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
+from realtime_fsm.cli.client import token_in
 from realtime_fsm.cli.paint import Painter
 from realtime_fsm.doctor import Fault, Finding, Report, Target, Verdict, examine
 from realtime_fsm.doctor.checks import CHECKS, misconfigured
@@ -39,10 +38,7 @@ _WIDTH: Final = max(len(check.name) for check in CHECKS)
 def run_doctor(parsed: argparse.Namespace) -> int:
     """Examine a server; return the exit code."""
     printer = _Printer(as_json=parsed.json)
-    token, token_env = None, parsed.token_env
-    if token_env is not None and not (token := os.environ.get(token_env)):
-        sys.stderr.write(f"realtime-fsm: --token-env {token_env}: this variable is not set, or empty.\n")
-        return EXIT_USAGE
+    token = token_in(parsed.token_env)
     given = {"namespace": parsed.namespace, "socketio_path": parsed.path, "dialect": parsed.dialect}
     fields = {name: value for name, value in given.items() if value is not None}
     try:
@@ -59,7 +55,7 @@ def run_doctor(parsed: argparse.Namespace) -> int:
         token=token,
         timeout=parsed.timeout,
         idle=parsed.idle,
-        token_name=f"the token in {token_env}",
+        token_name=f"the token in {parsed.token_env}",
     )
     return printer.end(asyncio.run(examine(target, printer.tell)))
 

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import json
-import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +12,7 @@ from typing import Any
 from attrs import define, field
 
 from realtime_fsm.cli.arguments import EXIT_OK
-from realtime_fsm.cli.client import exit_code_of, keep_connected, make_client, while_read
+from realtime_fsm.cli.client import end_at_sigterm, exit_code_of, keep_connected, make_client, while_read
 from realtime_fsm.cli.paint import Painter, printable
 from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.record import StatusChange
@@ -29,9 +28,7 @@ def run_listen(parsed: argparse.Namespace) -> int:
 
 
 async def _listen(parsed: argparse.Namespace) -> int:
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    task = end_at_sigterm()
     printer = _JsonPrinter() if parsed.json else _LinePrinter()
     realtime = make_client(parsed)
     realtime.on("*", while_read(printer.event, task))

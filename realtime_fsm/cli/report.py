@@ -4,12 +4,11 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from realtime_fsm.adapters.metrics_file import read
-from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK
-from realtime_fsm.cli.paint import Painter, printable
+from realtime_fsm.cli.arguments import EXIT_OK
+from realtime_fsm.cli.paint import Painter, printable, write_file
 from realtime_fsm.monitoring.records import Level, Measurements
 from realtime_fsm.report import words
 from realtime_fsm.report.comparison import ComparisonVerdict
@@ -55,21 +54,12 @@ def run_report(parsed: argparse.Namespace) -> int:
     if parsed.svg is not None:
         from realtime_fsm.report.plots import plots_as_svg  # noqa: PLC0415 - only they need numpy
 
-        return _written(parsed.svg, plots_as_svg(report))
+        return write_file(parsed.svg, plots_as_svg(report).encode())
     if parsed.html is not None:
         from realtime_fsm.report.html import page  # noqa: PLC0415
 
-        return _written(parsed.html, page(report))
+        return write_file(parsed.html, page(report).encode())
     _print_report(Painter(), report)
-    return EXIT_OK
-
-
-def _written(path: Path, text: str) -> int:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        sys.stderr.write(f"realtime-fsm: {path} cannot be written: {error.strerror}.\n")
-        return EXIT_FAILED
     return EXIT_OK
 
 

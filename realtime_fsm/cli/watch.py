@@ -5,7 +5,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from typing import Any, Final, Protocol
@@ -13,7 +12,7 @@ from typing import Any, Final, Protocol
 from attrs import define, field, frozen
 
 from realtime_fsm.cli.arguments import EXIT_OK, EXIT_UNREACHABLE
-from realtime_fsm.cli.client import exit_code_of, keep_connected, make_client, while_read
+from realtime_fsm.cli.client import end_at_sigterm, exit_code_of, keep_connected, make_client, while_read
 from realtime_fsm.cli.paint import Painter
 from realtime_fsm.cli.watch_view import change_line, figures_line, frame, painted
 from realtime_fsm.machine.errors import RealtimeError
@@ -39,9 +38,7 @@ def run_watch(parsed: argparse.Namespace) -> int:
 
 
 async def _watch(parsed: argparse.Namespace) -> int:
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    task = end_at_sigterm()
     realtime = make_client(parsed)
     display = _display(realtime, as_json=parsed.json)
     unsubscribe = realtime.connection_status.subscribe(while_read(display.change, task))

@@ -124,7 +124,7 @@ class _Reader:
         _, _, self._width, self._height = _numbers(answer["bb"])
 
     def drawing(self) -> Drawing:
-        """Return the drawing."""
+        """Return the drawing that Graphviz has laid out."""
         frame = self._frame()
         return Drawing(
             graph=self._graph,

@@ -102,13 +102,13 @@ class PollerContract(Contract):
             await self.tear_down()
 
     async def get(self, client: HttpClient, path: str, etag: str | None = None) -> HttpAnswer:
-        """Fetch something."""
+        """Fetch a path, within the bound."""
         answer = await self.within_bound(client.get(self.url(path), token=_SECRET, etag=etag), f"GET {path}")
         assert isinstance(answer, HttpAnswer)
         return answer
 
     async def post(self, client: HttpClient, path: str, body: object, key: str = "k-1") -> HttpAnswer:
-        """Send something."""
+        """Send a body to a path, within the bound."""
         request = client.post(self.url(path), body, token=_SECRET, idempotency_key=key)
         answer = await self.within_bound(request, f"POST {path}")
         assert isinstance(answer, HttpAnswer)

@@ -70,7 +70,7 @@ class TokenSourceContract(Contract):
             await self.tear_down()
 
     async def fetched(self, provider: TokenProvider) -> Token:
-        """Return a token."""
+        """Return a token, within the bound."""
         token = await self.within_bound(provider.refresh(), "a token is fetched")
         assert isinstance(token, Token)
         return token

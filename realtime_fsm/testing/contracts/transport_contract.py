@@ -40,15 +40,15 @@ class RecordingListener:
         self._relief = asyncio.Event()
 
     def on_event(self, name: str, args: list[Any], ack_id: int | None) -> None:
-        """Keep an event."""
+        """Keep what an event says."""
         self._note("event", name, args, ack_id)
 
     def on_ack(self, ack_id: int, args: list[Any]) -> None:
-        """Keep an acknowledgement."""
+        """Keep what an acknowledgement says."""
         self._note("ack", ack_id, args)
 
     def on_pong(self) -> None:
-        """Keep a pong."""
+        """Keep that a pong came."""
         self._note("pong")
 
     def on_written(self) -> None:
@@ -64,11 +64,11 @@ class RecordingListener:
         self._note("lost", error)
 
     async def relieved(self) -> None:
-        """Wait for ``relieve``."""
+        """Wait until ``relieve`` is called."""
         await self._relief.wait()
 
     def relieve(self) -> None:
-        """End the congestion."""
+        """End the congestion, and wake who waits for it."""
         self.is_congested = False
         self._relief.set()
 
@@ -147,7 +147,7 @@ class TransportContract(Contract):
 
     @asynccontextmanager
     async def server(self) -> AsyncIterator[None]:
-        """Have the server."""
+        """Have the server for as long as a law lasts."""
         try:
             await self.set_up()
             yield

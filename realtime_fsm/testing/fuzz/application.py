@@ -95,33 +95,33 @@ def everything() -> frozenset[str]:
 
 
 def of_row(row: Row | StatusChange) -> str:
-    """Name a row."""
+    """Return the name of a row of the table."""
     source, dest = (row.source, row.dest) if isinstance(row, Row) else (row.previous, row.current)
     return f"row {source} {row.trigger} {dest}"
 
 
 def of_fault(action: Action) -> str:
-    """Name a step."""
+    """Return the name of a step of a schedule."""
     return f"step {action}"
 
 
 def of_error(trigger: Trigger, error: type[RealtimeError]) -> str:
-    """Name a failure."""
+    """Return the name of a failure and its trigger."""
     return f"{trigger}: {error.__name__}"
 
 
 def of_wake(status: ConnectionStatus) -> str:
-    """Name a wait that was cut short."""
+    """Return the name of a wait that was cut short."""
     return f"woken in {status}"
 
 
 def of_outcome(outcome: str) -> str:
-    """Name the end of a message."""
+    """Return the name of the end of a message."""
     return f"message {outcome}"
 
 
 def of_refresh(*, failed: bool) -> str:
-    """Name the end of a token's refresh on a live connection."""
+    """Return the name of the end of a token's refresh on a live connection."""
     return f"{Activity.TOKEN_REFRESH}: {'failed' if failed else 'refreshed'}"
 
 
@@ -378,7 +378,7 @@ class Application:
             await self.connect()
 
     def retry_now(self) -> None:
-        """Hurry whatever waits."""
+        """Let whatever waits be tried at once."""
         status = self.client.status
         if self.client.retry_now():
             self.seen.add(of_wake(status))

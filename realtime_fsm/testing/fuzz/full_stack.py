@@ -85,7 +85,7 @@ class FullStackEnvironment:
 
     @property
     def supports(self) -> frozenset[Action]:
-        """Everything."""
+        """Actions that it can play: all of them."""
         return frozenset(Action)
 
     @property
@@ -109,7 +109,7 @@ class FullStackEnvironment:
         return not self.socket_network.flowing.is_set()
 
     async def open(self) -> None:
-        """Start the backend."""
+        """Start the backend on the network in memory."""
         self._service = WebSocketService(_CONFIG, verifier=self._doorkeeper, ledger=self._ledger)
         self._service._server._send_packet = partial(  # noqa: SLF001 - as if it were lost on the way
             self._send,
@@ -127,7 +127,7 @@ class FullStackEnvironment:
         self.http_network.listen(*_ADDRESS, accept)
 
     async def close(self) -> None:
-        """Stop the backend."""
+        """Stop the backend, and close both networks."""
         self.heal()
         for network in (self.socket_network, self.http_network):
             await network.close()

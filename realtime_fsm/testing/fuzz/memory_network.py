@@ -70,7 +70,7 @@ class MemoryTransport(asyncio.Transport):
     # What asyncio's programs use.
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """Return the program."""
+        """Return the program that holds this end."""
         return self._protocol
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -109,7 +109,7 @@ class MemoryTransport(asyncio.Transport):
         self._high, self._low = high, high // 4 if low is None else low
 
     def can_write_eof(self) -> bool:
-        """It can."""
+        """Return that it can, as TCP does."""
         return True
 
     def write_eof(self) -> None:
@@ -119,7 +119,7 @@ class MemoryTransport(asyncio.Transport):
             self._put(b"", self._peer.hear_end, late=self._network.faults[self._direction].slow_close)
 
     def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
-        """Send data."""
+        """Send data; what the kernel does not take waits here."""
         if self._is_closing or self._has_sent_end or not data:
             return
         content = bytes(data)

@@ -54,7 +54,7 @@ class Environment(Protocol):
         """The faults that can be had."""
 
     async def open(self) -> None:
-        """Begin."""
+        """Start what the client needs around it."""
 
     async def close(self) -> None:
         """End, and leave nothing."""
