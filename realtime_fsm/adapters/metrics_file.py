@@ -353,13 +353,9 @@ def _identity_of(path: Path) -> tuple[int, int] | None:
 
 # The one thread that writes it.
 
-LINGER: Final = 0.25
-"""Seconds that a record may wait for more of its kind: few transactions, few wake-ups."""
-
 CLOSE_TIMEOUT: Final = FLUSH_TIMEOUT + 1.0
 """Seconds that the end takes, at most, unless the disk hangs."""
 
-_LONGEST_PAUSE: Final = 30.0
 _TOUCH_INTERVAL: Final = 10.0
 _TRIM_INTERVAL: Final = 60.0
 
@@ -416,6 +412,13 @@ class SqliteMetrics(SqliteThread[QueuedRecord]):
         report: Told, on the loop, when the file stops being usable.
     """
 
+    NAME = "realtime-metrics"
+    LINGER = 0.25  # few transactions, few wake-ups
+    LONGEST_PAUSE = 30.0
+    IS_DAEMON = True  # metrics are not worth a process that does not end
+    LOGGER = _logger
+    SEVERITY = logging.WARNING
+
     def __init__(
         self,
         path: Path,
@@ -427,16 +430,7 @@ class SqliteMetrics(SqliteThread[QueuedRecord]):
         wall: Callable[[], float] = time.time,
         report: Callable[[MetricsStorageError], object],
     ) -> None:
-        super().__init__(
-            f"the metrics database {path}",
-            name="realtime-metrics",
-            daemon=True,  # metrics are not worth a process that does not end
-            linger=LINGER,
-            longest_pause=_LONGEST_PAUSE,
-            logger=_logger,
-            severity=logging.WARNING,
-            report=report,
-        )
+        super().__init__(f"the metrics database {path}", report)
         self._path = path
         self._file = MetricsFile(path, labels, wall)
         self._max_age = max_age
@@ -476,12 +470,10 @@ class SqliteMetrics(SqliteThread[QueuedRecord]):
 
     # For its own thread.
 
-    def is_upkeep_due(self) -> bool:
-        """Tell whether the file has to hear again that the run still lasts."""
-        return time.monotonic() >= self._touch_at
+    def _is_upkeep_due(self) -> bool:
+        return time.monotonic() >= self._touch_at  # the file has to hear that the run still lasts
 
-    def commit(self, items: Sequence[QueuedRecord]) -> None:
-        """Write records, and that the run is still seen."""
+    def _commit(self, items: Sequence[QueuedRecord]) -> None:
         connection = self._file.opened()
         with transaction(connection):
             connection.execute(TOUCH_RUN, (self._wall(), self._file.run_id))
@@ -489,8 +481,7 @@ class SqliteMetrics(SqliteThread[QueuedRecord]):
                 connection.execute(INSERT[table], (self._file.run_id, *row))
         self._touch_at = time.monotonic() + _TOUCH_INTERVAL
 
-    def committed(self, items: Sequence[QueuedRecord]) -> None:
-        """Count what is written, and delete what is too old or too much by now."""
+    def _committed(self, items: Sequence[QueuedRecord]) -> None:
         self._count(taken=len(items), written=len(items))
         if time.monotonic() < self._trim_at or self._backlog.is_ending:
             return
@@ -501,14 +492,12 @@ class SqliteMetrics(SqliteThread[QueuedRecord]):
         if gone < TRIM_CHUNK:
             self._trim_at = time.monotonic() + _TRIM_INTERVAL
 
-    def rejected(self, item: QueuedRecord, error: Exception) -> None:
-        """Count a record that no table takes."""
+    def _rejected(self, item: QueuedRecord, error: Exception) -> None:
         self._count(taken=1, rejected=1)
         _logger.warning("the metrics database rejects a record of %s: %s", item.table, error)
 
-    def mended(self, error: Exception) -> bool:
-        """Close the file, to open whatever is there next time; set a corrupt one aside."""
-        self._file.close()
+    def _mended(self, error: Exception) -> bool:
+        self._file.close()  # next time whatever is there then is opened
         self._count(failures=1)
         if code_of(error) not in BROKEN:
             return False
@@ -516,18 +505,16 @@ class SqliteMetrics(SqliteThread[QueuedRecord]):
         if problem is None:
             return False
         self._count(set_aside=1)
-        self.tell(self._report, problem)
+        self._tell(self._report, problem)
         return True
 
-    def as_storage_error(self, error: Exception) -> MetricsStorageError:
-        """Return why the metrics database cannot be written."""
+    def _as_storage_error(self, error: Exception) -> MetricsStorageError:
         why, remedy = meaning_of(error)
         return MetricsStorageError(
             f"The metrics database {self._path} cannot be written: {why}.", remedy=remedy
         )
 
-    def end(self, left: Sequence[QueuedRecord]) -> None:
-        """Release the file, and count what could not be written before the end."""
+    def _end(self, left: Sequence[QueuedRecord]) -> None:
         with self._lock:
             self._takes_more = False
         lost = len(left) + len(self._backlog.clear())  # what was put since then

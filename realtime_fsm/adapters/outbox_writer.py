@@ -193,9 +193,6 @@ def trim_dead(connection: sqlite3.Connection, max_dead_letters: int) -> int:
 
 # The one thread that touches the file of an outbox: it commits what was queued, many at a time.
 
-_LINGER: Final = 0.005
-_LONGEST_PAUSE: Final = 5.0
-
 _logger = logging.getLogger("realtime_fsm.outbox")
 
 
@@ -213,19 +210,17 @@ class OutboxWriter(SqliteThread[Operation]):
         dropped_dead_letters: Dead letters that had to make room.
     """
 
+    NAME = "realtime-outbox"
+    LINGER = 0.005
+    LONGEST_PAUSE = 5.0
+    IS_DAEMON = False  # what was said to be kept has to be written before the process ends
+    LOGGER = _logger
+    SEVERITY = logging.ERROR
+
     def __init__(
         self, file: OutboxFile, *, max_dead_letters: int, report: Callable[[RealtimeError], None]
     ) -> None:
-        super().__init__(
-            f"the outbox {file.path}",
-            name="realtime-outbox",
-            daemon=False,  # what was said to be kept has to be written before the process ends
-            linger=_LINGER,
-            longest_pause=_LONGEST_PAUSE,
-            logger=_logger,
-            severity=logging.ERROR,
-            report=report,
-        )
+        super().__init__(f"the outbox {file.path}", report)
         self._file = file
         self._max_dead_letters = max_dead_letters
         loop = asyncio.get_running_loop()
@@ -254,18 +249,18 @@ class OutboxWriter(SqliteThread[Operation]):
 
     # Called on its own thread.
 
-    def begin(self) -> bool:
-        """Open the file, and hand over what it holds."""
+    def _begin(self) -> bool:
         try:
-            self._owned, contents = self._file.open_or_renew(_contents, self._report_later)
+            self._owned, contents = self._file.open_or_renew(
+                _contents, lambda error: self._tell(self._report, error)
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
-            self.tell(_fail, self.opened, self._as_realtime_error(error))
+            self._tell(_fail, self.opened, self._as_realtime_error(error))
             return False
-        self.tell(_resolve, self.opened, contents)
+        self._tell(_resolve, self.opened, contents)
         return True
 
-    def commit(self, items: Sequence[Operation]) -> None:
-        """Do operations in one transaction."""
+    def _commit(self, items: Sequence[Operation]) -> None:
         if self._owned is None:
             raise InternalError(f"The outbox {self._file.path} is written before it was opened.")
         connection = self._owned.connection
@@ -284,55 +279,47 @@ class OutboxWriter(SqliteThread[Operation]):
                 self._max_dead_letters,
             )
 
-    def committed(self, items: Sequence[Operation]) -> None:
-        """Tell who waits, all with one call into the loop."""
-        self.tell(_finish_all, items, None)
+    def _committed(self, items: Sequence[Operation]) -> None:
+        self._tell(_finish_all, items, None)  # many with one call into the loop
 
-    def rejected(self, item: Operation, error: Exception) -> None:
-        """Tell who waits for it, or else whoever hears of errors, that it can never be done."""
-        translated = self.as_storage_error(error)
+    def _rejected(self, item: Operation, error: Exception) -> None:
+        translated = self._as_storage_error(error)
         if item.is_urgent:
-            self.failed([item], translated)
+            self._failed([item], translated)
         else:
-            self._report_later(translated)
+            self._tell(self._report, translated)
 
-    def failed(self, items: Sequence[Operation], error: RealtimeError) -> None:
-        """Tell who waits, to each an error of its own."""
-        self.tell(_finish_all, items, error)
+    def _failed(self, items: Sequence[Operation], error: RealtimeError) -> None:
+        self._tell(_finish_all, items, error)
 
-    def mended(self, error: Exception) -> bool:
-        """Give the WAL's room back where the disk is full: that may be all that is missing."""
+    def _mended(self, error: Exception) -> bool:
         if code_of(error) == sqlite3.SQLITE_FULL and self._owned is not None:
+            # The WAL's room may be all that is missing.
             with contextlib.suppress(sqlite3.Error):  # or not even for that there is room
                 self._owned.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return False
 
-    def as_storage_error(self, error: Exception) -> OutboxStorageError:
-        """Return why the outbox cannot be written."""
+    def _as_storage_error(self, error: Exception) -> OutboxStorageError:
         return storage_error(self._file.path, "written", error)
 
-    def broke(self, error: Exception) -> None:
-        """Report a bug, which ends the writer."""
-        self._report_later(self._as_realtime_error(error))
+    def _broke(self, error: Exception) -> None:
+        self._tell(self._report, self._as_realtime_error(error))
 
-    def end(self, left: Sequence[Operation]) -> None:
-        """Release the file, fail what is left, and say what is lost by it."""
+    def _end(self, left: Sequence[Operation]) -> None:
         path = self._file.path
         if self._owned is not None:
             self._owned.close()
-        self.failed(left, OutboxStorageError(f"The outbox {path} was closed before it could be written."))
+        self._failed(left, OutboxStorageError(f"The outbox {path} was closed before it could be written."))
         lost = sum(not operation.is_urgent for operation in left)
         if lost:
-            self._report_later(
+            self._tell(
+                self._report,
                 OutboxStorageError(
                     f"The outbox {path} was closed before {lost} changes could be written.",
                     remedy="Messages that came to their end may be sent again by the next start.",
-                )
+                ),
             )
-        self.tell(self._finish)
-
-    def _report_later(self, error: RealtimeError) -> None:
-        self.tell(self._report, error)
+        self._tell(self._finish)
 
     def _as_realtime_error(self, error: Exception) -> RealtimeError:
         if isinstance(error, RealtimeError):

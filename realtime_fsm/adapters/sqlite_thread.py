@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from realtime_fsm.adapters.sqlite_file import is_outage
 from realtime_fsm.machine.errors import RealtimeError
@@ -53,8 +53,8 @@ class Backlog(Generic[_I]):
     """A queue from any thread to the writer's, and the writer's own list of what it took from it.
 
     Args:
-        linger: Seconds that items nobody waits for may wait for more of their kind.
-        longest_pause: Seconds to which the pauses grow while the file cannot be written.
+        linger: See ``SqliteThread``.
+        longest_pause: See ``SqliteThread``.
 
     Attributes:
         loop: Whose end is the end of the thread too, if nobody calls ``stop``.
@@ -215,34 +215,26 @@ class SqliteThread(ABC, Generic[_I]):
 
     Args:
         what: The file, as messages call it: ``the outbox /var/o.db``.
-        name: Of the thread.
-        daemon: Whether a disk that hangs must not keep the process from ending, whatever is lost by that.
-        linger: See ``Backlog``.
-        longest_pause: See ``Backlog``.
-        logger: Where it logs.
-        severity: As what it logs that the file cannot be written.
         report: Called on the loop with errors that nobody waits for.
     """
 
-    def __init__(
-        self,
-        what: str,
-        *,
-        name: str,
-        daemon: bool,
-        linger: float,
-        longest_pause: float,
-        logger: logging.Logger,
-        severity: int,
-        report: Callable[[Any], object],
-    ) -> None:
+    NAME: ClassVar[str]
+    LINGER: ClassVar[float]
+    """Seconds that items nobody waits for may wait for more of their kind."""
+    LONGEST_PAUSE: ClassVar[float]
+    """Seconds to which the pauses grow while the file cannot be written."""
+    IS_DAEMON: ClassVar[bool]
+    """Whether a disk that hangs must not keep the process from ending, whatever is lost by that."""
+    LOGGER: ClassVar[logging.Logger]
+    SEVERITY: ClassVar[int]
+    """As what it is logged that the file cannot be written."""
+
+    def __init__(self, what: str, report: Callable[[Any], object]) -> None:
         self._what = what
-        self._logger = logger
-        self._severity = severity
         self._report = report
-        self._backlog: Backlog[_I] = Backlog(linger=linger, longest_pause=longest_pause)
+        self._backlog: Backlog[_I] = Backlog(linger=self.LINGER, longest_pause=self.LONGEST_PAUSE)
         self._has_reported = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=daemon)
+        self._thread = threading.Thread(target=self._run, name=self.NAME, daemon=self.IS_DAEMON)
 
     # For any thread.
 
@@ -263,70 +255,70 @@ class SqliteThread(ABC, Generic[_I]):
 
     # What derived classes say; all of it is called on the thread.
 
-    def begin(self) -> bool:
+    def _begin(self) -> bool:
         """Prepare for the first batch; return whether there is anything to be done."""
         return True
 
-    def is_upkeep_due(self) -> bool:
+    def _is_upkeep_due(self) -> bool:
         """Tell whether to commit an empty batch, rather than to wait for a full one."""
         return False
 
     @abstractmethod
-    def commit(self, items: Sequence[_I]) -> None:
+    def _commit(self, items: Sequence[_I]) -> None:
         """Write items, all of them or none. Whatever it raises, nothing was written."""
 
     @abstractmethod
-    def committed(self, items: Sequence[_I]) -> None:
+    def _committed(self, items: Sequence[_I]) -> None:
         """Take note of what is written."""
 
     @abstractmethod
-    def rejected(self, item: _I, error: Exception) -> None:
+    def _rejected(self, item: _I, error: Exception) -> None:
         """Give up an item that can never be written."""
 
-    def failed(self, items: Sequence[_I], error: RealtimeError) -> None:
+    def _failed(self, items: Sequence[_I], error: RealtimeError) -> None:
         """Tell who waits for these items that they were not written."""
 
-    def mended(self, error: Exception) -> bool:
+    def _mended(self, error: Exception) -> bool:
         """Do what can be done about a file that cannot be written; return whether to try again at once."""
         del error
         return False
 
     @abstractmethod
-    def as_storage_error(self, error: Exception) -> RealtimeError:
+    def _as_storage_error(self, error: Exception) -> RealtimeError:
         """Return why the file cannot be written, in words for people."""
 
-    def broke(self, error: Exception) -> None:
+    def _broke(self, error: Exception) -> None:
         """Tell people of a bug that ends the thread; it was logged."""
 
     @abstractmethod
-    def end(self, left: Sequence[_I]) -> None:
+    def _end(self, left: Sequence[_I]) -> None:
         """Release the file, and give up what is left."""
 
     # Called on the thread.
 
-    def tell(self, callback: Callable[..., object], *args: Any) -> None:
+    def _tell(self, callback: Callable[..., object], *args: Any) -> None:
         """Call something on the loop."""
         if self._backlog.loop is None:
             return
         try:
             self._backlog.loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:  # the loop was closed: nobody is left to be told
-            self._logger.debug("the loop of %s is closed", self._what)
+            self.LOGGER.debug("the loop of %s is closed", self._what)
 
     def _run(self) -> None:
         try:
-            if self.begin():
+            if self._begin():
                 self._serve()
         except Exception as error:
-            self._logger.exception("the writer of %s failed", self._what)
-            self.broke(error)
+            self.LOGGER.exception("the writer of %s failed", self._what)
+            self._broke(error)
         finally:
-            self.end(self._backlog.clear())
+            self._end(self._backlog.clear())
 
     def _serve(self) -> None:
         backlog = self._backlog
         while not backlog.is_at_end:
-            has_upkeep = backlog.is_idle and self.is_upkeep_due()
+            has_upkeep = backlog.is_idle and self._is_upkeep_due()
             batch = deque() if has_upkeep else backlog.next_batch()
             if not (batch or has_upkeep):
                 continue
@@ -339,7 +331,7 @@ class SqliteThread(ABC, Generic[_I]):
                 self._suspend(batch, error)
             else:
                 if backlog.is_interrupted:
-                    self._logger.info("%s can be written again", self._what)
+                    self.LOGGER.info("%s can be written again", self._what)
                 backlog.resume()
                 self._has_reported = False
 
@@ -350,34 +342,34 @@ class SqliteThread(ABC, Generic[_I]):
             Exception: If the file cannot be written now.
         """
         try:
-            self.commit(batch)
+            self._commit(batch)
         except Exception as error:
             if is_outage(error) or not batch:
                 raise
         else:
             items = list(batch)
             batch.clear()
-            self.committed(items)
+            self._committed(items)
         while batch:
             try:
-                self.commit([batch[0]])
+                self._commit([batch[0]])
             except Exception as error:
                 if is_outage(error):
                     raise
-                self.rejected(batch.popleft(), error)
+                self._rejected(batch.popleft(), error)
             else:
-                self.committed([batch.popleft()])
+                self._committed([batch.popleft()])
 
     def _suspend(self, batch: deque[_I], error: Exception) -> None:
         """Fail everything that somebody waits for; the rest is tried again after a pause."""
-        if self.mended(error):
+        if self._mended(error):
             self._backlog.put_back(batch)
             return
-        translated = self.as_storage_error(error)
+        translated = self._as_storage_error(error)
         if not self._backlog.is_interrupted:
-            self._logger.log(self._severity, "%s", translated)
+            self.LOGGER.log(self.SEVERITY, "%s", translated)
         urgent, kept = self._backlog.suspend(batch)
         if (kept or not urgent) and not self._has_reported:
             self._has_reported = True
-            self.tell(self._report, translated)
-        self.failed(urgent, translated)
+            self._tell(self._report, translated)
+        self._failed(urgent, translated)

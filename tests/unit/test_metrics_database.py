@@ -31,8 +31,8 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the writer neither linger nor rest for long."""
-    monkeypatch.setattr(metrics_file, "LINGER", 0.005)
-    monkeypatch.setattr(metrics_file, "_LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(metrics_file.SqliteMetrics, "LINGER", 0.005)
+    monkeypatch.setattr(metrics_file.SqliteMetrics, "LONGEST_PAUSE", 0.1)
     monkeypatch.setattr(sqlite_thread, "_FIRST_PAUSE", 0.02)
     monkeypatch.setattr(metrics_file, "_BUSY_TIMEOUT", 0.02)
 
