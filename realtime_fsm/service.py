@@ -431,7 +431,7 @@ class RealtimeService:
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """What is wanted, and how far each has come: copies."""
+        """All that is wanted, and how far each has come: copies."""
         return tuple(copy(subscription) for subscription in self._subscriptions)
 
     # Status and observation.
@@ -443,12 +443,12 @@ class RealtimeService:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the socket is live."""
+        """True while the socket is live."""
         return TRAITS[self.status].sends
 
     @property
     def gave_up(self) -> RealtimeError | None:
-        """Why nothing is tried any more by itself; ``None`` while something is."""
+        """The error for which nothing is tried any more by itself; ``None`` while something is."""
         return None if self._manager is None else self._manager.resting_error
 
     @property

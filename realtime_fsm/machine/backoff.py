@@ -11,7 +11,7 @@ from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Traits, Trigger
 
 JITTER: Final = 1.0
-"""Seconds of additive jitter in SPEC B1."""
+"""Seconds of additive jitter of ``exponential``."""
 
 FLOOR: Final = 0.25
 """Least delay of ``full`` jitter, seconds: without a floor some clients come back at once."""
@@ -63,9 +63,8 @@ def exponential(limits: BackoffLimits, attempt: int, previous: float, random: Ra
     Returns:
         Seconds, in ``[base, maximum + 1]``. Large exponents are clamped, never overflow.
 
-    Source:
-        SPEC B1. Additive jitter keeps a herd of clients together at the cap: 10,000 clients need 187 s to
-        come back, where the two below need 42 s. Prefer those for large fleets.
+    Additive jitter keeps a herd of clients together at the cap: 10,000 clients need 187 s to come back, where
+    the two below need 42 s. Prefer those for large fleets.
     """
     del previous
     return _raised(limits, attempt) + (random.uniform(0.0, JITTER) if limits.jitter else 0.0)
@@ -126,7 +125,7 @@ FORMULAS: Final[Mapping[Jitter, Formula]] = MappingProxyType(
 
 @define(kw_only=True)
 class ExponentialBackoff:
-    """The counter around a formula (SPEC B1).
+    """The counter around a formula.
 
     ``next_delay()`` asks, ``increment()`` counts a failure, ``reset()`` begins anew. The engine resets
     it only after the connection has been stable, or a flapping server would be dialled without pause.

@@ -11,10 +11,11 @@ from uuid import uuid4
 
 from attrs import asdict
 
+from realtime_fsm.engine.recovery import LEVELS
 from realtime_fsm.engine.status import ConnectionStatusManager
 from realtime_fsm.machine.errors import ClosedError, ConfigurationError, InvalidArgumentError, RealtimeError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
-from realtime_fsm.machine.table import TRAITS, Severity, Trigger
+from realtime_fsm.machine.table import TRAITS, Trigger
 from realtime_fsm.monitoring.alert_engine import (
     Alert,
     AlertCounters,
@@ -46,12 +47,6 @@ CLOSED: Final = "closed before it was sent"
 _CANCEL_TIMEOUT: Final = 1.0
 """Seconds that a sink gets to end once it is cancelled."""
 
-_LEVELS: Final = {
-    Severity.INFO: logging.INFO,
-    Severity.WARNING: logging.WARNING,
-    Severity.ERROR: logging.ERROR,
-}
-
 _logger = logging.getLogger("realtime_fsm.alerts")
 
 
@@ -80,7 +75,7 @@ class LogSink:
         """Log one alert."""
         is_over = alert.state is AlertState.RESOLVED
         self._logger.log(
-            logging.INFO if is_over else _LEVELS[alert.severity],
+            logging.INFO if is_over else LEVELS[alert.severity],
             "%s alert %s: %s",
             "✔" if is_over else "▲",
             alert.rule,
