@@ -21,6 +21,7 @@ from attrs import asdict
 from realtime_fsm.assembly import Assembly, loop_time
 from realtime_fsm.engine.component import Components
 from realtime_fsm.engine.dispatcher import Event, Handler
+from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.message import Message, Receipt
 from realtime_fsm.engine.observers import Stream
@@ -404,8 +405,7 @@ class RealtimeService:
     async def unsubscribe(self, channels: Iterable[str]) -> None:
         """Forget channels, and tell the server where it is there."""
         forgotten = self._subscriptions.forget(check_names(channels, what="channels"))
-        link = None if self._manager is None else self._manager.link
-        if forgotten and link is not None:
+        if forgotten and (link := self._live_link) is not None:
             await self._subscriptions.drop(link, forgotten)
 
     async def monitor_bookings(self, booking_ids: Iterable[str]) -> None:
@@ -431,7 +431,7 @@ class RealtimeService:
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """What is wanted, and how far each has come: copies."""
+        """All that is wanted, and how far each has come: copies."""
         return tuple(copy(subscription) for subscription in self._subscriptions)
 
     # Status and observation.
@@ -443,12 +443,12 @@ class RealtimeService:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the socket is live."""
+        """True while the socket is live."""
         return TRAITS[self.status].sends
 
     @property
     def gave_up(self) -> RealtimeError | None:
-        """Why nothing is tried any more by itself; ``None`` while something is."""
+        """The error for which nothing is tried any more by itself; ``None`` while something is."""
         return None if self._manager is None else self._manager.resting_error
 
     @property
@@ -476,8 +476,7 @@ class RealtimeService:
 
     def health(self) -> Health:
         """Examine the client, as a health check would."""
-        manager, config = self._manager, self.config
-        link = None if manager is None else manager.link
+        manager, config, link = self._manager, self.config, self._live_link
         return examine(
             self.status,
             self.connection_status.last,
@@ -488,8 +487,7 @@ class RealtimeService:
                 acknowledge_within=config.ack_timeout,
                 polls_fail=manager is not None and manager.polling.is_failing,
                 refused_channels=sum(
-                    subscription.state is SubscriptionState.REFUSED
-                    for subscription in self._assembly.subscriptions
+                    subscription.state is SubscriptionState.REFUSED for subscription in self._subscriptions
                 ),
             ),
             self._dispatcher,
@@ -582,6 +580,10 @@ class RealtimeService:
 
     # Inside.
 
+    @property
+    def _live_link(self) -> Link | None:
+        return None if self._manager is None else self._manager.link
+
     def _start(self) -> ConnectionManager:
         self._manager, self._parts = self._assembly.start()
         return self._manager
@@ -608,8 +610,7 @@ class RealtimeService:
         return tuple(message.receipt for message in left)
 
     async def _ask(self, channels: list[str]) -> None:
-        link = None if self._manager is None else self._manager.link
-        if link is None:
+        if (link := self._live_link) is None:
             return
         try:
             async with asyncio.timeout(self.config.ack_timeout):

@@ -268,7 +268,7 @@ async def backoff(_: Components, stay: Stay) -> None:
 
 async def decide(_: Components, stay: Stay) -> None:
     """Fall back, or rest. Resting is the one wait without a bound: only a person can end it."""
-    if stay.may(stay, Trigger.FALL_BACK):
+    if stay.may(Trigger.FALL_BACK):
         stay.report(Trigger.FALL_BACK, error=stay.change.error)
         return
     await stay.wake.wait()

@@ -1,4 +1,4 @@
-"""What the manager and its activities work with, in one place."""
+"""The parts of a client, and one stay in a state: all that an activity works with."""
 
 import asyncio
 from collections.abc import Callable
@@ -76,7 +76,7 @@ class Stay:
         link: The connection that the stay uses: the live one in CONNECTED.
         make_link: Makes a fresh, unopened link, for activities that dial.
         fire: Reports a trigger of this stay: ``(stay, trigger, error, link)``.
-        may: Tells whether a trigger would move the machine now.
+        would_move: Tells whether a trigger of this stay would move the machine now: ``(stay, trigger)``.
         dispose: Releases a link that nobody wants, in the background.
         wake: Set by ``retry_now()``: whoever waits goes on as if its time had come.
         due_at: When the wait under way ends by itself, on the loop's clock; ``None`` while none is.
@@ -88,7 +88,7 @@ class Stay:
     link: Link | None
     make_link: Callable[[], Link]
     fire: Callable[["Stay", Trigger, RealtimeError | None, Link | None], bool]
-    may: Callable[["Stay", Trigger], bool]
+    would_move: Callable[["Stay", Trigger], bool]
     dispose: Callable[[Link], None]
     wake: asyncio.Event = field(factory=asyncio.Event)
     due_at: float | None = None
@@ -105,6 +105,10 @@ class Stay:
     ) -> bool:
         """Report what an activity found out; ``False`` where it came too late or changed nothing."""
         return self.fire(self, trigger, error, link)
+
+    def may(self, trigger: Trigger) -> bool:
+        """Tell whether a trigger would move the machine now."""
+        return self.would_move(self, trigger)
 
     async def pause(self, seconds: float) -> bool:
         """Wait for a time, or until somebody wakes the stay; return whether it was woken."""

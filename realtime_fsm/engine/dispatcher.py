@@ -128,7 +128,7 @@ class Dispatcher:
 
     @property
     def is_congested(self) -> bool:
-        """Whether no more should be read from the network."""
+        """True while no more should be read from the network."""
         return len(self._queue) >= self._limit
 
     def held_back_for(self, now: float) -> float:
@@ -144,7 +144,7 @@ class Dispatcher:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it was started, and handles nothing any more although nobody has closed it."""
+        """True where it was started, and handles nothing any more although nobody has closed it."""
         return self._task is not None and self._task.done()
 
     async def relieved(self) -> None:

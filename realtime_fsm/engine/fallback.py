@@ -73,7 +73,7 @@ class FallbackPollingService:
 
     @property
     def is_failing(self) -> bool:
-        """Whether it polls, and the last poll of every source has failed."""
+        """True while it polls, and the last poll of every source has failed."""
         return self.is_polling and all(source.failures > 0 for source in self._sources)
 
     async def run(self, stay: Stay) -> None:

@@ -1,4 +1,4 @@
-"""What a client did last: a ring of records, which the debug mode logs and a crash or a person writes out."""
+"""The last doings of a client: a ring of records, logged in debug mode, written out after a crash."""
 
 import logging
 from collections import deque
@@ -22,7 +22,7 @@ _logger = logging.getLogger("realtime_fsm.trace")
 
 
 class Kind(StrEnum):
-    """What a record is about. Those after ``EVENT`` are kept in debug mode only: there are many."""
+    """The subject of a record. Those after ``EVENT`` are kept in debug mode only: there are many."""
 
     CHANGE = "change"
     DECISION = "decision"

@@ -17,26 +17,26 @@ AckCallback = Callable[[list[Any]], None]
 
 
 class LinkOwner(Protocol):
-    """Who is told what happens on a link that has become the client's connection."""
+    """The listener of all links of a client: the one that lives, and those that only dial."""
 
     def link_event(self, link: "Link", name: str, args: list[Any], ack_id: int | None) -> None:
-        """An event arrived."""
+        """Take an event that arrived."""
 
     def link_written(self, link: "Link") -> None:
-        """Messages left for the network."""
+        """Take note that messages left for the network."""
 
     def link_malformed(self, error: RealtimeError) -> None:
-        """A frame could not be decoded."""
+        """Take note that a frame could not be decoded."""
 
     def link_lost(self, link: "Link", error: RealtimeError) -> None:
-        """The connection ended by itself."""
+        """Take note that the connection ended by itself."""
 
     async def link_relieved(self) -> None:
         """Wait until the handlers have caught up."""
 
     @property
     def link_congested(self) -> bool:
-        """Whether the handlers are behind."""
+        """True while the handlers are behind."""
 
 
 @define(eq=False)
@@ -57,7 +57,7 @@ class Probe:
 
     @property
     def asked(self) -> bool:
-        """Whether anything could be asked at all; if not, silence proves nothing."""
+        """True where anything could be asked at all; if not, silence proves nothing."""
         return self.pinged or self.number > 0
 
 
@@ -103,12 +103,12 @@ class Link:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is no longer the client's connection."""
+        """True once it is no longer the client's connection."""
         return self._detached or self.lost
 
     @property
     def is_paused(self) -> bool:
-        """Whether reading is held back, so that silence proves nothing."""
+        """True while reading is held back, so that silence proves nothing."""
         return self.transport.is_paused
 
     @property
@@ -118,7 +118,7 @@ class Link:
 
     @property
     def unanswered_since(self) -> float | None:
-        """When the first probe was sent that the server has not answered, with none answered since.
+        """The moment of the first probe that the server has not answered, with none answered since.
 
         ``None`` where there is no such probe, where nothing is known of how this server answers, or while
         reading is held back; that time counts for nothing.
@@ -236,7 +236,7 @@ class Link:
             pong([])
 
     def on_written(self) -> None:
-        """Pass it on."""
+        """Tell the owner that messages have left."""
         if not self._detached:
             self._owner.link_written(self)
 
@@ -263,7 +263,7 @@ class Link:
 
     @property
     def is_congested(self) -> bool:
-        """Whether the handlers are behind; never for a link that no longer counts, so that it can end."""
+        """True while the handlers are behind; never for a link that no longer counts, so that it can end."""
         return not self._detached and self._owner.link_congested
 
     async def relieved(self) -> None:

@@ -21,18 +21,13 @@ from realtime_fsm.engine.fallback import FallbackPollingService, publishing
 from realtime_fsm.engine.flight_recorder import Kind
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.payload import encode
+from realtime_fsm.engine.recovery import LEVELS
 from realtime_fsm.engine.subscriptions import read_position
 from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.errors import InternalError, InvalidArgumentError, RealtimeError
 from realtime_fsm.machine.guard import Facts
 from realtime_fsm.machine.record import StatusChange
-from realtime_fsm.machine.table import TRAITS, Activity, ConnectionStatus, Severity, Traits, Trigger
-
-_LEVELS: Final = {
-    Severity.INFO: logging.INFO,
-    Severity.WARNING: logging.WARNING,
-    Severity.ERROR: logging.ERROR,
-}
+from realtime_fsm.machine.table import TRAITS, Activity, ConnectionStatus, Traits, Trigger
 
 _REASONS: Final[Mapping[Trigger, str]] = {
     Trigger.CONNECT: "connecting was asked for",
@@ -86,12 +81,12 @@ class ConnectionManager:
 
     @property
     def status(self) -> ConnectionStatus:
-        """The state."""
+        """The state of the machine."""
         return self._machine.status
 
     @property
     def traits(self) -> Traits:
-        """What the state means."""
+        """The traits of the state: all that it means to others."""
         return TRAITS[self.status]
 
     @property
@@ -101,13 +96,13 @@ class ConnectionManager:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the first attempt is decided: a state is reached that is not only passed through."""
+        """True once the first attempt is decided: a state is reached that is not only passed through."""
         return self.traits.settles and not self._may_fall_back()
 
     @property
     def resting_error(self) -> RealtimeError | None:
-        """Why it gave up, where it did and nothing will be tried by itself."""
-        resting = self.traits.wakes and not self.traits.online and not self._may_fall_back()
+        """The error for which it gave up, where it did and nothing will be tried by itself."""
+        resting = self.traits.gives_up and not self._may_fall_back()
         return self._stay.change.error if resting and self._stay is not None else None
 
     @property
@@ -131,10 +126,10 @@ class ConnectionManager:
         return len(self._running) + len(self._ending)
 
     def fire(self, trigger: Trigger, *, error: RealtimeError | None = None, link: Link | None = None) -> bool:
-        """Fire a trigger.
+        """Take the transition that a trigger has in the present state, if any.
 
         Returns:
-            Whether a transition happened.
+            Whether one happened.
 
         Raises:
             IllegalTransitionError: If the trigger is illegal in the present state.
@@ -172,7 +167,7 @@ class ConnectionManager:
         return True
 
     def stop(self) -> asyncio.Task[None]:
-        """Disconnect.
+        """Disconnect, and leave the ending to a task.
 
         Returns:
             A task that ends when all others of the manager have; cancelling it cancels them.
@@ -231,7 +226,7 @@ class ConnectionManager:
 
     @property
     def link_congested(self) -> bool:
-        """Whether the handlers are behind."""
+        """True while the handlers are behind."""
         return self._parts.dispatcher.is_congested
 
     def _begin_to_receive(self) -> None:
@@ -326,7 +321,7 @@ class ConnectionManager:
             link=self._link,
             make_link=self._make_link,
             fire=self._reported,
-            may=self._may,
+            would_move=self._would_move,
             dispose=partial(self._dispose, goodbye=False),
         )
         self._stay = stay
@@ -337,7 +332,7 @@ class ConnectionManager:
             self._running[task] = None
             task.add_done_callback(self._ended)
         _logger.log(
-            _LEVELS[TRAITS[status].severity],
+            LEVELS[TRAITS[status].severity],
             "%s -> %s: %s",
             change.previous,
             status,
@@ -381,12 +376,12 @@ class ConnectionManager:
             return False
         return self.fire(trigger, error=error, link=link)
 
-    def _may(self, stay: Stay, trigger: Trigger) -> bool:
+    def _would_move(self, stay: Stay, trigger: Trigger) -> bool:
         facts = self._facts(trigger, stay.change.error)
         return stay is self._stay and self._machine.may(trigger, facts)
 
     def _may_fall_back(self) -> bool:
-        return self._stay is not None and self._may(self._stay, Trigger.FALL_BACK)
+        return self._stay is not None and self._stay.may(Trigger.FALL_BACK)
 
     def _make_link(self) -> Link:
         parts = self._parts

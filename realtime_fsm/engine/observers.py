@@ -1,4 +1,4 @@
-"""How a program is told of what happens: by a call to its observer, or by a stream that it reads."""
+"""Telling a program of what happens: by a call to its observers, or by a stream that it reads."""
 
 import asyncio
 import logging
@@ -71,7 +71,7 @@ class Observers(Generic[P]):
 
 
 class Stream(Generic[T]):
-    """What ``async for`` reads from. It receives from the moment it was made, read or not.
+    """Records for one ``async for``. It receives from the moment it was made, read or not.
 
     It ends when the client disconnects. A reader that leaves more than ``limit`` records unread gets those,
     and then ``LaggedError`` instead of the ones that did not fit: a gap is never silent.

@@ -1,8 +1,9 @@
-"""What is done about an error, and who is told."""
+"""Errors: what is done about them, and who is told."""
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from realtime_fsm.engine.flight_recorder import FlightRecorder, Kind
 from realtime_fsm.engine.observers import Observers
@@ -11,7 +12,11 @@ from realtime_fsm.machine.errors import ErrorCategory, RealtimeError
 from realtime_fsm.machine.recovery import ConnectionIssue, Recovery, issue_for, recovery_for
 from realtime_fsm.machine.table import ConnectionStatus, Severity
 
-_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
+LEVELS: Final[Mapping[Severity, int]] = {
+    Severity.INFO: logging.INFO,
+    Severity.WARNING: logging.WARNING,
+    Severity.ERROR: logging.ERROR,
+}
 
 _logger = logging.getLogger("realtime_fsm.recovery")
 
@@ -57,7 +62,7 @@ class ErrorRecoveryStrategy:
         self.errors[error.category] += 1
         self._recorder.note(Kind.ISSUE, f"{type(error).__name__}: {error.message}")
         if log:
-            _logger.log(_LEVELS[issue.severity], "%s", issue.message)
+            _logger.log(LEVELS[issue.severity], "%s", issue.message)
         self.notify_connection_issue(issue)
         return recovery_for(error)
 

@@ -1,4 +1,4 @@
-"""What the engine counts. Plain numbers, so that counting costs nothing; monitoring reads them."""
+"""The engine's counters: plain numbers, so that counting costs nothing; monitoring reads them."""
 
 from collections import Counter, deque
 from collections.abc import Callable
@@ -60,7 +60,7 @@ class Latency:
 
 @define(kw_only=True)
 class Stays:
-    """How long each state has lasted altogether; the time in which no connection is wanted is not counted.
+    """The time that each state has lasted altogether, without the time in which no connection is wanted.
 
     Attributes:
         seconds: Of the stays that have ended, by state.

@@ -1,4 +1,4 @@
-"""Who is told about the status: observers, in order and with none skipped; and of outages, people."""
+"""Telling of the status: every change to every observer, in order; of outages, what people notice."""
 
 import asyncio
 import logging
@@ -69,7 +69,7 @@ class ConnectionStatusManager:
         return self.history[-1] if self.history else None
 
     def get(self) -> ConnectionStatus:
-        """Return the status."""
+        """Return the status after the last change."""
         return self.last.current if self.last else ConnectionStatus.DISCONNECTED
 
     # For the engine.

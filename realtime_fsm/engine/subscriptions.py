@@ -34,7 +34,7 @@ BOOKING_PREFIX: Final = "booking:"
 
 
 class SubscriptionState(Enum):
-    """How far a subscription has come on the present connection."""
+    """The stages of a subscription on the present connection."""
 
     WANTED = "wanted"
     """It is to be asked for: as soon as there is a connection, or because something of it was missed."""
@@ -47,7 +47,7 @@ class SubscriptionState(Enum):
 
     @property
     def is_decided(self) -> bool:
-        """Whether the present connection has nothing more to say about it."""
+        """True where the present connection has nothing more to say about it."""
         return self in {SubscriptionState.ACTIVE, SubscriptionState.REFUSED}
 
 
@@ -116,7 +116,7 @@ def check_names(names: Iterable[str], *, what: str) -> list[str]:
 
 @frozen(kw_only=True)
 class Missed:
-    """What a resync hook is told.
+    """A gap in the events, as a resync hook is told of it.
 
     Attributes:
         channel: Whose events were missed; ``None`` for all that the server sends.

@@ -58,7 +58,7 @@ class TokenProvider:
 
     @property
     def can_refresh(self) -> bool:
-        """Whether another token could be had: the source is not a fixed one."""
+        """True where another token could be had: the source is not a fixed one."""
         return callable(self._source)
 
     @property

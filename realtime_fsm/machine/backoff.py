@@ -65,9 +65,8 @@ def exponential(limits: BackoffLimits, attempt: int, previous: float, random: Ra
     Returns:
         Seconds, in ``[base, maximum + spread]``. Large exponents are clamped, never overflow.
 
-    Source:
-        Additive jitter keeps a herd of clients together at the cap: 10,000 clients need 187 s to
-        come back, where the two below need 42 s. Prefer those for large fleets.
+    Additive jitter keeps a herd of clients together at the cap: 10,000 clients need 187 s to come back, where
+    the two below need 42 s. Prefer those for large fleets.
     """
     del previous
     return _raised(limits, attempt) + (random.uniform(0.0, limits.spread) if limits.jitter else 0.0)

@@ -45,7 +45,7 @@ from attrs import field, frozen
 
 
 class ConnectionStatus(StrEnum):
-    """The six states of a connection (SPEC B3, I1)."""
+    """The six states of a connection."""
 
     DISCONNECTED = "disconnected"
     CONNECTING = "connecting"
@@ -93,7 +93,7 @@ class Activity(StrEnum):
 
 
 class Severity(Enum):
-    """How much a state should worry the person who watches it (SPEC A4)."""
+    """How much a state should worry the person who watches it."""
 
     INFO = "info"
     WARNING = "warning"

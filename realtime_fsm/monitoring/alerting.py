@@ -11,11 +11,12 @@ from uuid import uuid4
 
 from attrs import asdict
 
+from realtime_fsm.engine.recovery import LEVELS
 from realtime_fsm.engine.status import ConnectionStatusManager
 from realtime_fsm.machine.checks import counting, finite
 from realtime_fsm.machine.errors import ClosedError, ConfigurationError, InvalidArgumentError, RealtimeError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
-from realtime_fsm.machine.table import TRAITS, Severity, Trigger
+from realtime_fsm.machine.table import TRAITS, Trigger
 from realtime_fsm.monitoring.alert_engine import (
     Alert,
     AlertCounters,
@@ -58,12 +59,6 @@ CLOSED: Final = "closed before it was sent"
 
 _CANCEL_TIMEOUT: Final = 1.0
 """Seconds that a sink gets to end once it is cancelled."""
-
-_LEVELS: Final = {
-    Severity.INFO: logging.INFO,
-    Severity.WARNING: logging.WARNING,
-    Severity.ERROR: logging.ERROR,
-}
 
 _logger = logging.getLogger("realtime_fsm.alerts")
 
@@ -339,7 +334,7 @@ class LogSink:
         """Log an alert at the level of its severity."""
         is_over = alert.state is AlertState.RESOLVED
         self._logger.log(
-            logging.INFO if is_over else _LEVELS[alert.severity],
+            logging.INFO if is_over else LEVELS[alert.severity],
             "%s alert %s: %s",
             "✔" if is_over else "▲",
             alert.rule,
