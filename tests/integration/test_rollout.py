@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ from realtime_fsm.migration import (
 )
 from realtime_fsm.monitoring.records import Level, Measurements
 from realtime_fsm.rollout.rule import RollbackRule
+from realtime_fsm.rollout.setting import SettingFile
 from realtime_fsm.rollout.stage import default_clients
 from realtime_fsm.testing import FaultProxy
 
@@ -113,7 +115,7 @@ def test_both_are_recorded_in_one_database_and_it_is_the_evidence(
 
     async def main() -> None:
         async with backend() as (server, token), FaultProxy("127.0.0.1", server.port) as proxy:
-            config = client_config(proxy.url, heartbeat_interval=0.05, heartbeat_timeout=0.05)
+            config = client_config(proxy.url)
             clients = default_clients(config, token) | {
                 "legacy": lambda: PlainClient(config, token=token, reconnect_delay=0.02)
             }
@@ -203,6 +205,37 @@ def test_bad_file_and_what_is_decided_can_be_shown(
     assert shown["said"] == {"config": "legacy", "environment": "legacy", "file": "new"}
 
 
+def test_settled_does_not_trust_a_look_that_began_before(
+    run_async: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that changes after it was read, and before that look has ended, is looked at again."""
+    path = tmp_path / "rollout.json"
+    has_read, goes_on = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        async with backend() as (server, token):
+            config = client_config(server.url)
+            rollout = Rollout(config, settings(path=str(path)), client_id="me", token=token, environ={})
+            async with rollout:
+                load = SettingFile.load
+
+                def slow(file: SettingFile) -> Any:
+                    found = load(file)
+                    has_read.set()
+                    assert goes_on.wait(SOON)
+                    return found
+
+                monkeypatch.setattr(SettingFile, "load", slow)
+                assert await asyncio.to_thread(has_read.wait, SOON)
+                path.write_text('{"implementation": "new"}', encoding="utf-8")
+                asked = asyncio.create_task(settled(rollout))
+                await asyncio.sleep(0)
+                goes_on.set()
+                assert await asked == "new"
+
+    run_async(main())
+
+
 def test_switch_is_put_off_while_the_other_does_not_connect(
     run_async: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -215,7 +248,7 @@ def test_switch_is_put_off_while_the_other_does_not_connect(
             clients = default_clients(config, token) | {
                 "new": lambda: EngineClient(client_config(proxy.url), token=token)
             }
-            given = settings(switch_timeout=0.2)
+            given = settings(switch_timeout=0.5)
             environ = {"REALTIME_ROLLOUT_FILE": str(tmp_path / "rollout.json")}
             rollout = Rollout(config, given, client_id="me", clients=clients, environ=environ)
             stream = Stream(server, rollout)
@@ -539,19 +572,25 @@ def test_old_client_tells_of_silence(run_async: Callable[..., Any]) -> None:
         async with plain_server() as (sio, url):
             sio.on("slow", lambda _: {"no": "answer of the dialect"})
             dialect = Dialect(name="silent", wraps_answers=True)
-            given = {"ack_timeout": 0.1, "heartbeat_interval": 0.1, "heartbeat_timeout": 0.1}
-            client = PlainClient(client_config(url, dialect=dialect, **given))
-            sio.on("mute", hang)
-            await client.connect()
-            async with asyncio.timeout(SOON):
-                with pytest.raises(DeliveryError, match="not of its dialect"):
-                    await (await client.emit("slow"))
-                with pytest.raises(DeliveryError, match="did not acknowledge it"):
-                    await (await client.emit("mute"))
-            await client.disconnect()
+            given = {"heartbeat_interval": 0.1, "heartbeat_timeout": 0.1}
+            told = asyncio.Event()
 
-    async def hang(*_: Any) -> None:
-        await asyncio.sleep(0.5)  # longer than the client waits
+            async def hang(*_: Any) -> None:
+                await told.wait()
+
+            sio.on("mute", hang)
+            for event, patience, words in (
+                ("slow", SOON, "not of its dialect"),
+                ("mute", 0.1, "did not acknowledge it"),
+            ):
+                config = client_config(url, dialect=dialect, ack_timeout=patience, **given)
+                client = PlainClient(config)
+                await client.connect()
+                async with asyncio.timeout(SOON):
+                    with pytest.raises(DeliveryError, match=words):
+                        await (await client.emit(event))
+                await client.disconnect()
+            told.set()
 
     run_async(main())
 
