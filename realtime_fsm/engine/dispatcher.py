@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from attrs import frozen
 
@@ -94,7 +94,7 @@ class Dispatcher:
         self._limit = limit
         self._on_error = on_error
         self._handlers: dict[str, tuple[Handler, ...]] = {}
-        self._streams: dict[str, WeakSet[Stream[Event]]] = {}
+        self._streams: dict[str, WeakKeyDictionary[Stream[Event], None]] = {}  # in order, as no WeakSet is
         self._queue: deque[Delivered | Errand] = deque()
         self._arrived = asyncio.Event()
         self._relieved = asyncio.Event()
@@ -121,7 +121,7 @@ class Dispatcher:
     def events(self, event: str) -> Stream[Event]:
         """Return a stream of the events of one name. A slow reader never holds the handlers up."""
         stream: Stream[Event] = Stream(limit=self._limit, what=f"{event!r} events")
-        self._streams.setdefault(event, WeakSet()).add(stream)
+        self._streams.setdefault(event, WeakKeyDictionary())[stream] = None
         return stream
 
     def __len__(self) -> int:

@@ -93,7 +93,7 @@ class Link:
         self._handed = 0
         self._detached = False
         self._resumed_at = 0.0
-        self._requests: set[asyncio.Future[list[Any]]] = set()
+        self._requests: dict[asyncio.Future[list[Any]], None] = {}  # in order: who failed first resumes first
         self._pong: AckCallback | None = None
         self._acks_heartbeat: bool | None = None  # found out by the first probe
         self._unanswered_since: float | None = None
@@ -160,11 +160,11 @@ class Link:
         answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self.send(payload, partial(_resolve, answered))
         number = self._statistics.ack_ids
-        self._requests.add(answered)
+        self._requests[answered] = None
         try:
             return await answered
         finally:
-            self._requests.discard(answered)
+            del self._requests[answered]
             self._acks.pop(number, None)
 
     def probe(self) -> Probe:

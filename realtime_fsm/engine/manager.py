@@ -68,8 +68,9 @@ class ConnectionManager:
         self._epoch = 0 if parts.status.last is None else parts.status.last.epoch  # they never repeat
         self._stay: Stay | None = None
         self._link: Link | None = None
-        self._running: set[asyncio.Task[None]] = set()
-        self._ending: set[asyncio.Task[None]] = set()
+        # In order, as no set is: who is cancelled first resumes first, and a run must be repeatable.
+        self._running: dict[asyncio.Task[None], None] = {}
+        self._ending: dict[asyncio.Task[None], None] = {}
         self._change: StatusChange | None = None  # being made, while the machine fires
         self._inbound = Inbound(parts, live_link=lambda: self._link, on_lost=self._lost)
         self.polling = FallbackPollingService(parts)
@@ -184,12 +185,15 @@ class ConnectionManager:
     async def _end(self, stopper: asyncio.Task[None] | None) -> None:
         try:
             # One that ends may have to release a link, which is another task.
-            while tasks := {*self._running, *self._ending} - {stopper}:
+            while tasks := self._tasks_but(stopper):
                 await asyncio.wait(tasks)
         except asyncio.CancelledError:
-            for task in {*self._running, *self._ending} - {stopper}:
+            for task in self._tasks_but(stopper):
                 task.cancel()
             raise
+
+    def _tasks_but(self, one: asyncio.Task[None] | None) -> list[asyncio.Task[None]]:
+        return [task for task in (*self._running, *self._ending) if task is not one]
 
     # A transition, in its order: facts, counting, leaving, the machine, entering.
 
@@ -230,7 +234,7 @@ class ConnectionManager:
             if task is not asyncio.current_task():
                 task.cancel()
         self._ending |= self._running
-        self._running = set()
+        self._running = {}
         old, self._link = self._link, link
         change = self._change
         if old is not None and change is not None:
@@ -267,9 +271,8 @@ class ConnectionManager:
         for activity in self._machine.activities(facts):
             run = self._run(activity, stay, before)
             task = self._loop.create_task(run, name=f"realtime_fsm {activity}")
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
-            task.add_done_callback(self._ending.discard)
+            self._running[task] = None
+            task.add_done_callback(self._forget)
         _logger.log(
             _LEVELS[TRAITS[status].severity],
             "%s -> %s: %s",
@@ -288,6 +291,10 @@ class ConnectionManager:
             falls_back = status is ConnectionStatus.FAILED and self._may_fall_back()
             leads_to = ConnectionStatus.FALLBACK if falls_back else status
             self._parts.recovery.handle(change.error, log=False, status=leads_to)  # it is logged above
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        self._ending.pop(task, None)
 
     async def _run(self, activity: Activity, stay: Stay, before: frozenset[asyncio.Task[None]]) -> None:
         """Run one activity after all of the states before have ended; make a crash of it a trigger."""
@@ -336,8 +343,8 @@ class ConnectionManager:
         task = self._loop.create_task(
             self._release(link, goodbye=goodbye), name="realtime_fsm release of a link"
         )
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        self._ending[task] = None
+        task.add_done_callback(self._forget)
 
     async def _release(self, link: Link, *, goodbye: bool) -> None:
         limit = self._parts.config.close_timeout / 4  # the drain before it may take half

@@ -5,7 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeVar
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.stream import Stream
@@ -37,7 +37,7 @@ class ConnectionStatusManager:
         self._statistics = statistics
         self._callbacks: list[Callable[[StatusChange], object]] = []
         self._attempt_callbacks: list[Callable[[AttemptRecord], object]] = []
-        self._streams: WeakSet[Stream[StatusChange]] = WeakSet()
+        self._streams: WeakKeyDictionary[Stream[StatusChange], None] = WeakKeyDictionary()  # in order
         self.history: deque[StatusChange] = deque(maxlen=_HISTORY)
         self.attempts: deque[AttemptRecord] = deque(maxlen=_HISTORY)
 
@@ -87,7 +87,7 @@ class ConnectionStatusManager:
     def changes(self) -> Stream[StatusChange]:
         """Return a stream of every change from now on. It ends when the client disconnects."""
         stream: Stream[StatusChange] = Stream(limit=_MOST_UNREAD, what="status changes")
-        self._streams.add(stream)
+        self._streams[stream] = None
         return stream
 
     def end_streams(self) -> None:

@@ -260,7 +260,7 @@ class Simulation:
         mine = {asyncio.current_task(), *self.application.tasks}
         left = () if self.environment.has_tasks else asyncio.all_tasks() - mine
         # Without its name, in which asyncio counts all tasks of the process: a replay tells the same.
-        return [f"a task is left in {described(task).partition(' in ')[2]}" for task in left]
+        return sorted(f"a task is left in {described(task).partition(' in ')[2]}" for task in left)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
