@@ -110,5 +110,6 @@ def test_sweep_finds_a_planted_bug_and_shrinks_it(plant: Callable[[Patch], None]
     plant(monkeypatch)
     failure = sweep(range(SEEDS)).failure
     assert failure is not None, "the sweep has not found it"
-    assert len(failure.shrunk.steps) <= MOST_STEPS, failure.shrunk
+    assert len(failure.shrunk.steps) <= MOST_STEPS, str(failure)
     assert failure.story.violations
+    assert failure.is_repeatable, str(failure)
