@@ -85,6 +85,13 @@ class Sweep:
         """Whether nothing failed, and it proves something."""
         return self.failure is None and not self.is_vacuous
 
+    def add(self, story: Story) -> None:
+        """Count what another schedule has shown."""
+        self.played += 1
+        self.virtual_seconds += story.virtual_seconds
+        self.seen |= story.seen
+        self.digest = hashlib.sha256(f"{self.digest}{story.digest}".encode()).hexdigest()
+
 
 def sweep(
     seeds: Iterable[int],
@@ -101,10 +108,7 @@ def sweep(
     result = Sweep()
     for seed in seeds:
         story = play(random_schedule(seed), environment)
-        result.played += 1
-        result.virtual_seconds += story.virtual_seconds
-        result.seen |= story.seen
-        result.digest = hashlib.sha256(f"{result.digest}{story.digest}".encode()).hexdigest()
+        result.add(story)
         if story.violations:
             result.failure = failure_of(story, environment)
             break
