@@ -115,6 +115,7 @@ def main() -> int:
     """Play; return 1 where a promise was broken."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=2000)
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--disturb", type=int, default=0, help="seed of what is disturbed (default: 0)")
     parser.add_argument("--full-stack", action="store_true")
     parsed = parser.parse_args()
@@ -129,8 +130,9 @@ def main() -> int:
     gc.collect()
     gc.freeze()  # what lives for ever need not be looked at in each collection
     result, taken = Sweep(), hashlib.sha256()
-    for first in range(0, parsed.seeds, BLOCK):
-        seeds = range(first, min(first + BLOCK, parsed.seeds))
+    end = parsed.first + parsed.seeds
+    for first in range(parsed.first, end, BLOCK):
+        seeds = range(first, min(first + BLOCK, end))
         played = {}
         for seed in random.sample(seeds, len(seeds)):
             rubbish = litter(random)
