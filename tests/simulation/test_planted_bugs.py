@@ -94,6 +94,7 @@ def token_refreshed_twice(patch: Patch) -> None:
     patch.setattr(TokenProvider, "refresh", refresh)
 
 
+@pytest.mark.timeout(600)  # it is bounded by its work, for which a busy machine needs minutes
 @pytest.mark.parametrize(
     "plant",
     [

@@ -13,6 +13,7 @@ from realtime_fsm.testing.shrinking import shrink
 from realtime_fsm.testing.simulation import EnvironmentFactory, Story, play
 
 
+@pytest.mark.timeout(600)  # it is bounded by its work, for which a busy machine needs minutes
 def test_sweep_finds_no_broken_promise_and_sees_everything() -> None:
     """Every schedule keeps every promise, and together they take every row, outcome and fault there is."""
     result = sweep(range(FULL_SWEEP))
