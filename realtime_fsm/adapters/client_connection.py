@@ -265,10 +265,10 @@ class ClientConnection:
         if self._session is not None:
             self._session.cut()
 
-    def _all_tasks(self) -> set[asyncio.Task[Any]]:
+    def _all_tasks(self) -> list[asyncio.Task[Any]]:
         engine = self._client.eio
-        loops = {engine.read_loop_task, engine.write_loop_task} - {None}
-        return loops | set(self._tasks.values())
+        loops = (engine.read_loop_task, engine.write_loop_task)
+        return [task for task in (*loops, *self._tasks.values()) if task is not None]
 
     async def release(self) -> None:
         """Release everything. Never raises, and every step is bounded."""

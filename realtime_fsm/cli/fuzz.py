@@ -12,7 +12,7 @@ from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.cli.paint import Painter
 from realtime_fsm.testing.fuzz.schedule import Schedule
 from realtime_fsm.testing.fuzz.simulation import EnvironmentFactory, Story, play
-from realtime_fsm.testing.fuzz.sweep import Failure, Sweep, failure_of, sweep
+from realtime_fsm.testing.fuzz.sweep import NOT_REPEATABLE, Failure, Sweep, failure_of, sweep
 from realtime_fsm.testing.fuzz.world import SimulatedEnvironment
 
 _TERMINAL_PACE: Final = 0.2
@@ -61,14 +61,14 @@ def _environment(*, full_stack: bool) -> EnvironmentFactory:
 
 def _replay(schedule: Schedule, environment: EnvironmentFactory, *, flags: str, as_json: bool) -> int:
     story = play(schedule, environment)
-    failure = failure_of(schedule, environment) if story.violations else None
+    failure = failure_of(story, environment) if story.violations else None
     if as_json:
         told = {"ok": failure is None, **_story_as_json(story)}
-        _write_json(told | ({} if failure is None else {"shrunk": str(failure.shrunk)}))
+        _write_json(told | ({} if failure is None else _shrunk_as_json(failure)))
     else:
         painter = Painter()
-        _print_story(painter, story)
         if failure is None:
+            _print_story(painter, story)
             painter.line(painter.paint("All held.", "green"))
         else:
             _print_failure(painter, failure, flags)
@@ -111,8 +111,8 @@ def _print_sweep(painter: Painter, result: Sweep, seconds: float, flags: str) ->
         f"{result.played:,} schedules in {seconds:.1f} s ({result.played / seconds:.0f} a second), "
         f"{result.virtual_seconds / _HOUR:.1f} hours of connection"
     )
+    painter.line(f"their stories: {result.digest}")
     if result.failure is not None:
-        _print_story(painter, result.failure.story)
         _print_failure(painter, result.failure, flags)
     elif result.is_vacuous:
         painter.line(painter.paint("It proves too little. What never happened:", "red"))
@@ -127,13 +127,19 @@ def _print_sweep(painter: Painter, result: Sweep, seconds: float, flags: str) ->
 def _print_story(painter: Painter, story: Story) -> None:
     for line in story.lines:
         painter.line(f"  {line}")
+    for violation in story.violations:
+        painter.line(painter.paint(f"BROKEN: {violation}", "red"))
 
 
 def _print_failure(painter: Painter, failure: Failure, flags: str) -> None:
-    for violation in failure.story.violations:
-        painter.line(painter.paint(f"BROKEN: {violation}", "red"))
+    _print_story(painter, failure.story)
     painter.line(f"found as  {failure.found}")
-    painter.line(f"shrunk to {failure.shrunk}")
+    if failure.is_repeatable:
+        painter.line(f"shrunk to {failure.shrunk}")
+        _print_story(painter, failure.shortest)
+    else:
+        painter.line(painter.paint(NOT_REPEATABLE, "red"))
+        _print_story(painter, failure.replay)
     painter.line(f"replay    realtime-fsm fuzz{flags} --replay {failure.shrunk}")
 
 
@@ -144,18 +150,33 @@ def _sweep_as_json(result: Sweep, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "virtual_seconds": round(result.virtual_seconds, 3),
         "missing": list(result.missing),
+        "digest": result.digest,
     }
     if result.failure is not None:
+        failure = result.failure
         told["failure"] = {
-            "found": str(result.failure.found),
-            "shrunk": str(result.failure.shrunk),
-            **_story_as_json(result.failure.story),
+            "found": str(failure.found),
+            **_story_as_json(failure.story),
+            **_shrunk_as_json(failure),
         }
     return told
 
 
+def _shrunk_as_json(failure: Failure) -> dict[str, Any]:
+    return {
+        "is_repeatable": failure.is_repeatable,
+        "shrunk": str(failure.shrunk),
+        "shortest": _story_as_json(failure.shortest),
+    }
+
+
 def _story_as_json(story: Story) -> dict[str, Any]:
-    return {"schedule": str(story.schedule), "violations": story.violations, "story": story.lines}
+    return {
+        "schedule": str(story.schedule),
+        "violations": story.violations,
+        "story": story.lines,
+        "digest": story.digest,
+    }
 
 
 def _write_json(told: dict[str, Any]) -> None:

@@ -23,10 +23,8 @@ def redacted(text: str, secrets: Iterable[str] = ()) -> str:
         text: What may hold them.
         secrets: What must not be shown. Ones of less than 8 characters are no secrets.
     """
-    for secret in secrets:
-        if len(secret) >= _LEAST:
-            text = _without(text, secret)
-    return _JSON_WEB_TOKEN.sub(MASK, text)
+    known = [secret for secret in secrets if len(secret) >= _LEAST]
+    return _JSON_WEB_TOKEN.sub(MASK, _without(text, known) if known else text)
 
 
 def redact(error: RealtimeError, secrets: Iterable[str]) -> None:
@@ -36,11 +34,19 @@ def redact(error: RealtimeError, secrets: Iterable[str]) -> None:
     error.args = tuple(redacted(part, known) if isinstance(part, str) else part for part in error.args)
 
 
-def _without(text: str, secret: str) -> str:
-    at = text.find(secret[:_LEAST])
-    while at != -1:
-        alike = takewhile(lambda pair: pair[0] == pair[1], zip(text[at:], secret, strict=False))
-        length = sum(1 for _ in alike)
-        text = text[:at] + MASK + text[at + length :]
-        at = text.find(secret[:_LEAST], at + len(MASK))
+def _without(text: str, secrets: list[str]) -> str:
+    """Mask each place at which secrets begin, as far as the longest of them goes on there.
+
+    All tokens of an issuer begin alike: masked one after the other, one would leave the end of another.
+    """
+    begin = re.compile("|".join(re.escape(secret[:_LEAST]) for secret in secrets))
+    at = 0
+    while found := begin.search(text, at):
+        length = max(_alike(text[found.start() :], secret) for secret in secrets)
+        text = text[: found.start()] + MASK + text[found.start() + length :]
+        at = found.start() + len(MASK)
     return text
+
+
+def _alike(text: str, secret: str) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, secret, strict=False)))

@@ -90,7 +90,7 @@ class MessageRouter:
         self._handlers: dict[str, Handler] = {}
         self._lines: dict[str, _Line] = {}
         self._is_closed = False
-        self._working: set[asyncio.Task[Any]] = set()
+        self._working: dict[asyncio.Task[Any], None] = {}  # in order: who is cut off first ends first
         self._idle = asyncio.Event()
         self._duplicates = 0
 
@@ -129,11 +129,11 @@ class MessageRouter:
                 task = asyncio.current_task()
                 if task is None:  # pragma: no cover - a context manager of a coroutine has one
                     raise AssertionError("a turn outside of a task")
-                self._working.add(task)
+                self._working[task] = None
                 try:
                     yield
                 finally:
-                    self._working.discard(task)
+                    self._working.pop(task, None)
                     if not self._working:
                         self._idle.set()
         finally:

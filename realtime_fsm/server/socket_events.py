@@ -84,7 +84,8 @@ class SessionWatch:
     def released(self, session: Session) -> None:
         """Note that a session has ended; the connection below it has a moment to end as well."""
         self._condemned.pop(session.sid, None)
-        self._ending[session.engine_sid] = _Ending(time.monotonic() + _GRACE, session.request)
+        now = asyncio.get_running_loop().time()
+        self._ending[session.engine_sid] = _Ending(now + _GRACE, session.request)
 
     async def run(self) -> None:
         """Look for connections to be ended, until cancelled."""
@@ -113,10 +114,10 @@ class SessionWatch:
 
     async def _cut_overdue(self) -> None:
         """Cut connections that have no session, and had time to get one or to end."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         engine = self._server.eio
         with_session = {session.engine_sid for session in self._sessions}
-        for engine_sid in set(engine.sockets) - with_session:
+        for engine_sid in [sid for sid in engine.sockets if sid not in with_session]:
             at = now + self._config.connect_timeout
             self._ending.setdefault(engine_sid, _Ending(at, self._request(engine_sid)))
         for engine_sid, ending in list(self._ending.items()):

@@ -109,15 +109,15 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]
         super().__init__(**options)
         self._max_sessions = max_sessions
         self._open: dict[int, _OpenRequest] = {}  # by identity: requests cannot be hashed
-        self._tasks: set[asyncio.Future[Any]] = set()
+        self._tasks: dict[asyncio.Future[Any], None] = {}  # in order: who is cancelled first ends first
         self._all_ended = asyncio.Event()
         self.is_closing = False
 
     def start_background_task(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Start a task, and remember it for as long as it runs."""
         task: asyncio.Future[Any] = super().start_background_task(target, *args, **kwargs)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
         return task
 
     async def handle_request(self, request: web.Request) -> Any:
@@ -195,7 +195,7 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]
 
     async def end_tasks(self, patience: float) -> None:
         """Cancel all background tasks, and wait for them."""
-        tasks = set(self._tasks)
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:

@@ -7,9 +7,9 @@ whatever the program waits for can never happen: that is a ``Deadlock``, which n
 import asyncio
 import contextvars
 import selectors
-import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any, Final, Self, TypeVar, TypeVarTuple
@@ -66,8 +66,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
         seed: Timers that are due at the same instant run in an order that follows from it: asyncio promises
             none. ``None`` leaves it to asyncio's heap.
 
+    Nothing in it depends on when garbage is collected, on addresses, or on other loops of the process: it
+    holds its tasks itself, and numbers them itself where they have no name.
+
+    What is no ``Exception`` (the time-out of a test, which a signal raises in whatever code happens to run)
+    ends the run at once: in a task or a callback asyncio would keep it, and the program would seem to have
+    failed by itself. Seen: a sweep that outlasted its test's time-out told of a broken promise.
+
     It leans on private names of asyncio (``_selector``, ``_scheduled``, ``_clock_resolution`` of the loop,
-    ``_log_traceback`` of a task), the same from Python 3.11 to 3.13, and pinned by the tests.
+    ``_log_traceback`` and ``_exception`` of a task), the same from Python 3.11 to 3.13, and pinned by the
+    tests.
 
     Attributes:
         unhandled: Contexts of errors that nobody handled, as the loop's exception handler gets them.
@@ -80,10 +88,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now = START
         self._clock_resolution = 1e-6  # must be more than the spacing of floats that large
         self._selector = _ClockSelector(self)
-        self._created: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self._numbers = count(1)
+        self._pending: dict[asyncio.Task[Any], None] = {}  # held, in order: the garbage collector ends none
+        self._failed: list[asyncio.Task[Any]] = []
+        self._interruption: BaseException | None = None
         self.unhandled: list[dict[str, Any]] = []
         self.limit: float | None = None
-        self.set_exception_handler(lambda _, context: self.unhandled.append(context))
+        self.set_exception_handler(self._note_unhandled)
 
     def time(self) -> float:
         """Return the virtual time, seconds."""
@@ -95,7 +106,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         Raises:
             Deadlock: If there is none.
             LimitError: If it is beyond the limit.
+            BaseException: What interrupted a task or a callback.
         """
+        if self._interruption is not None:
+            interruption, self._interruption = self._interruption, None
+            raise interruption
         if timeout is None:
             raise Deadlock(f"Nothing is scheduled, and these wait for ever: {self.waiting()}")
         if timeout > 0:
@@ -118,9 +133,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return super().call_at(when, callback, *args, context=context)
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
-        """Create a task, and remember it for ``collect_unretrieved``."""
+        """Create a task, and hold it until it has ended; where it failed, until somebody has looked."""
+        if options.get("name") is None:  # asyncio counts all tasks of the process
+            options["name"] = f"Task-{next(self._numbers)}"
         task = super().create_task(coro, **options)
-        self._created.add(task)
+        self._pending[task] = None
+        task.add_done_callback(self._ended)
         return task
 
     def collect_unretrieved(self) -> None:
@@ -128,16 +146,22 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
         asyncio reports those only when the garbage collector finds the task, which may be much later.
         """
-        for task in self._created:
-            if task.done() and not task.cancelled() and task._log_traceback:  # noqa: SLF001 - asyncio's own mark, and there is no public one
-                self.unhandled.append(
-                    {"message": f"{task.get_name()} failed unseen:", "exception": task.exception()}
-                )
+        for task in _unseen(self._failed):
+            self.unhandled.append(
+                {"message": f"{task.get_name()} failed unseen:", "exception": task.exception()}
+            )
+        self._failed.clear()
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """Return the tasks that have not ended, in the order in which they were created."""
+        alive = asyncio.all_tasks(self)
+        others = sorted(alive - self._pending.keys(), key=lambda task: task.get_name())  # not made by it
+        return [*(task for task in self._pending if task in alive), *others]
 
     def waiting(self) -> str:
         """Return who waits, and where, one task a line."""
-        tasks = sorted(asyncio.all_tasks(self), key=lambda task: task.get_name())
-        return "\n".join(["", *(f"  {described(task)}" for task in tasks)]) if tasks else "nobody."
+        lines = sorted(f"  {described(task)}" for task in self.tasks())
+        return "\n".join(["", *lines]) if lines else "nobody."
 
     def timers(self) -> list[str]:
         """Return what is scheduled for later, and was not cancelled."""
@@ -152,6 +176,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
         future: asyncio.Future[T] = self.create_future()
         self.call_soon(_resolve, future, func, *args)
         return future
+
+    def _note_unhandled(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.unhandled.append(context)
+        self._mind(context.get("exception"))
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._pending.pop(task, None)
+        if task.cancelled():
+            return
+        error = task._exception  # noqa: SLF001 - `exception()` would mark it as seen
+        if error is not None:
+            self._failed = [*_unseen(self._failed), task]
+            self._mind(error)
+
+    def _mind(self, error: BaseException | None) -> None:
+        """Let what is no error of the program end the run in the loop's next turn."""
+        if not (error is None or isinstance(error, (Exception, asyncio.CancelledError, GeneratorExit))):
+            self._interruption = error
 
     def _process_events(self, event_list: Any) -> None:
         """Do nothing: no socket of this loop ever has an event."""
@@ -259,7 +301,7 @@ def described(task: asyncio.Task[Any]) -> str:
 def _check(loop: VirtualLoop) -> None:
     """Complain of everything that a program which has ended left behind."""
     loop.collect_unretrieved()
-    left = [f"left behind: {described(task)}" for task in asyncio.all_tasks(loop)]
+    left = [f"left behind: {described(task)}" for task in loop.tasks()]
     errors = [f"unhandled: {_explained(context)}" for context in loop.unhandled]
     if left or errors:
         raise LeakError("; ".join(left + errors))
@@ -281,7 +323,7 @@ def _discard(loop: VirtualLoop) -> None:
         LeakError: If a task does not end when it is cancelled.
     """
     loop.limit = None
-    tasks = asyncio.all_tasks(loop)
+    tasks = loop.tasks()
     for task in tasks:
         task.cancel()
     try:
@@ -294,6 +336,11 @@ def _discard(loop: VirtualLoop) -> None:
         loop.collect_unretrieved()  # seen: what failed while it was cancelled is told no second time
     finally:
         loop.close()
+
+
+def _unseen(tasks: list[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
+    """Return those whose errors nobody has looked at."""
+    return [task for task in tasks if task._log_traceback]  # noqa: SLF001 - asyncio's own mark, and there is no public one
 
 
 def _explained(context: dict[str, Any]) -> str:

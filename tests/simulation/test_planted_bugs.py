@@ -93,6 +93,7 @@ def token_refreshed_twice(patch: Patch) -> None:
     patch.setattr(TokenProvider, "refresh", refresh)
 
 
+@pytest.mark.timeout(600)  # it is bounded by its work, for which a busy machine needs minutes
 @pytest.mark.parametrize(
     "plant",
     [
@@ -109,5 +110,6 @@ def test_sweep_finds_a_planted_bug_and_shrinks_it(plant: Callable[[Patch], None]
     plant(monkeypatch)
     failure = sweep(range(SEEDS)).failure
     assert failure is not None, "the sweep has not found it"
-    assert len(failure.shrunk.steps) <= MOST_STEPS, failure.shrunk
+    assert len(failure.shrunk.steps) <= MOST_STEPS, str(failure)
     assert failure.story.violations
+    assert failure.is_repeatable, str(failure)

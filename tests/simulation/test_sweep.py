@@ -2,19 +2,21 @@
 
 from random import Random
 
+import pytest
 from attrs import evolve
 
 from realtime_fsm.testing.fuzz.application import FULL_SWEEP, everything
 from realtime_fsm.testing.fuzz.schedule import LASTING, Action, Schedule, Setting, random_schedule
-from realtime_fsm.testing.fuzz.simulation import play
-from realtime_fsm.testing.fuzz.sweep import Sweep, shrink, sweep
+from realtime_fsm.testing.fuzz.simulation import EnvironmentFactory, Story, play
+from realtime_fsm.testing.fuzz.sweep import NOT_REPEATABLE, Sweep, shrink, sweep
 from realtime_fsm.testing.fuzz.world import SimulatedEnvironment
 
 
+@pytest.mark.timeout(600)  # it is bounded by its work, for which a busy machine needs minutes
 def test_sweep_finds_no_broken_promise_and_sees_everything() -> None:
     """Every schedule keeps every promise, and together they take every row, outcome and fault there is."""
     result = sweep(range(FULL_SWEEP))
-    assert result.failure is None, (str(result.failure.shrunk), result.failure.story.violations)
+    assert result.failure is None, str(result.failure)
     assert not result.missing
     assert result.ok
 
@@ -27,6 +29,29 @@ def test_sweep_is_vacuous_when_it_never_saw_something() -> None:
     assert result.is_vacuous
     assert not result.ok
     assert result.missing == ("message dead",)
+
+
+def test_sweep_keeps_the_story_as_it_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run that failed is told as it was, also where no other one fails; and that none did, is said."""
+    disturbed = random_schedule(3)
+
+    def play_disturbed(schedule: Schedule, environment: EnvironmentFactory) -> Story:
+        story = play(schedule, environment)
+        if schedule == disturbed and not told:
+            story.violations = ["it was disturbed"]
+            told.append(story)
+        return story
+
+    told: list[Story] = []
+    monkeypatch.setattr("realtime_fsm.testing.fuzz.sweep.play", play_disturbed)
+    failure = sweep(range(10)).failure
+    assert failure is not None
+    assert failure.story is told[0]
+    assert not failure.is_repeatable
+    assert not failure.replay.violations
+    assert failure.shrunk == failure.found == disturbed
+    assert str(failure).startswith(f"{told[0]}\n")
+    assert NOT_REPEATABLE in str(failure)
 
 
 def test_simulation_replays_to_the_byte() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from realtime_fsm.cli import main
 from realtime_fsm.engine.sender import Sender
-from realtime_fsm.testing.fuzz.sweep import Sweep
+from realtime_fsm.testing.fuzz.sweep import Sweep, sweep
 
 BROKEN = "reference:0/publish,lose-ack@3,emit/heal"
 
@@ -16,6 +16,7 @@ def test_fuzz_says_that_all_promises_held(capsys: pytest.CaptureFixture[str]) ->
     assert main(["fuzz", "--seeds", "5"]) == 0
     out = capsys.readouterr().out
     assert "5 schedules" in out
+    assert f"their stories: {sweep(range(5)).digest}" in out
     assert "All promises held." in out
     assert "not seen: " in out
 
@@ -46,13 +47,16 @@ def test_fuzz_prints_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     """With --json there is one object, of a sweep or a replay, sound or broken."""
     assert main(["fuzz", "--seeds", "3", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["ok"], told["played"]) == (True, 3)
+    assert (told["ok"], told["played"], told["digest"]) == (True, 3, sweep(range(3)).digest)
     assert main(["fuzz", "--replay", BROKEN, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["schedule"] == BROKEN
     monkeypatch.setattr(Sender, "_end_flight", lambda sender, message: None)
     assert main(["fuzz", "--seeds", "50", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["failure"]["violations"]
+    assert told["failure"]["schedule"] == told["failure"]["found"]
+    assert told["failure"]["shortest"]["violations"]
+    assert told["failure"]["is_repeatable"]
     assert main(["fuzz", "--replay", told["failure"]["shrunk"], "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["shrunk"]
 

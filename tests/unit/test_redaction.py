@@ -1,5 +1,7 @@
 """What servers say, without the secrets that they repeat."""
 
+from itertools import permutations
+
 import canary
 import pytest
 
@@ -26,6 +28,13 @@ from realtime_fsm.machine.redaction import redact, redacted
 def test_redaction_takes_out_a_known_secret_whole_or_cut_off(text: str, shown: str) -> None:
     """A secret is masked wherever it begins; what is too short to be one is left alone."""
     assert redacted(text, ["top-secret-token", "pin", ""]) == shown
+
+
+@pytest.mark.parametrize("said", ["alike-AAAAAAAA", "alike-alike-BBBB", "alike-alike-B", "alike-alike-CCCC"])
+def test_redaction_does_not_depend_on_the_order_of_the_secrets(said: str) -> None:
+    """Secrets that begin alike leave nothing of one another, whatever their order."""
+    secrets = ["alike-AAAAAAAA", "alike-alike", "alike-alike-BBBB", "alike-alike-CCCC"]
+    assert {redacted(f"no {said}!", order) for order in permutations(secrets)} == {"no ***!"}
 
 
 def test_redaction_takes_out_json_web_tokens_without_knowing_them() -> None:

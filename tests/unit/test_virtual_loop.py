@@ -139,6 +139,64 @@ def test_virtual_loop_reports_a_task_that_failed_unseen() -> None:
     assert held[0].done()
 
 
+class Interruption(BaseException):
+    """As the time-out of a test: raised by a signal, in whatever code happens to run."""
+
+
+@pytest.mark.parametrize("where", ["task", "callback"])
+def test_virtual_loop_ends_at_once_by_what_is_no_error_of_the_program(where: str) -> None:
+    """An interruption ends the run, although asyncio keeps it where it came, and the program swallows it."""
+    went_on: list[bool] = []
+
+    async def main() -> None:
+        def interrupt() -> None:
+            raise Interruption
+
+        async def interrupted() -> None:
+            interrupt()
+
+        if where == "task":
+            await asyncio.gather(interrupted(), return_exceptions=True)
+        else:
+            asyncio.get_running_loop().call_soon(interrupt)
+        await asyncio.sleep(1)
+        went_on.append(True)
+
+    with pytest.raises(Interruption):
+        run(main())
+    assert not went_on
+
+
+def test_virtual_loop_does_not_depend_on_the_garbage_collector() -> None:
+    """A task that nobody holds is left behind; it is not ended whenever garbage is collected."""
+
+    async def main() -> None:
+        async def waits() -> None:
+            await asyncio.get_running_loop().create_future()
+
+        asyncio.get_running_loop().create_task(waits(), name="lost")
+        await asyncio.sleep(0)
+        gc.collect()
+        assert not asyncio.get_running_loop().unhandled  # type: ignore[attr-defined]
+
+    with pytest.raises(LeakError, match=r"^left behind: lost in .*waits"):
+        run(main())
+
+
+def test_virtual_loop_names_tasks_the_same_in_every_run() -> None:
+    """A task without a name gets one that counts the tasks of its own loop."""
+
+    async def main() -> list[str]:
+        async def name() -> str:
+            task = asyncio.current_task()
+            assert task is not None
+            return task.get_name()
+
+        return [await name(), *await asyncio.gather(name(), name())]
+
+    assert run(main()) == run(main()) == ["Task-1", "Task-2", "Task-3"]
+
+
 def test_virtual_loop_tells_of_unhandled_errors_beside_the_failure() -> None:
     """Where the program fails by itself, what nobody handled before is noted on its error."""
 

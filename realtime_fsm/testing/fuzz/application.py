@@ -268,7 +268,7 @@ class Application:
         self._tell = tell
         self._starts = 0
         self._known = 0  # ticks up to here came with a snapshot, and may come again
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # in order: a run must be repeatable
         self.disk = SimulatedDisk()
         self.identity = ScriptedTokenSource(environment.token, on_end=self._fetched)
         self.config = simulated_config(self._setting) if config is None else config
@@ -363,7 +363,7 @@ class Application:
     async def crash(self) -> None:
         """End the process without a goodbye, and start it again."""
         self.disk.crash()
-        waiting = set(self._tasks)
+        waiting = list(self._tasks)
         for task in waiting:
             task.cancel()
         if waiting:
@@ -411,7 +411,7 @@ class Application:
     async def settled(self) -> None:
         """Wait until nothing of it runs any more. The caller bounds it."""
         while self._tasks:
-            await asyncio.wait(set(self._tasks))
+            await asyncio.wait(list(self._tasks))
 
     # What it is told.
 
@@ -475,11 +475,11 @@ class Application:
 
     def _start_task(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine, name="application")
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         if not task.cancelled() and (error := task.exception()) is not None:
             self.violations.append(f"the application was surprised by {error!r}")
 

@@ -36,7 +36,9 @@ from realtime_fsm.testing.virtual_loop import wall_clock
 _ADDRESS: Final = ("localhost", 3001)
 """The address at which a client looks by default."""
 _SECRET: Final = "a secret for simulations, and for nothing else"  # noqa: S105 - as it says
-_DAY: Final = 86_400.0
+_ISSUED_AT: Final = 1_700_000_000.0
+_CENTURY: Final = 3_200_000_000.0
+"""A token says the same whenever it is issued, and is good whatever the real clock says."""
 _MAX_LINE: Final = 65_536
 _LOG_SIZE: Final = 6
 _GOODBYE: Final = 0.2
@@ -135,7 +137,8 @@ class FullStackEnvironment:
     def token(self) -> str:
         """Return a token that the backend accepts."""
         self._tokens += 1
-        token = issue_token(_SECRET, "simulation", _DAY, claims={"jti": str(self._tokens)})
+        claims = {"jti": str(self._tokens)}
+        token = issue_token(_SECRET, "simulation", _CENTURY, claims=claims, now=_ISSUED_AT)
         if self._doorkeeper.valid is not None:
             self._doorkeeper.valid.add(token)
         return token

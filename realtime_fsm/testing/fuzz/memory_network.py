@@ -1,6 +1,7 @@
 """A network in memory: the real aiohttp and python-socketio on it, client and server, in virtual time."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -11,9 +12,11 @@ from aiohttp import web
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.tracing import Trace
+from engineio import async_socket, base_socket
 
 from realtime_fsm.testing.proxy.faults import DataLimit, Direction, NetworkFaults
 from realtime_fsm.testing.simulated.server import Wire
+from realtime_fsm.testing.virtual_loop import VirtualLoop
 
 KERNEL_BUFFER: Final = 64 * 1024
 """Bytes that the sender's kernel takes off its hands. What is beyond waits in the transport."""
@@ -285,8 +288,9 @@ class MemoryNetwork(NetworkFaults):
     Its faults are those of ``FaultProxy``, by the same names; but a black hole takes no connections either:
     a dial waits until it is healed. What is sent always takes ``least_latency``, as on any network.
 
-    Of the real libraries one thing goes by the real clock: python-engineio's server does not notice in
-    virtual time that a *polling* client has vanished. Over websocket it does.
+    Of the real libraries one thing goes by the real clock, wherever it runs: python-engineio's server asks it
+    whether a client has answered its ping. On a virtual loop it gets that loop's time: a run on a busy
+    machine, which takes seconds between two pings, must not differ from one that takes none.
 
     Args:
         random: Where all jitter comes from: seeded, so that a run can be repeated.
@@ -419,6 +423,22 @@ class MemoryNetwork(NetworkFaults):
     def _over(self, *transports: MemoryTransport) -> None:
         for transport in transports:
             self._ends.pop(transport, None)
+
+
+class _EngineClock:
+    """The module ``time``, as far as python-engineio's server uses it."""
+
+    @staticmethod
+    def time() -> float:
+        """Return the virtual time on a virtual loop, and the real one elsewhere."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a server of threads
+            return time.time()
+        return loop.time() if isinstance(loop, VirtualLoop) else time.time()
+
+
+async_socket.time = base_socket.time = _EngineClock
 
 
 class _MemoryConnector(aiohttp.BaseConnector):

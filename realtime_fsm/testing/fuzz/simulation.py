@@ -1,7 +1,9 @@
 """Plays a schedule on the whole engine, in virtual time, and finds out whether a promise was broken."""
 
 import asyncio
+import hashlib
 import inspect
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
@@ -163,6 +165,7 @@ _LATE: Final = 5.0
 """Seconds after a disconnect in which what is still on its way must reach nobody."""
 
 _DIALS_EVERY: Final = 10.0
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 EnvironmentFactory = Callable[[Setting, Random], Environment]
 
 
@@ -183,6 +186,21 @@ class Story:
     seen: set[str] = field(factory=set)
     virtual_seconds: float = 0.0
     violations: list[str] = field(factory=list)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of all of it: the same for the same schedule, in every process."""
+        told = [
+            str(self.schedule),
+            *self.lines,
+            repr(self.virtual_seconds),
+            *sorted(self.seen),
+            *self.violations,
+        ]
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+    def __str__(self) -> str:
+        return "\n".join([*self.lines, *(f"BROKEN: {violation}" for violation in self.violations)])
 
 
 class Simulation:
@@ -386,7 +404,7 @@ class Simulation:
         mine = {asyncio.current_task(), *self.application.tasks}
         left = () if self.environment.has_tasks else asyncio.all_tasks() - mine
         # Without its name, in which asyncio counts all tasks of the process: a replay tells the same.
-        return [f"a task is left in {described(task).partition(' in ')[2]}" for task in left]
+        return sorted(f"a task is left in {described(task).partition(' in ')[2]}" for task in left)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -437,5 +455,5 @@ def play(schedule: Schedule, environment: EnvironmentFactory = SimulatedEnvironm
     except Exception as error:  # noqa: BLE001 - whatever it is, the schedule has found it
         notes = getattr(error, "__notes__", ())
         told = story.violations or [f"{type(error).__name__}: {error}"]
-        story.violations = [*told, *notes]
+        story.violations = [_ADDRESS.sub("", line) for line in (*told, *notes)]  # another one in every run
     return story

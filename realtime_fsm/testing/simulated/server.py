@@ -394,7 +394,7 @@ class SimulatedServer:
     answers: list[tuple[int, list[Any]]] = field(factory=list)
     links: list[SimulatedTransport] = field(factory=list)
     most_links: int = 0
-    _waiting: set["asyncio.Future[None]"] = field(factory=set, init=False)
+    _waiting: dict["asyncio.Future[None]", None] = field(factory=dict, init=False)  # in order
 
     def __call__(self, listener: TransportListener) -> SimulatedTransport:
         """Return an unopened transport: this is the engine's ``TransportFactory``."""
@@ -525,11 +525,11 @@ class SimulatedServer:
     async def changed(self) -> None:
         """Wait until a fault begins or ends. The caller bounds it."""
         change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(change)
+        self._waiting[change] = None
         try:
             await change
         finally:
-            self._waiting.discard(change)
+            del self._waiting[change]
 
     def _answer(
         self, link: SimulatedTransport, event: str, args: list[Any], *, is_heartbeat: bool, wanted: bool
