@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import INTEGRATION, Leftovers, pytest_pyfunc_call
+from running import INTEGRATION, Leftovers, pytest_pyfunc_call
 
 import realtime_fsm.testing
 from realtime_fsm.testing.virtual_loop import (
