@@ -12,22 +12,26 @@ Every name can be imported from here; its module is imported when it is asked fo
 """
 
 import logging
+import sys
+import warnings
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from realtime_fsm.engine.dispatcher import Event
+    from realtime_fsm.engine.fallback import FallbackPollingService
     from realtime_fsm.engine.manager import ConnectionManager
     from realtime_fsm.engine.message import DeadLetter, Receipt
+    from realtime_fsm.engine.observers import Stream
     from realtime_fsm.engine.outbox import Outbox
     from realtime_fsm.engine.outbox_control import OutboxControl
-    from realtime_fsm.engine.polling import FallbackPollingService
     from realtime_fsm.engine.port import Token, TokenSource
     from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
-    from realtime_fsm.engine.resync import Missed
     from realtime_fsm.engine.status import ConnectionStatusManager
-    from realtime_fsm.engine.stream import Stream
-    from realtime_fsm.engine.subscription import Position, Subscription, SubscriptionState
+    from realtime_fsm.engine.subscriptions import Missed, Position, Subscription, SubscriptionState
     from realtime_fsm.machine.backoff import ExponentialBackoff, Jitter
     from realtime_fsm.machine.config import Endpoint, RealtimeConfig
     from realtime_fsm.machine.connection_machine import ConnectionMachine
@@ -118,7 +122,7 @@ _HOME: Final = {
     "Event": "engine.dispatcher",
     "EventsMissedError": "machine.errors",
     "ExponentialBackoff": "machine.backoff",
-    "FallbackPollingService": "engine.polling",
+    "FallbackPollingService": "engine.fallback",
     "Health": "monitoring.health",
     "HeartbeatTimeoutError": "machine.errors",
     "IGNORED": "machine.table",
@@ -128,7 +132,7 @@ _HOME: Final = {
     "Jitter": "machine.backoff",
     "LaggedError": "machine.errors",
     "MalformedFrameError": "machine.errors",
-    "Missed": "engine.resync",
+    "Missed": "engine.subscriptions",
     "MetricsStorageError": "machine.errors",
     "MissingExtraError": "machine.errors",
     "NamespaceRefusedError": "machine.errors",
@@ -140,7 +144,7 @@ _HOME: Final = {
     "Outcome": "machine.delivery",
     "Overflow": "machine.delivery",
     "PayloadTooLargeError": "machine.errors",
-    "Position": "engine.subscription",
+    "Position": "engine.subscriptions",
     "ProtocolError": "machine.errors",
     "RealtimeConfig": "machine.config",
     "RealtimeError": "machine.errors",
@@ -153,10 +157,10 @@ _HOME: Final = {
     "ServerUnreachableError": "machine.errors",
     "Severity": "machine.table",
     "StatusChange": "machine.record",
-    "Stream": "engine.stream",
-    "Subscription": "engine.subscription",
+    "Stream": "engine.observers",
+    "Subscription": "engine.subscriptions",
     "SubscriptionRefusedError": "machine.errors",
-    "SubscriptionState": "engine.subscription",
+    "SubscriptionState": "engine.subscriptions",
     "TRAITS": "machine.table",
     "TRANSITIONS": "machine.table",
     "Token": "engine.port",
@@ -245,15 +249,72 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name from its module, and keep it."""
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
-    return found
+def lazily(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return the ``__getattr__`` and the ``__dir__`` of a package whose names are imported when asked for.
+
+    ::
+
+        if not TYPE_CHECKING:  # type checkers see the imports, and what is not among them is an error
+            __getattr__, __dir__ = lazily(__name__, _HOME)
+
+    Args:
+        package: The ``__name__`` of the package.
+        home: The module below it that each name is in.
+    """
+
+    def get(name: str) -> Any:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        found = getattr(import_module(f"{package}.{home[name]}"), name)
+        setattr(sys.modules[package], name, found)
+        return found
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *home})
+
+    return get, names
 
 
-def __dir__() -> list[str]:
-    """Return the public names as well, whether they were asked for or not."""
-    return sorted({*globals(), *__all__})
+_MOVED: Final = {
+    "realtime_fsm.adapters.health_application": "realtime_fsm.web",
+    "realtime_fsm.adapters.webhook": "realtime_fsm.export",
+    "realtime_fsm.export.prometheus": "realtime_fsm.export",
+    "realtime_fsm.monitoring.alerts": "realtime_fsm.monitoring",
+    "realtime_fsm.monitoring.metrics_database": "realtime_fsm.monitoring",
+}
+"""The modules that the README once told its readers to import, and which package offers their names now."""
+
+
+class _MovedModules:
+    """Stands in for the modules that have moved: each of their names can be had, with a warning.
+
+    It comes last of the importer's finders, and so is asked for nothing that is there.
+    """
+
+    @classmethod
+    def find_spec(cls, name: str, *_: object) -> ModuleSpec | None:
+        return ModuleSpec(name, cls) if name in _MOVED else None  # type: ignore[arg-type]  # it has no base
+
+    @staticmethod
+    def create_module(_: ModuleSpec) -> None:
+        return None
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        old, new = module.__name__, _MOVED[module.__name__]
+
+        def get(name: str) -> Any:
+            package = import_module(new)
+            if name not in package.__all__:
+                raise AttributeError(f"module {old!r} has no attribute {name!r}")
+            told = f"{old} has moved: write `from {new} import {name}`"
+            warnings.warn(told, DeprecationWarning, stacklevel=2)
+            return getattr(package, name)
+
+        module.__getattr__ = get  # type: ignore[method-assign]
+
+
+if not TYPE_CHECKING:  # type checkers see the imports above, and what is not among them is an error
+    __getattr__, __dir__ = lazily(__name__, _HOME)
+
+sys.meta_path.append(_MovedModules)

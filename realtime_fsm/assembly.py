@@ -9,24 +9,20 @@ from typing import Final
 from realtime_fsm.engine.component import Components
 from realtime_fsm.engine.dispatcher import Dispatcher
 from realtime_fsm.engine.flight_recorder import FlightRecorder
-from realtime_fsm.engine.intake import Intake
 from realtime_fsm.engine.manager import ConnectionManager
+from realtime_fsm.engine.outbound_queue import OutboundQueue
 from realtime_fsm.engine.outbox import MemoryOutbox, Outbox
 from realtime_fsm.engine.outbox_control import OutboxControl
 from realtime_fsm.engine.payload import encode
 from realtime_fsm.engine.port import HttpClient, RandomSource, TokenSource, TransportFactory, WallClock
 from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
-from realtime_fsm.engine.resync import Resync
-from realtime_fsm.engine.send_queue import SendQueue
 from realtime_fsm.engine.sender import Sender
 from realtime_fsm.engine.session_recovery import SessionRecovery
-from realtime_fsm.engine.settlement import Settlement
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.status import ConnectionStatusManager
-from realtime_fsm.engine.subscribing import Subscriber
-from realtime_fsm.engine.subscriptions import Subscriptions
+from realtime_fsm.engine.subscriptions import Resync, Subscriptions
 from realtime_fsm.engine.token import TokenProvider
-from realtime_fsm.machine.backoff import ExponentialBackoff
+from realtime_fsm.machine.backoff import ExponentialBackoff, Pace
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import ApplicationError, RealtimeError
 
@@ -87,41 +83,22 @@ class Assembly:
         self.dispatcher = Dispatcher(
             statistics=self.statistics, limit=config.max_pending_events, on_error=self._handler_failed
         )
-        self.resync = Resync(self.dispatcher, self.statistics)
-        self.subscriptions = Subscriptions(self.statistics, self.resync, self.recovery.handle)
-        self.subscriber = Subscriber(config, self.subscriptions, self.recovery)
-        self._make_outbound(outbox or _outbox(config, self._report))
-
-    def _make_outbound(self, outbox: Outbox) -> None:
-        """Make what messages pass on their way out."""
-        config = self._config
-        queue = SendQueue(max_messages=config.outbox_max_messages, max_bytes=config.outbox_max_bytes)
-        settlement = Settlement(
-            queue,
-            outbox,
-            self.statistics,
-            wall=self._wall,
-            max_attempts=config.max_delivery_attempts,
-            report=self.recovery.handle,
+        self.subscriptions = Subscriptions(
+            config, self.statistics, Resync(self.dispatcher, self.statistics), self.recovery.handle
         )
-        self.intake = Intake(
+        outbox = outbox or _outbox(config, self._report)
+        self.queue = OutboundQueue(
             config=config,
             outbox=outbox,
-            queue=queue,
-            settlement=settlement,
             statistics=self.statistics,
+            recovery=self.recovery,
             wall=self._wall,
         )
-        self.outbox = OutboxControl(outbox, queue, self.intake, settlement)
+        self.outbox = OutboxControl(outbox, self.queue)
         self.sender = Sender(
             config=config,
-            queue=queue,
-            intake=self.intake,
-            outbox=outbox,
-            settlement=settlement,
+            queue=self.queue,
             statistics=self.statistics,
-            time=loop_time,
-            report=self.recovery.handle,
             secrets=self._secrets,
             recorder=self.recorder,
         )
@@ -151,21 +128,22 @@ class Assembly:
             ),
             sender=self.sender,
             subscriptions=self.subscriptions,
-            subscriber=self.subscriber,
-            resync=self.resync,
             session=SessionRecovery(config.dialect, self.statistics, self._wall),
             dispatcher=self.dispatcher,
             status=self.status,
-            backoff=ExponentialBackoff(
-                random=self._random, limits=config.backoff_limits, strategy=config.backoff
+            pace=Pace(
+                backoff=ExponentialBackoff(
+                    random=self._random, limits=config.backoff_limits, strategy=config.backoff
+                ),
+                stable_after=config.stable_after,
+                first_retry_within=config.first_retry_within,
             ),
             recovery=self.recovery,
             heartbeat=None
             if beat is None
             else encode([beat], what="The heartbeat", max_bytes=config.max_message_bytes),
         )
-        self.subscriptions.give_resyncs_up()  # the dispatcher has dropped them with all else
-        self.resync.reset()
+        self.subscriptions.give_resyncs_up()
         self.dispatcher.start()
         return ConnectionManager(parts), parts
 
@@ -191,7 +169,7 @@ def _socketio(config: RealtimeConfig) -> TransportFactory:
 
 
 def _aiohttp(config: RealtimeConfig) -> HttpClient:
-    from realtime_fsm.adapters.aiohttp_client import AiohttpClient  # noqa: PLC0415
+    from realtime_fsm.adapters.http import AiohttpClient  # noqa: PLC0415
 
     return AiohttpClient(config)
 
@@ -199,7 +177,7 @@ def _aiohttp(config: RealtimeConfig) -> HttpClient:
 def _outbox(config: RealtimeConfig, report: Callable[[RealtimeError], None]) -> Outbox:
     if config.outbox_path is None:
         return MemoryOutbox(config.outbox_max_dead_letters)
-    from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox  # noqa: PLC0415
+    from realtime_fsm.adapters.outbox_writer import SqliteOutbox  # noqa: PLC0415
 
     return SqliteOutbox(
         config.outbox_path,

@@ -1,33 +1,74 @@
-"""``RealtimeService``: the single point of entry."""
+"""``RealtimeService``: all that a program asks of the client, in one class.
+
+It is a facade. The parts are made and joined in ``assembly.py``; the connection is run by the
+``ConnectionManager``, which exists from ``connect()`` to ``disconnect()``. Messages, handlers, subscriptions
+and statistics outlive it, so that all of them work before the first connection and between two.
+"""
 
 import asyncio
+import json
+import logging
 import time
 from collections.abc import Callable, Iterable
 from copy import copy
-from typing import Any, TypeVar, overload
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar, overload
 
-from realtime_fsm.engine.composer import Composer
+from attrs import asdict
+
+from realtime_fsm.assembly import Assembly, loop_time
+from realtime_fsm.engine.component import Components
 from realtime_fsm.engine.dispatcher import Event, Handler
-from realtime_fsm.engine.message import Receipt
+from realtime_fsm.engine.link import Link
+from realtime_fsm.engine.manager import ConnectionManager
+from realtime_fsm.engine.message import Message, Receipt
+from realtime_fsm.engine.observers import Stream
 from realtime_fsm.engine.outbox import Outbox
 from realtime_fsm.engine.outbox_control import OutboxControl
 from realtime_fsm.engine.payload import check_event_name
 from realtime_fsm.engine.port import HttpClient, RandomSource, TokenSource, TransportFactory, WallClock
-from realtime_fsm.engine.resync import ResyncHook
-from realtime_fsm.engine.stream import Stream
-from realtime_fsm.engine.subscription import BOOKING_PREFIX, Subscription, check_names
+from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
+from realtime_fsm.engine.status import ConnectionStatusManager, OutageHook
+from realtime_fsm.engine.subscriptions import (
+    BOOKING_PREFIX,
+    ResyncHook,
+    Subscription,
+    SubscriptionState,
+    check_names,
+)
 from realtime_fsm.machine.config import RealtimeConfig
+from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.delivery import Delivery
 from realtime_fsm.machine.errors import (
     CallTimeoutError,
+    ClosedError,
+    ConfigurationError,
+    OutboxStorageError,
+    RealtimeError,
     SubscriptionRefusedError,
 )
-from realtime_fsm.observation import Observation
+from realtime_fsm.machine.record import StatusChange
+from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Trigger
+from realtime_fsm.monitoring.health import Health, Signs, examine
+from realtime_fsm.monitoring.metrics import ConnectionMetrics, measure
 
 H = TypeVar("H", bound=Handler)
 
+_logger = logging.getLogger("realtime_fsm")
 
-class RealtimeService(Observation):
+_LOG_LEVELS: Final = {
+    "error": logging.ERROR,
+    "warn": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+}
+_STUCK_AFTER: Final = 30.0
+"""Seconds that a handler may take, or reading may be held back, before the health tells of it."""
+
+
+class RealtimeService:
     """A Socket.IO connection that stays alive, with polling as its fallback.
 
     ::
@@ -50,6 +91,14 @@ class RealtimeService(Observation):
         outbox: Where accepted messages are kept; by default in ``config.outbox_path``, or in memory.
         random: Source of all jitter; by default the system's.
         wall: The wall clock; by default ``time.time``.
+
+    Attributes:
+        config: The configuration.
+        connection_status: The status with its history, and who is told of it.
+        recovery: What is done about errors, and who is told of them.
+
+    Raises:
+        ConfigurationError: If the configuration of the environment is wrong.
     """
 
     def __init__(
@@ -63,18 +112,241 @@ class RealtimeService(Observation):
         random: RandomSource | None = None,
         wall: WallClock = time.time,
     ) -> None:
-        super().__init__(
-            config,
+        self.config = RealtimeConfig.from_env() if config is None else config
+        self._assembly = Assembly(
+            self.config,
             token=token,
             transport_factory=transport_factory,
             http=http,
             outbox=outbox,
             random=random,
             wall=wall,
+            force_fallback=self.force_fallback,
+            release_fallback=self.release_fallback,
         )
-        self._composer = Composer(self.config, wall)
+        self.connection_status: ConnectionStatusManager = self._assembly.status
+        self.recovery: ErrorRecoveryStrategy = self._assembly.recovery
+        self._wall = wall
+        self._queue = self._assembly.queue
+        self._sender = self._assembly.sender
+        self._dispatcher = self._assembly.dispatcher
         self._subscriptions = self._assembly.subscriptions
+        # What runs from `connect()` to `disconnect()`, and belongs to the loop on which it was begun.
+        self._manager: ConnectionManager | None = None
+        self._parts: Components | None = None
+        self._ended = asyncio.Event()  # cleared while a disconnect is under way
+        self._ended.set()
         self.debug_mode(self.config.debug_mode)
+
+    # Life cycle.
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.connect()
+        except RealtimeError:
+            await self.disconnect(drain=False)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # An exception is on its way out: it must not wait for a slow server.
+        await self.disconnect(drain=kind is None)
+
+    async def connect(self) -> ConnectionStatus:
+        """Begin to connect, and wait until the first attempt is decided.
+
+        An attempt that fails for a reason that may pass leaves the client retrying in the background:
+        ``emit`` and ``subscribe`` work all the while. Calling it again while it is active changes nothing.
+
+        Returns:
+            The status: CONNECTED, RECONNECTING or FALLBACK.
+
+        Raises:
+            RealtimeError: Why it gave up: the server refused the identity, or retrying is switched off. The
+                status is FAILED then, and ``retry_now()`` tries again.
+            OutboxStorageError: If the file of the outbox cannot be opened. The status is DISCONNECTED then.
+        """
+        await self._ended.wait()  # a disconnect that is under way takes what is left of the old connection
+        begun_here = self._manager is None
+        manager = self._manager or self._start()
+        changes = self.connection_status.changes()
+        try:
+            await self._queue.open()
+            if self._manager is manager:  # unless it was disconnected meanwhile
+                manager.fire(Trigger.CONNECT)
+            if not manager.is_settled:
+                async for _ in changes:
+                    if manager.is_settled:
+                        break
+        except (asyncio.CancelledError, OutboxStorageError):
+            if begun_here:
+                await self.disconnect(drain=False)
+            raise
+        if self.gave_up is not None:
+            raise copy(self.gave_up)  # the history keeps the original, and must not keep the caller's frames
+        return manager.status
+
+    async def wait_for(
+        self,
+        *statuses: ConnectionStatus,
+        timeout: float | None = None,  # noqa: ASYNC109 - a bound is what callers want
+    ) -> ConnectionStatus:
+        """Wait until the status is one of these; return it.
+
+        Args:
+            statuses: By default CONNECTED.
+            timeout: Seconds; ``None`` waits for as long as it takes, or until the client disconnects.
+
+        Raises:
+            TimeoutError: If it has not come to that in time.
+            ClosedError: If the client was disconnected meanwhile.
+        """
+        wanted = statuses or (ConnectionStatus.CONNECTED,)
+        changes = self.connection_status.changes()
+        async with asyncio.timeout(timeout):
+            while self.status not in wanted:
+                if await anext(changes, None) is None:
+                    raise ClosedError(f"It was disconnected while {', '.join(wanted)} was waited for.")
+        return self.status
+
+    async def disconnect(self, *, drain: bool = True) -> tuple[Receipt, ...]:
+        """Close everything within ``close_timeout``; safe to call twice, and from a handler.
+
+        From now on no message is accepted until it has ended.
+
+        Args:
+            drain: While messages can be delivered (connected, or in FALLBACK where they are published over
+                HTTP), first send what waits, and wait for the acknowledgements, in half of that time.
+
+        Returns:
+            Receipts of the messages that could not be delivered; awaiting one raises ``DeliveryError``. What
+            a durable outbox holds of them is sent at the next start.
+        """
+        manager, parts = self._manager, self._parts
+        if manager is None or parts is None:
+            await self._queue.close()
+            return self._abandon()
+        limit = self.config.close_timeout
+        deadline = loop_time() + limit
+        self._queue.stop_accepting()
+        if drain and self._can_deliver():
+            await self._drain(limit / 2)
+        self._manager = self._parts = None
+        self._ended.clear()
+        closing = (parts.tokens.close(), parts.http.close(), self._queue.close())
+        ending = [manager.stop(), *map(asyncio.ensure_future, closing)]
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._dispatcher.close()  # in this task: it may be a handler's
+                await asyncio.wait(ending)
+        except TimeoutError:
+            for task in ending:
+                task.cancel()
+            _logger.error("not everything ended within close_timeout=%s s", limit)  # noqa: TRY400 - said
+        finally:
+            left = self._abandon()
+            self.connection_status.end_streams()
+            self._ended.set()
+        return left
+
+    def pause(self) -> bool:
+        """Let the connection go, and keep everything else, until ``connect()``.
+
+        Other than after ``disconnect()``, messages are accepted and wait, whatever the outbox; streams of
+        events and of changes stay open; nothing is settled but what was in flight and is never sent twice.
+
+        Returns:
+            Whether there was anything to be paused.
+        """
+        return self._manager is not None and self._manager.fire(Trigger.DISCONNECT)
+
+    # Messages.
+
+    async def emit(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        delivery: Delivery | None = None,
+        ttl: float | None = None,
+    ) -> Receipt:
+        """Accept a message for the server. With a durable outbox it is on the disk when this returns.
+
+        Args:
+            event: Its name.
+            data: JSON, or bytes within it; a tuple is several arguments, ``None`` is none.
+            delivery: What is promised; by default ``config.default_delivery``.
+            ttl: Seconds after which it is no longer sent; by default ``config.message_ttl``.
+
+        Returns:
+            Its receipt. Accepted is not delivered: await the receipt for that.
+
+        Raises:
+            InvalidArgumentError: If it cannot be sent, ever. Nothing was accepted.
+            OutboxFullError: If there is no room, and ``config.outbox_overflow`` is not to wait for it.
+                Nothing was accepted.
+            OutboxStorageError: If it cannot be kept: a full disk. Nothing was accepted.
+            UnsupportedDeliveryError: If the delivery is not offered. Nothing was accepted.
+            ClosedError: If the client is being disconnected. Nothing was accepted.
+        """
+        message = self._queue.compose(event, data, delivery, ttl=ttl)
+        if (waiting := self._queue.submit(message)) is not None:
+            await waiting
+        elif message.sent_at is None:
+            await asyncio.sleep(0)  # a loop of emits must not starve the writer that makes room
+        return message.receipt
+
+    async def call(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        timeout: float = 60.0,  # noqa: ASYNC109 - it also decides what becomes of the message
+        delivery: Delivery | None = None,
+    ) -> Any:
+        """Send a message and return the server's answer; a reconnect in between does not matter.
+
+        Args:
+            event: Its name.
+            data: As for ``emit``.
+            timeout: Seconds, reconnecting included.
+            delivery: ``EXACTLY_ONCE`` and ``AT_LEAST_ONCE`` ask again after a loss; by default the stronger
+                one that the dialect offers. With ``AT_MOST_ONCE`` a loss ends the call at once. A call is
+                never kept for the next process.
+
+        Raises:
+            CallTimeoutError: If no answer came in time.
+            DeliveryError: If the message was lost or refused.
+            RealtimeError: As for ``emit``, if it was not accepted.
+        """
+        if delivery is None:
+            exactly_once = self.config.dialect.deduplicates
+            delivery = Delivery.EXACTLY_ONCE if exactly_once else Delivery.AT_LEAST_ONCE
+        message = self._queue.compose(event, data, delivery, is_call=True)
+        try:
+            async with asyncio.timeout(timeout):
+                if (waiting := self._queue.submit(message)) is not None:
+                    await waiting
+                return await message.receipt
+        except TimeoutError:
+            reason = f"its call gave up after {timeout} s"
+            raise CallTimeoutError(f"No answer to {event!r} within {timeout} s.") from None
+        except BaseException:
+            reason = "its call was cancelled"
+            raise
+        finally:
+            if not message.receipt.is_settled:
+                self._sender.withdraw(message, reason=reason)
+
+    @property
+    def outbox(self) -> OutboxControl:
+        """The outbox: its size, its dead letters, and what can be done to them."""
+        return self._assembly.outbox
 
     # Events.
 
@@ -113,85 +385,7 @@ class RealtimeService(Observation):
         """
         return self._dispatcher.events(check_event_name(event))
 
-    # Messages.
-
-    async def emit(
-        self,
-        event: str,
-        data: Any = None,
-        *,
-        delivery: Delivery | None = None,
-        ttl: float | None = None,
-    ) -> Receipt:
-        """Accept a message for the server. With a durable outbox it is on the disk when this returns.
-
-        Args:
-            event: Its name.
-            data: JSON, or bytes within it; a tuple is several arguments, ``None`` is none.
-            delivery: What is promised; by default ``config.default_delivery``.
-            ttl: Seconds after which it is no longer sent; by default ``config.message_ttl``.
-
-        Returns:
-            Its receipt. Accepted is not delivered: await the receipt for that.
-
-        Raises:
-            InvalidArgumentError: If it cannot be sent, ever. Nothing was accepted.
-            OutboxFullError: If there is no room, and ``config.outbox_overflow`` is not to wait for it.
-                Nothing was accepted.
-            OutboxStorageError: If it cannot be kept: a full disk. Nothing was accepted.
-            UnsupportedDeliveryError: If the delivery is not offered. Nothing was accepted.
-            ClosedError: If the client is being disconnected. Nothing was accepted.
-        """
-        message = self._composer.compose(event, data, delivery, ttl=ttl)
-        if (waiting := self._intake.submit(message)) is not None:
-            await waiting
-        elif message.sent_at is None:
-            await asyncio.sleep(0)  # a loop of emits must not starve the writer that makes room
-        return message.receipt
-
-    async def call(
-        self,
-        event: str,
-        data: Any = None,
-        *,
-        timeout: float = 60.0,  # noqa: ASYNC109 - it also decides what becomes of the message
-        delivery: Delivery | None = None,
-    ) -> Any:
-        """Send a message and return the server's answer; a reconnect in between does not matter.
-
-        Args:
-            event: Its name.
-            data: As for ``emit``.
-            timeout: Seconds, reconnecting included.
-            delivery: ``EXACTLY_ONCE`` and ``AT_LEAST_ONCE`` ask again after a loss; by default the stronger
-                one that the dialect offers. With ``AT_MOST_ONCE`` a loss ends the call at once. A call is
-                never kept for the next process.
-
-        Raises:
-            CallTimeoutError: If no answer came in time.
-            DeliveryError: If the message was lost or refused.
-            RealtimeError: As for ``emit``, if it was not accepted.
-        """
-        if delivery is None:
-            exactly_once = self.config.dialect.deduplicates
-            delivery = Delivery.EXACTLY_ONCE if exactly_once else Delivery.AT_LEAST_ONCE
-        message = self._composer.compose(event, data, delivery, is_call=True)
-        try:
-            async with asyncio.timeout(timeout):
-                if (waiting := self._intake.submit(message)) is not None:
-                    await waiting
-                return await message.receipt
-        except TimeoutError:
-            reason = f"its call gave up after {timeout} s"
-            raise CallTimeoutError(f"No answer to {event!r} within {timeout} s.") from None
-        except BaseException:
-            reason = "its call was cancelled"
-            raise
-        finally:
-            if not message.receipt.is_settled:
-                self._sender.withdraw(message, reason=reason)
-
-    # Subscriptions.
+    # Channels.
 
     async def subscribe(self, channels: Iterable[str]) -> None:
         """Subscribe to channels. Remembered, and repeated on every connection.
@@ -211,9 +405,8 @@ class RealtimeService(Observation):
     async def unsubscribe(self, channels: Iterable[str]) -> None:
         """Forget channels, and tell the server where it is there."""
         forgotten = self._subscriptions.forget(check_names(channels, what="channels"))
-        link = None if self._manager is None else self._manager.link
-        if forgotten and link is not None:
-            await self._assembly.subscriber.drop(link, forgotten)
+        if forgotten and (link := self._live_link) is not None:
+            await self._subscriptions.drop(link, forgotten)
 
     async def monitor_bookings(self, booking_ids: Iterable[str]) -> None:
         """Subscribe to what happens to bookings. As ``subscribe``; their channels are ``booking:<id>``."""
@@ -233,26 +426,191 @@ class RealtimeService(Observation):
         Args:
             hook: ``hook(missed) -> Position | None``, plain or a coroutine function.
         """
-        self._assembly.resync.hook = hook
+        self._subscriptions.resync.hook = hook
         return hook
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """What is wanted, and how far each has come: copies."""
+        """All that is wanted, and how far each has come: copies."""
         return tuple(copy(subscription) for subscription in self._subscriptions)
 
-    # What an operator asks and does.
+    # Status and observation.
 
     @property
-    def outbox(self) -> OutboxControl:
-        """The outbox: its size, its dead letters, and what can be done to them."""
-        return self._assembly.outbox
+    def status(self) -> ConnectionStatus:
+        """The state of the connection; DISCONNECTED before ``connect()`` and after ``disconnect()``."""
+        return ConnectionStatus.DISCONNECTED if self._manager is None else self._manager.status
+
+    @property
+    def is_connected(self) -> bool:
+        """True while the socket is live."""
+        return TRAITS[self.status].sends
+
+    @property
+    def gave_up(self) -> RealtimeError | None:
+        """The error for which nothing is tried any more by itself; ``None`` while something is."""
+        return None if self._manager is None else self._manager.resting_error
+
+    @property
+    def next_attempt_in(self) -> float | None:
+        """Seconds until the socket is tried for by itself, probing included; ``None`` while no wait is."""
+        return None if self._manager is None else self._manager.next_attempt_in
+
+    @property
+    def metrics(self) -> ConnectionMetrics:
+        """A frozen picture of how the connection fares."""
+        return measure(
+            self._assembly.statistics,
+            status=self.status,
+            retry_in=None if self._manager is None else self._manager.retry_in,
+            sender=self._sender,
+            pending=len(self._dispatcher),
+            time=loop_time,
+            wall=self._wall,
+        )
+
+    @property
+    def latency_samples(self) -> tuple[float, ...]:
+        """The last round trips of the heartbeats, 512 at most, the oldest first; seconds."""
+        return tuple(self._assembly.statistics.latency.recent)
+
+    def health(self) -> Health:
+        """Examine the client, as a health check would."""
+        manager, config, link = self._manager, self.config, self._live_link
+        return examine(
+            self.status,
+            self.connection_status.last,
+            Signs(
+                unanswered_since=None if link is None else link.unanswered_since,
+                answer_within=config.heartbeat_timeout,
+                unacknowledged_since=None if link is None else self._sender.oldest_in_flight_at,
+                acknowledge_within=config.ack_timeout,
+                polls_fail=manager is not None and manager.polling.is_failing,
+                refused_channels=sum(
+                    subscription.state is SubscriptionState.REFUSED for subscription in self._subscriptions
+                ),
+            ),
+            self._dispatcher,
+            now=0.0 if manager is None else loop_time(),
+            patience=_STUCK_AFTER,
+        )
+
+    def dump(self, path: str | PathLike[str] | None = None) -> dict[str, Any]:
+        """Return what the client did last: its last 500 records, metrics and health, as JSON.
+
+        Messages and events are among the records in debug mode only. No body, and no secret.
+
+        Args:
+            path: File into which it is written as well.
+        """
+        health, metrics = self.health(), self.metrics
+        told: dict[str, Any] = {
+            "at": self._wall(),
+            "status": self.status.value,
+            "health": health.to_json(),
+            "metrics": {**asdict(metrics), "status": metrics.status.value},
+            "records": self._assembly.recorder.as_json(),
+        }
+        if path is not None:
+            Path(path).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return told
+
+    def changes(self) -> Stream[StatusChange]:
+        """Return a stream of every ``StatusChange`` from now on, none skipped. Ends with the disconnect."""
+        return self.connection_status.changes()
+
+    def on_outage(self, lost: OutageHook, restored: OutageHook, *, after: float = 2.0) -> Callable[[], None]:
+        """Call hooks for the outages that people notice; blips shorter than ``after`` are hidden.
+
+        Args:
+            lost: Called with the ``Outage`` once it has lasted ``after``.
+            restored: Called with it when it ends; strictly in turn with ``lost``.
+            after: Seconds.
+
+        Returns:
+            A function that ends it.
+        """
+        return self.connection_status.on_outage(lost, restored, after=after)
+
+    def on_settled(self, observer: Callable[[Message, float], object]) -> Callable[[], None]:
+        """Call ``observer`` with every message that comes to its end, and when that was (Unix time).
+
+        Returns:
+            A function that ends it.
+        """
+        observers = self._queue.observers
+        observers.append(observer)
+
+        def remove() -> None:
+            if observer in observers:
+                observers.remove(observer)
+
+        return remove
+
+    # What an operator does.
+
+    def retry_now(self) -> bool:
+        """Try to connect now instead of later; return whether there was a wait to be ended."""
+        return self._manager is not None and self._manager.retry_now()
+
+    def force_fallback(self) -> bool:
+        """Give the socket up and poll, until ``release_fallback``.
+
+        Raises:
+            ConfigurationError: If there is nothing to poll.
+            IllegalTransitionError: If it is not connected at all.
+        """
+        if not self.config.can_poll:
+            raise ConfigurationError(
+                "fallback_endpoints=() gives nothing to poll: set it, or a dialect with a poll_path"
+            )
+        return self._fire(Trigger.FORCE_FALLBACK)
+
+    def release_fallback(self) -> bool:
+        """Let a forced fallback look for the socket again; return whether there was one."""
+        return self._fire(Trigger.RELEASE_FALLBACK)
+
+    def debug_mode(self, enabled: bool) -> None:
+        """Log everything, or go back to ``log_level``; at run time, for the whole process.
+
+        Every change, decision, attempt, event and message is a record of the logger ``realtime_fsm.trace``:
+        one glyph per kind, and ``kind``, ``epoch`` and ``attempt`` in ``extra``. No body, and no secret.
+        """
+        _logger.setLevel(logging.DEBUG if enabled else _LOG_LEVELS[self.config.log_level])
 
     # Inside.
 
+    @property
+    def _live_link(self) -> Link | None:
+        return None if self._manager is None else self._manager.link
+
+    def _start(self) -> ConnectionManager:
+        self._manager, self._parts = self._assembly.start()
+        return self._manager
+
+    def _fire(self, trigger: Trigger) -> bool:
+        """Fire a trigger of the user; while nothing runs, a fresh machine says what it thinks of it."""
+        return ConnectionMachine().fire(trigger) if self._manager is None else self._manager.fire(trigger)
+
+    def _can_deliver(self) -> bool:
+        """Tell whether messages can leave in the present state."""
+        traits = TRAITS[self.status]
+        return traits.sends or (traits.publishes and self.config.dialect.publish_path is not None)
+
+    async def _drain(self, limit: float) -> None:
+        """Wait until the outbox is empty, the connection is lost, or the time is up."""
+        try:
+            async with asyncio.timeout(limit):
+                await self._sender.drained(self._can_deliver)
+        except TimeoutError:
+            _logger.warning("%d messages were not delivered in time", len(self._queue))
+
+    def _abandon(self) -> tuple[Receipt, ...]:
+        left = self._sender.abandon(reason="the client was disconnected")
+        return tuple(message.receipt for message in left)
+
     async def _ask(self, channels: list[str]) -> None:
-        link = None if self._manager is None else self._manager.link
-        if link is None:
+        if (link := self._live_link) is None:
             return
         try:
             async with asyncio.timeout(self.config.ack_timeout):

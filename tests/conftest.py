@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+import inspect
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +39,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell without job control starts what is in the background so, and every child of ours would
     # inherit it: the commands under test could not be interrupted.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+INTEGRATION = Path(__file__).parent / "integration"
 
 ENDING = 1.0
 """Seconds that cancelled tasks get to end, after a test on a real loop."""
@@ -125,6 +129,21 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """Let a test be `async def`: it runs as `run_virtual` runs a coroutine, in virtual time.
+
+    Marked `real_loop`, and everywhere in `integration/`, it runs as `run_async` does, on a real loop; the
+    mark's argument is the bound. Under `@given` a test cannot be `async def`.
+    """
+    test = pyfuncitem.obj
+    if inspect.iscoroutinefunction(test):
+        implied = pytest.mark.real_loop.mark if pyfuncitem.path.is_relative_to(INTEGRATION) else None
+        mark = pyfuncitem.get_closest_marker("real_loop", implied)
+        runner = run if mark is None else lambda main: run_bounded(main, *mark.args, **mark.kwargs)
+        pyfuncitem.obj = wraps(test)(lambda **given: runner(test(**given)))
+
+
 @pytest.fixture
 def run_virtual() -> Callable[..., Any]:
     """Run a coroutine in virtual time; fails on tasks left behind and on unhandled errors."""
@@ -151,6 +170,7 @@ def run_bounded(main: Coroutine[Any, Any, T], timeout: float = 30.0) -> T:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
         async with asyncio.timeout(timeout):
             result = await main
+        gc.collect(1)  # the test's own objects are young: a task that failed unseen complains now
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if left:  # what was cancelled needs a turn to end
             ended, left = await asyncio.wait(left, timeout=ENDING)

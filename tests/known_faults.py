@@ -23,6 +23,9 @@ class KnownFault(NamedTuple):
 
 _PINNED: Final = "simulation/test_upstream.py::test_"
 _TRANSPORT: Final = "integration/test_socketio_transport.py::test_"
+_DIAL: Final = "integration/test_socketio_dial.py::test_"
+_ENDINGS: Final = "integration/test_socketio_endings.py::test_"
+_FRAMES: Final = "integration/test_socketio_frames.py::test_"
 _FAULTS: Final = "integration/test_faults.py::test_fault_"
 _HOSTILE: Final = "integration/test_hostile_peers.py::test_hostile_"
 _LIMITS: Final = "integration/test_hostile_limits.py::test_"
@@ -45,29 +48,29 @@ KNOWN_FAULTS: Final = {
         "connect() never returns without an OPEN packet.",
         (
             _MANAGER + "attempt_is_bounded_by_connection_timeout",
-            _TRANSPORT + "silent_server_is_left_to_the_callers_timeout",
+            _DIAL + "silent_server_is_left_to_the_callers_timeout",
         ),
         (_PINNED + "p2_connect_never_returns_without_an_open_packet",),
     ),
     "P3": KnownFault(
         "A close right after the upgrade is a TypeError.",
-        (_TRANSPORT + "websocket_closed_instead_of_opened_is_told_with_its_code",),
+        (_DIAL + "websocket_closed_instead_of_opened_is_told_with_its_code",),
         (_PINNED + "p3_close_after_the_upgrade_is_a_type_error",),
     ),
     "P4": KnownFault(
         "A late CONNECT_ERROR makes a zombie.",
-        (_TRANSPORT + "every_end_of_a_websocket_is_told_once",),
+        (_ENDINGS + "every_end_of_a_websocket_is_told_once",),
         (_PINNED + "p4_late_refusal_makes_a_zombie",),
     ),
     "P5": KnownFault(
         "After a CLOSE packet connect() is a ValueError for a while.",
-        (_TRANSPORT + "every_end_of_a_websocket_is_told_once", _SWEEP),
+        (_ENDINGS + "every_end_of_a_websocket_is_told_once", _SWEEP),
         (_PINNED + "p5_connect_during_the_closing_handshake_is_a_value_error",),
     ),
     "P6": KnownFault(
         "A failed dial leaves its session open.",
         (
-            _TRANSPORT + "attempts_leave_no_file_open",
+            _ENDINGS + "attempts_leave_no_file_open",
             "integration/test_leaks.py::test_failing_to_connect_a_thousand_times_leaves_nothing_behind",
         ),
         (_PINNED + "p6_failed_dial_leaves_its_session_open",),
@@ -101,7 +104,7 @@ KNOWN_FAULTS: Final = {
     "P11": KnownFault(
         "Malformed frames raise where nobody looks.",
         (
-            _TRANSPORT + "malformed_frame_is_told_and_dropped",
+            _FRAMES + "malformed_frame_is_told_and_dropped",
             "integration/test_frame_faults.py::test_frame_malformed_is_counted_and_harmless",
         ),
         (_PINNED + "p11_malformed_frames_raise_where_nobody_looks",),
@@ -109,7 +112,7 @@ KNOWN_FAULTS: Final = {
     "P12": KnownFault(
         "A binary header without its attachments wedges the client.",
         (
-            _TRANSPORT + "malformed_attachment_is_told_and_dropped",
+            _FRAMES + "malformed_attachment_is_told_and_dropped",
             "unit/test_frame.py::test_decode_refuses_too_many_attachments",
         ),
         (_PINNED + "p12_binary_header_without_attachments_wedges_the_client",),
@@ -159,7 +162,7 @@ KNOWN_FAULTS: Final = {
     "P19": KnownFault(
         "Redirects carry custom headers to another origin.",
         (
-            _TRANSPORT + "redirect_is_refused_and_nothing_reaches_its_target",
+            _DIAL + "redirect_is_refused_and_nothing_reaches_its_target",
             "integration/test_http_client.py::test_redirect_is_refused_and_nothing_reaches_its_target",
         ),
         (_PINNED + "p19_redirects_carry_custom_headers_elsewhere",),
@@ -176,11 +179,11 @@ KNOWN_FAULTS: Final = {
     ),
     "F1": KnownFault(
         "The websocket is accepted and silent.",
-        (_TRANSPORT + "silent_server_is_left_to_the_callers_timeout",),
+        (_DIAL + "silent_server_is_left_to_the_callers_timeout",),
     ),
     "F2": KnownFault(
         "It closes with a code instead of opening.",
-        (_TRANSPORT + "websocket_closed_instead_of_opened_is_told_with_its_code",),
+        (_DIAL + "websocket_closed_instead_of_opened_is_told_with_its_code",),
     ),
     "F3": KnownFault(
         "The namespace is never answered.", (_HOSTILE + "server_instead_of_letting_the_client_in", _SWEEP)
@@ -188,27 +191,27 @@ KNOWN_FAULTS: Final = {
     "F4": KnownFault(
         "The namespace is refused, with a message, data, false or an exception.",
         (
-            _TRANSPORT + "refusal_of_the_namespace_is_told_by_its_category",
+            _DIAL + "refusal_of_the_namespace_is_told_by_its_category",
             "integration/test_bad_servers.py::test_bad_namespace_is_refused_once_and_not_retried",
         ),
     ),
     "F5": KnownFault(
         "It drops between the accept and the return of connect().",
-        (_TRANSPORT + "end_in_the_middle_of_the_dial_is_never_missed",),
+        (_DIAL + "end_in_the_middle_of_the_dial_is_never_missed",),
     ),
     "F6": KnownFault(
         "CONNECT and DISCONNECT come in one batch.",
-        (_TRANSPORT + "end_in_the_middle_of_the_dial_is_never_missed",),
+        (_DIAL + "end_in_the_middle_of_the_dial_is_never_missed",),
     ),
     "F7": KnownFault(
         "Websockets are refused, swallowed or closed on the way.",
         (
-            _TRANSPORT + "polling_is_tried_where_websockets_are_not_let_through",
-            _TRANSPORT + "polling_is_tried_where_websockets_are_swallowed",
+            _DIAL + "polling_is_tried_where_websockets_are_not_let_through",
+            _DIAL + "polling_is_tried_where_websockets_are_swallowed",
             "integration/test_nginx.py::test_nginx_without_upgrade_leaves_the_polling_transport",
         ),
     ),
-    "F8": KnownFault("A polled body is cut.", (_TRANSPORT + "every_end_of_a_polling_session_is_told_once",)),
+    "F8": KnownFault("A polled body is cut.", (_ENDINGS + "every_end_of_a_polling_session_is_told_once",)),
     "F9": KnownFault(
         "More than 16 packets come at once, either way.",
         (_HERE + "client_sends_and_receives_many_packets_at_once_over_polling",),
@@ -218,7 +221,7 @@ KNOWN_FAULTS: Final = {
         (
             _FAULTS + "reset_is_overcome_without_loss",
             _FAULTS + "black_hole_is_noticed_in_time_and_overcome",
-            _TRANSPORT + "every_end_of_a_websocket_is_told_once",
+            _ENDINGS + "every_end_of_a_websocket_is_told_once",
             _HOSTILE + "server_in_a_session",
         ),
     ),
@@ -237,8 +240,8 @@ KNOWN_FAULTS: Final = {
     "F14": KnownFault(
         "connect() or disconnect() is cancelled at any await.",
         (
-            _TRANSPORT + "open_may_be_cancelled_at_any_point",
-            _TRANSPORT + "close_may_be_cancelled",
+            _ENDINGS + "open_may_be_cancelled_at_any_point",
+            _ENDINGS + "close_may_be_cancelled",
             _MANAGER + "cancelled_connect_leaves_nothing",
         ),
     ),
@@ -260,7 +263,7 @@ KNOWN_FAULTS: Final = {
     "F17": KnownFault(
         "401, 403, 429, 503 with Retry-After, HTML, an empty body, a redirect.",
         (
-            _TRANSPORT + "http_refusal_is_told_by_its_status",
+            _DIAL + "http_refusal_is_told_by_its_status",
             "integration/test_http_client.py::test_refusal_is_told_by_its_status",
             "integration/test_bad_servers.py::test_bad_server_ends_in_failed_with_its_cause_and_remedy",
         ),

@@ -36,6 +36,9 @@ REQUIREMENTS: Final = (
         "Socket.IO under it, never a raw WebSocket; transports `websocket` and `polling`.",
         (
             "integration/test_socketio_transport.py::*",
+            "integration/test_socketio_dial.py::*",
+            "integration/test_socketio_endings.py::*",
+            "integration/test_socketio_frames.py::*",
             "integration/test_node_interop.py::*",
             "unit/test_config.py::test_config_refuses_a_raw_websocket_and_names_the_address_to_use",
         ),
@@ -167,7 +170,11 @@ REQUIREMENTS: Final = (
         "F1",
         "`WebSocketService`: a Socket.IO server with CORS, authentication, heartbeat, channels, polling.",
         (
-            "integration/test_backend.py::*",
+            "integration/test_backend_connections.py::*",
+            "integration/test_backend_channels.py::*",
+            "integration/test_backend_messages.py::*",
+            "integration/test_backend_exactly_once.py::*",
+            "integration/test_backend_http.py::*",
             "unit/test_server_config.py::test_config_has_the_asked_for_defaults",
         ),
     ),
@@ -212,7 +219,14 @@ REQUIREMENTS: Final = (
     Requirement(
         "H2",
         "Integration tests against a real server: the full flow, tokens, events, automatic fallback.",
-        ("integration/test_faults.py::*", "integration/test_backend.py::*"),
+        (
+            "integration/test_faults.py::*",
+            "integration/test_backend_connections.py::*",
+            "integration/test_backend_channels.py::*",
+            "integration/test_backend_messages.py::*",
+            "integration/test_backend_exactly_once.py::*",
+            "integration/test_backend_http.py::*",
+        ),
     ),
     Requirement(
         "H3",

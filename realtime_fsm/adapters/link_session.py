@@ -9,12 +9,11 @@ from typing import Any, Final, cast
 import aiohttp
 from attrs import frozen
 
-from realtime_fsm.adapters import body, error_translation
-from realtime_fsm.adapters.corked_transport import CorkedTransport
+from realtime_fsm.adapters import error_translation
+from realtime_fsm.adapters.bounded_http import SocketRegistry, body_to_send, read_body
 from realtime_fsm.adapters.outflow import Outflow
-from realtime_fsm.adapters.socket_registry import SocketRegistry
 from realtime_fsm.adapters.tap import FrameTap
-from realtime_fsm.adapters.tapped_websocket import TappedWebSocket
+from realtime_fsm.adapters.tapped_websocket import CorkedTransport, TappedWebSocket
 from realtime_fsm.machine.errors import (
     HeartbeatTimeoutError,
     MalformedFrameError,
@@ -172,7 +171,7 @@ class LinkSession:
 
     async def post(self, url: str, *, data: str, **options: Any) -> Answer:
         """Send a payload."""
-        answer = await self._request("POST", url, options | {"data": body.to_send(data.encode())})
+        answer = await self._request("POST", url, options | {"data": body_to_send(data.encode())})
         self._outflow.acknowledge()
         return answer
 
@@ -196,7 +195,11 @@ class LinkSession:
             if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
                 error = error_translation.from_status(status, response.headers, url=url)
                 raise self._noted(error, specific=_is_specific(status))
-            return Answer(status, await body.read(response, self._max_inbound_bytes, self._received))
+            body = await read_body(response.content, self._max_inbound_bytes, self._received)
+            if body is None:
+                response.close()  # rather than to read the rest
+                raise error_translation.too_large(self._max_inbound_bytes)
+            return Answer(status, body)
 
     def _received(self) -> None:
         self._tap.last_received = self._loop.time()

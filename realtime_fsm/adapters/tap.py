@@ -8,13 +8,11 @@ CONNECT_ERROR are not: they end the connection here, and python-socketio would b
 import asyncio
 import base64
 from collections.abc import Callable, Mapping
+from enum import Enum, auto
 from typing import Any, Final
 
 from realtime_fsm.adapters import error_translation, frame
-from realtime_fsm.adapters.assembly import Assembly
-from realtime_fsm.adapters.frame import ExcessiveAttachmentsError, Packet, PacketType
-from realtime_fsm.adapters.handshake import Handshake
-from realtime_fsm.adapters.phase import Phase
+from realtime_fsm.adapters.frame import ExcessiveAttachmentsError, Handshake, Packet, PacketType
 from realtime_fsm.engine.port import TransportListener
 from realtime_fsm.machine.dialect import RESERVED_EVENTS
 from realtime_fsm.machine.errors import (
@@ -31,10 +29,65 @@ _MAX_CONTROL_LENGTH: Final = 128
 _MAX_HELD: Final = 256  # then no more is read, until they have been delivered
 _MAX_EARLY: Final = 1024  # more than that before the CONNECT packet is no server's doing
 
+
+class Phase(Enum):
+    """Stages of a connection, as told by the frames that pass through its tap.
+
+    ::
+
+        OPENING   until the Engine.IO OPEN packet
+        JOINING   until the Socket.IO CONNECT packet; messages may come before it, and are held
+        HELD      messages are held, in order, until the caller of ``open`` has learnt that it succeeded
+        LIVE      messages are decoded and told to the listener, synchronously
+        LEAVING   a goodbye is being said: what still comes is read, and dropped
+        ENDED     the connection is lost, or was given up
+    """
+
+    OPENING = auto()
+    JOINING = auto()
+    HELD = auto()
+    LIVE = auto()
+    LEAVING = auto()
+    ENDED = auto()
+
+
 _LIVE: Final = Phase.LIVE  # read once per event
 _HOLDING: Final = frozenset({Phase.JOINING, Phase.HELD})
 _ABOUT_NAMESPACE: Final = frozenset({"0", "1", "4"})
 """The Socket.IO types that say whether the client is in the namespace: they are never held."""
+
+
+class Attachments:
+    """Collects the attachments of one binary packet at a time; they come in frames of their own.
+
+    Attributes:
+        packet: The packet whose attachments are due, if there is one.
+    """
+
+    def __init__(self) -> None:
+        self.packet: Packet | None = None
+        self._attachments: list[bytes] = []
+
+    def clear(self) -> None:
+        """Forget what is incomplete."""
+        self.packet = None
+        self._attachments = []
+
+    def add(self, attachment: bytes) -> tuple[Packet, Any] | None:
+        """Take an attachment, and return the packet with its data once that is complete.
+
+        Raises:
+            MalformedFrameError: If none is due, or it does not fit into the packet, which is dropped then.
+        """
+        packet = self.packet
+        if packet is None:
+            raise MalformedFrameError("An attachment came without its packet.")
+        self._attachments.append(attachment)
+        if len(self._attachments) < packet.attachment_count:
+            return None
+        attachments = self._attachments
+        self.clear()
+        return packet, frame.reconstruct(packet.data, attachments)
 
 
 class FrameTap:
@@ -71,7 +124,7 @@ class FrameTap:
         self._namespace = namespace
         self._event_head = frame.head(PacketType.EVENT, namespace) + "["
         self._array_start = len(self._event_head) - 1
-        self._assembly = Assembly()
+        self._attachments = Attachments()
         self._held: list[str | bytes] = []
         self._unheld: asyncio.Future[None] = loop.create_future()
         self._silenced: asyncio.Future[None] = loop.create_future()
@@ -150,7 +203,7 @@ class FrameTap:
     def silence(self) -> None:
         """Tell the listener nothing any more, and end."""
         self.phase = Phase.ENDED
-        self._assembly.clear()
+        self._attachments.clear()
         self._held.clear()
         self._stop_holding()
         if not self._silenced.done():
@@ -175,7 +228,7 @@ class FrameTap:
             Whether it was consumed; if not, python-socketio must see it.
         """
         # The fast path: a plain event on a live connection. Whatever is odd is left to the other path.
-        if self.phase is _LIVE and self._assembly.packet is None and text.startswith(self._event_head):
+        if self.phase is _LIVE and self._attachments.packet is None and text.startswith(self._event_head):
             try:
                 args, end = frame.decode_array(text, self._array_start)
             except (ValueError, RecursionError):
@@ -197,7 +250,7 @@ class FrameTap:
             self._hold(data)
         else:
             try:
-                complete = self._assembly.add(data)
+                complete = self._attachments.add(data)
             except MalformedFrameError as error:
                 self._malformed(error)
             else:
@@ -253,7 +306,7 @@ class FrameTap:
 
     def _take_message(self, text: str) -> bool:
         """Take a Socket.IO packet; ``False`` if it is the CONNECT that python-socketio waits for."""
-        if self._assembly.packet is not None:
+        if self._attachments.packet is not None:
             self.lose(MalformedFrameError("A packet came where attachments were due."))
             return True
         if self.phase in _HOLDING and text[1:2] not in _ABOUT_NAMESPACE:
@@ -286,7 +339,7 @@ class FrameTap:
         elif packet.type is PacketType.CONNECT:
             self._malformed(MalformedFrameError("A CONNECT packet came out of turn."))
         elif packet.attachment_count:
-            self._assembly.packet = packet
+            self._attachments.packet = packet
         else:
             self._tell(packet, packet.data)
         return True

@@ -1,4 +1,4 @@
-"""``python -m realtime_fsm.cli``."""
+"""The command line as ``python -m realtime_fsm.cli``."""
 
 import sys
 

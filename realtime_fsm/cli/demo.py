@@ -1,5 +1,6 @@
 """``realtime-fsm demo``: a real client on a real server, and one fault after another."""
 
+import argparse
 import asyncio
 import json
 import secrets
@@ -7,19 +8,25 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from attrs import asdict
+from attrs import asdict, define, evolve, field, frozen
 
-from realtime_fsm.cli.demo_backend import CHANNEL, PUBLISHED, QUIET, RECEIVED, numbers, received_numbers
-from realtime_fsm.cli.demo_process import Backend
-from realtime_fsm.cli.demo_report import DemoResult, Narrator
-from realtime_fsm.cli.demo_show import PACE, Show
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK
-from realtime_fsm.engine.resync import Missed
-from realtime_fsm.engine.subscription import Position
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK
+from realtime_fsm.cli.demo_backend import (
+    CHANNEL,
+    PUBLISHED,
+    QUIET,
+    RECEIVED,
+    Backend,
+    numbers,
+    received_numbers,
+)
+from realtime_fsm.cli.paint import Painter
+from realtime_fsm.engine.subscriptions import Missed, Position
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.errors import TokenSourceError
@@ -27,7 +34,8 @@ from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.table import TRAITS, ConnectionStatus
 from realtime_fsm.server import issue_token
 from realtime_fsm.service import RealtimeService
-from realtime_fsm.testing.fault_proxy import FaultProxy
+from realtime_fsm.testing.proxy.proxy import FaultProxy
+from realtime_fsm.web import StatusPage, serve_status_page
 
 _EMIT_PACE: Final = 0.05
 _TOKEN_LIFE: Final = 5.0
@@ -35,21 +43,196 @@ _TOKEN_LIFE: Final = 5.0
 
 _SOCKET_PATH: Final = "/socket.io"
 
+_STEP_LIMIT: Final = 15.0
+_WATCHED_STEP_LIMIT: Final = 600.0
+"""Somebody may press Pause."""
 
-def run_demo(*, as_json: bool, web_port: int | None = None, pace: float = PACE) -> int:
-    """Run the demo; return 0 only when all six states were visited, and nothing was lost or repeated.
+_OPENING: Final = 20.0
+"""Seconds that a person gets to open the page, before the first fault."""
 
-    Args:
-        as_json: Print one JSON object at the end, and nothing else.
-        web_port: Where the status page is served; 0 picks a port, ``None`` serves none.
-        pace: With the page: seconds between a fault's end and the next fault.
-    """
-    show = Show(narrator=Narrator(quiet=as_json), port=web_port, pace=pace)
+
+def run_demo(parsed: argparse.Namespace) -> int:
+    """Run the demo; return 0 only when all six states were visited, and nothing was lost or repeated."""
+    show = Show(
+        narrator=Narrator(quiet=parsed.json), port=parsed.port if parsed.web else None, pace=parsed.pace
+    )
     with tempfile.TemporaryDirectory(prefix="realtime_fsm_demo_") as folder:
         result = asyncio.run(_demo(Path(folder), show))
-    if as_json:
+    if parsed.json:
         sys.stdout.write(json.dumps(asdict(result), indent=2) + "\n")
     return EXIT_OK if result.ok else EXIT_FAILED
+
+
+@frozen(kw_only=True)
+class DemoResult:
+    """The counts of the demo; ``--json`` prints them.
+
+    Attributes:
+        ok: All six states were visited, nothing was lost, and nothing was applied or heard twice.
+        states_visited: In the order of the first visit.
+        transitions: Transitions taken.
+        emitted: Messages that ``emit`` accepted.
+        delivered: Different messages that the server applied: they are in its database.
+        lost: Messages that were accepted and that the server never applied.
+        duplicated: Messages that the server applied more than once.
+        repeats_dropped: Messages that came to the server again, and that it told from new ones.
+        events_published: Events that the server published while the client was there.
+        events_received: Of them, the ones that the client knows of: heard, or loaded by its resync hook.
+        events_missed: Of them, the ones that it does not know of.
+        events_repeated: Events that its handler heard twice, or out of order.
+        resyncs: Times that the server could not replay, and the hook loaded a snapshot.
+        recovery_seconds: For each fault, from its beginning (for the blocked socket: from its end) until the
+            client was connected.
+    """
+
+    ok: bool
+    states_visited: list[str]
+    transitions: int
+    emitted: int
+    delivered: int
+    lost: int
+    duplicated: int
+    repeats_dropped: int
+    events_published: int
+    events_received: int
+    events_missed: int
+    events_repeated: int
+    resyncs: int
+    recovery_seconds: dict[str, float]
+
+
+@define
+class Narrator:
+    """Tells what happens as it happens, unless it is to be quiet.
+
+    Attributes:
+        quiet: Say nothing.
+        painter: Where it goes.
+        began: Clock of the first word.
+    """
+
+    quiet: bool
+    painter: Painter = field(factory=Painter)
+    began: float = field(factory=time.monotonic)
+
+    def chapter(self, title: str, explanation: str) -> None:
+        """Announce a fault in a line of its own."""
+        if not self.quiet:
+            self.painter.line()
+            self.painter.line(
+                f"{self.painter.paint(title, 'bold')}  {self.painter.paint(explanation, 'dim')}"
+            )
+
+    def change(self, change: StatusChange) -> None:
+        """Show a status change."""
+        if self.quiet:
+            return
+        then = "" if change.retry_in is None else f"; attempt {change.attempt} in {change.retry_in:.1f} s"
+        clock = self.painter.paint(f"{time.monotonic() - self.began:6.2f}s", "dim")
+        self.painter.line(f"  {clock}  {self.painter.status(change.current)} {change.reason}{then}")
+
+    def _bad(self, count: int) -> str:
+        """Return a number that should be 0, in green or red."""
+        return self.painter.paint(str(count), "red" if count else "green")
+
+    def summary(self, result: DemoResult) -> None:
+        """Show what was counted."""
+        if self.quiet:
+            return
+        painter = self.painter
+        painter.line()
+        painter.line(painter.paint("Summary", "bold"))
+        painter.line(
+            f"  states visited   {len(result.states_visited)} of 6: {', '.join(result.states_visited)}"
+        )
+        painter.line(f"  transitions      {result.transitions}")
+        painter.line(
+            f"  messages         {result.emitted} emitted, {result.delivered} delivered, "
+            f"{self._bad(result.lost)} lost, {self._bad(result.duplicated)} applied twice "
+            f"({result.repeats_dropped} repeats dropped)"
+        )
+        painter.line(
+            f"  events           {result.events_published} published, "
+            f"{self._bad(result.events_missed)} missed, {self._bad(result.events_repeated)} heard twice "
+            f"({result.resyncs} snapshots loaded)"
+        )
+        for fault, seconds in result.recovery_seconds.items():
+            painter.line(f"  {fault:<16} connected again after {seconds:.2f} s")
+
+
+@define(kw_only=True)
+class Show:
+    """The way the demo is shown: at full speed for who reads the lines, slowly for who watches the page.
+
+    Attributes:
+        narrator: Tells it in lines.
+        port: The page's; 0 picks one, ``None`` where there is to be no page.
+        pace: Seconds between a fault's end and the next one, on the page; waits for attempts go with it.
+        page: The page, while it is served.
+    """
+
+    narrator: Narrator
+    port: int | None
+    pace: float
+    page: StatusPage | None = None
+
+    @property
+    def step_limit(self) -> float:
+        """Seconds that any one step may take before the demo says that it failed."""
+        return _STEP_LIMIT if self.port is None else _WATCHED_STEP_LIMIT
+
+    def paced(self, config: RealtimeConfig) -> RealtimeConfig:
+        """Return a configuration with pauses that a person can watch, where somebody does."""
+        if self.port is None:
+            return config
+        long, short = self.pace * 4 / 3, self.pace * 2 / 3
+        return evolve(
+            config,
+            first_retry_within=long,
+            backoff_base=short,
+            backoff_maximum=long,
+            reconnect_interval=long,
+        )
+
+    @asynccontextmanager
+    async def running(self, realtime: RealtimeService) -> AsyncIterator[None]:
+        """Serve the page of the demo's client, and say where; give time to open it."""
+        if self.port is None:
+            yield
+            return
+        async with serve_status_page(realtime, port=self.port) as page:
+            self.page = page
+            # Where stdout is for one JSON object, or for a pipe, a person still has to find the page.
+            out = sys.stderr if self.narrator.quiet else sys.stdout
+            out.write(f"Watch it at {page.url} (the first fault comes when you are there)\n")
+            out.flush()
+            page.announce("The demo waits for you, and then begins.")
+            await page.opened(_OPENING)
+            yield
+
+    def chapter(self, title: str, explanation: str) -> None:
+        """Announce a fault in the lines and on the page."""
+        self.narrator.chapter(title, explanation)
+        self.note(f"{title[0].upper()}{title[1:]}: {explanation}.")
+
+    def note(self, text: str) -> None:
+        """Say something on the page alone."""
+        if self.page is not None:
+            self.page.announce(text)
+
+    async def look(self) -> None:
+        """Give a person time to see what is so now."""
+        if self.page is not None:
+            await asyncio.sleep(self.pace)
+
+    async def linger(self) -> None:
+        """Leave the page as it is until Ctrl-C, where a person watches at a terminal."""
+        if self.page is None or not sys.stdout.isatty():
+            return
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, ended.set)
+        sys.stdout.write(f"\nThe page stays at {self.page.url} until Ctrl-C.\n")
+        await ended.wait()
 
 
 async def _demo(folder: Path, show: Show) -> DemoResult:

@@ -1,15 +1,15 @@
-"""``realtime-fsm doctor``: what is wrong between here and a server, and what to do about it."""
+"""``realtime-fsm doctor``: looks for what is wrong between here and a server, and what to do about it."""
 
+import argparse
 import asyncio
 import json
-import os
-import sys
 from typing import Any, Final
 
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
+from realtime_fsm.cli.client import token_in
 from realtime_fsm.cli.paint import Painter
-from realtime_fsm.doctor import Fault, Finding, Patient, Report, Verdict, examine
-from realtime_fsm.doctor.examination import CHECKS, misconfigured
+from realtime_fsm.doctor import Fault, Finding, Report, Target, Verdict, examine
+from realtime_fsm.doctor.checks import CHECKS, misconfigured
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import ConfigurationError
 
@@ -35,43 +35,29 @@ _MEANINGS: Final = {
 _WIDTH: Final = max(len(check.name) for check in CHECKS)
 
 
-def run_doctor(
-    url: str,
-    *,
-    fields: dict[str, Any],
-    token_env: str | None,
-    timeout: float,
-    idle: float,
-    as_json: bool,
-) -> int:
-    """Examine a server; return the exit code.
-
-    Args:
-        url: Its address.
-        fields: Of the configuration, as far as they were given.
-        token_env: Name of the environment variable that holds the token.
-        timeout: Seconds that each step may wait.
-        idle: Seconds of silence.
-        as_json: Whether to print one JSON object at the end, and nothing else.
-    """
-    printer = _Printer(as_json=as_json)
-    token = None
-    if token_env is not None and not (token := os.environ.get(token_env)):
-        sys.stderr.write(f"realtime-fsm: --token-env {token_env}: this variable is not set, or empty.\n")
-        return EXIT_USAGE
+def run_doctor(parsed: argparse.Namespace) -> int:
+    """Examine a server; return the exit code."""
+    printer = _Printer(as_json=parsed.json)
+    token = token_in(parsed.token_env)
+    given = {"namespace": parsed.namespace, "socketio_path": parsed.path, "dialect": parsed.dialect}
+    fields = {name: value for name, value in given.items() if value is not None}
     try:
-        config = RealtimeConfig.from_env(server_url=url, **fields)
+        config = RealtimeConfig.from_env(server_url=parsed.url, **fields)
     except ConfigurationError as error:
         report = misconfigured(
-            url, "; ".join(error.problems) + ".", "Correct the address, or the setting, named here."
+            parsed.url, "; ".join(error.problems) + ".", "Correct the address, or the setting, named here."
         )
         for finding in report.findings:
             printer.tell(finding)
         return printer.end(report)
-    patient = Patient(
-        config=config, token=token, timeout=timeout, idle=idle, token_name=f"the token in {token_env}"
+    target = Target(
+        config=config,
+        token=token,
+        timeout=parsed.timeout,
+        idle=parsed.idle,
+        token_name=f"the token in {parsed.token_env}",
     )
-    return printer.end(asyncio.run(examine(patient, printer.tell)))
+    return printer.end(asyncio.run(examine(target, printer.tell)))
 
 
 class _Printer:
@@ -86,7 +72,7 @@ class _Printer:
         self._skipped: list[Finding] = []
 
     def tell(self, finding: Finding) -> None:
-        """Print a finding."""
+        """Print a finding, unless all are printed at the end."""
         if self._as_json:
             return
         if self._skipped and self._skipped[0].said != finding.said:

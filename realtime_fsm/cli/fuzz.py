@@ -1,5 +1,6 @@
-"""``realtime-fsm fuzz``: schedules of faults on the whole engine, until one breaks a promise."""
+"""``realtime-fsm fuzz``: plays schedules of faults on the whole engine, until one breaks a promise."""
 
+import argparse
 import json
 import sys
 import time
@@ -7,12 +8,12 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.cli.paint import Painter
-from realtime_fsm.testing.environment import SimulatedEnvironment
-from realtime_fsm.testing.schedule import Schedule
-from realtime_fsm.testing.seed_sweep import NOT_REPEATABLE, Failure, Sweep, failure_of, sweep
-from realtime_fsm.testing.simulation import EnvironmentFactory, Story, play
+from realtime_fsm.testing.fuzz.schedule import Schedule
+from realtime_fsm.testing.fuzz.simulation import EnvironmentFactory, Story, play
+from realtime_fsm.testing.fuzz.sweep import NOT_REPEATABLE, Failure, Sweep, failure_of, sweep
+from realtime_fsm.testing.fuzz.world import SimulatedEnvironment
 
 _TERMINAL_PACE: Final = 0.2
 _PIPE_PACE: Final = 5.0
@@ -21,27 +22,21 @@ _PIPE_PACE: Final = 5.0
 _HOUR: Final = 3600.0
 
 
-def run_fuzz(*, seeds: int, first: int, replay: str | None, full_stack: bool, as_json: bool) -> int:
+def run_fuzz(parsed: argparse.Namespace) -> int:
     """Sweep over seeds, or replay one schedule; return 0 only if all held, and something was proved.
 
-    Args:
-        seeds: How many.
-        first: The first one.
-        replay: A schedule to be played instead.
-        full_stack: Whether the real client and server libraries play, over a network in memory.
-        as_json: Print one JSON object.
-
     Raises:
-        InvalidArgumentError: If ``replay`` is no schedule.
+        InvalidArgumentError: If what is to be replayed is no schedule.
     """
+    seeds, first = parsed.seeds, parsed.first
     if seeds < 1 or first < 0:
         wrong = f"--seeds {seeds} must be 1 or more" if seeds < 1 else f"--first {first} must be 0 or more"
         sys.stderr.write(f"realtime-fsm: {wrong}.\n")
         return EXIT_USAGE
-    environment = _environment(full_stack=full_stack)
-    flags = " --full-stack" if full_stack else ""
-    if replay is not None:
-        return _replay(Schedule.parse(replay), environment, flags=flags, as_json=as_json)
+    environment = _environment(full_stack=parsed.full_stack)
+    flags = " --full-stack" if parsed.full_stack else ""
+    if parsed.replay is not None:
+        return _replay(Schedule.parse(parsed.replay), environment, flags=flags, as_json=parsed.json)
     progress = _Progress(seeds)
     try:
         result = sweep(range(first, first + seeds), environment, progress)
@@ -49,7 +44,7 @@ def run_fuzz(*, seeds: int, first: int, replay: str | None, full_stack: bool, as
         progress.end()
         raise
     progress.end()
-    if as_json:
+    if parsed.json:
         _write_json(_sweep_as_json(result, progress.seconds))
     else:
         _print_sweep(Painter(), result, progress.seconds, flags)
@@ -59,7 +54,7 @@ def run_fuzz(*, seeds: int, first: int, replay: str | None, full_stack: bool, as
 def _environment(*, full_stack: bool) -> EnvironmentFactory:
     if not full_stack:
         return SimulatedEnvironment
-    from realtime_fsm.testing.full_stack import FullStackEnvironment  # noqa: PLC0415 - it loads the network
+    from realtime_fsm.testing.fuzz.full_stack import FullStackEnvironment  # noqa: PLC0415 - it loads the network
 
     return FullStackEnvironment
 

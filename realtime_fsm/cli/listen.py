@@ -1,8 +1,8 @@
-"""``realtime-fsm listen``: what a server says, and how the connection to it fares."""
+"""``realtime-fsm listen``: prints what a server says, and how the connection to it fares."""
 
+import argparse
 import asyncio
 import json
-import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,40 +11,31 @@ from typing import Any
 
 from attrs import define, field
 
-from realtime_fsm.cli.client import exit_code_of, make_client, while_read
-from realtime_fsm.cli.client_arguments import ClientRequest
-from realtime_fsm.cli.exit_code import EXIT_OK
+from realtime_fsm.cli.arguments import EXIT_OK
+from realtime_fsm.cli.client import end_at_sigterm, exit_code_of, keep_connected, make_client, while_read
 from realtime_fsm.cli.paint import Painter, printable
 from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.service import RealtimeService
 
 
-def run_listen(request: ClientRequest, *, as_json: bool, web_port: int | None = None) -> int:
+def run_listen(parsed: argparse.Namespace) -> int:
     """Listen until interrupted; return the exit code."""
     try:
-        return asyncio.run(_listen(request, as_json=as_json, web_port=web_port))
+        return asyncio.run(_listen(parsed))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_OK  # being stopped is how this command is meant to end
 
 
-async def _listen(request: ClientRequest, *, as_json: bool, web_port: int | None) -> int:
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    printer = _JsonPrinter() if as_json else _LinePrinter()
-    realtime = make_client(request)
+async def _listen(parsed: argparse.Namespace) -> int:
+    task = end_at_sigterm()
+    printer = _JsonPrinter() if parsed.json else _LinePrinter()
+    realtime = make_client(parsed)
     realtime.on("*", while_read(printer.event, task))
     realtime.connection_status.subscribe(while_read(printer.change, task))
-    changes = realtime.changes()
     try:
-        async with _page(realtime, web_port):
-            await realtime.connect()
-            if request.channels:
-                await realtime.subscribe(request.channels)
-            async for _ in changes:
-                if realtime.gave_up is not None:
-                    raise realtime.gave_up
+        async with _page(realtime, parsed.port if parsed.web else None):
+            await keep_connected(realtime, parsed.channel)
     except RealtimeError as error:
         if isinstance(error, ValueError):  # wrong usage: the port of the page is taken
             raise
@@ -86,7 +77,7 @@ class _LinePrinter:
         painter.line(f"{painter.paint(clock, 'dim')} {painter.status(change.current)} {reason}{then}")
 
     def event(self, name: str, *args: Any) -> None:
-        """Print an event."""
+        """Print an event with its arguments."""
         clock = datetime.now(tz=UTC).astimezone().strftime("%H:%M:%S")
         data = " ".join(printable(_shown(arg)) for arg in args)
         name = self._painter.paint(printable(name), "bold")

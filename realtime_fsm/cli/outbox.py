@@ -1,17 +1,18 @@
-"""``realtime-fsm outbox list | retry | drop``."""
+"""``realtime-fsm outbox list | retry | drop``: a look into the file of an outbox, and its dead letters."""
 
+import argparse
 import json
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from attrs import asdict
 
-from realtime_fsm.adapters import sqlite_upkeep as upkeep
-from realtime_fsm.adapters.sqlite_upkeep import DeadEntry, Entry, Inventory
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.adapters import outbox_file as upkeep
+from realtime_fsm.adapters.outbox_file import DeadEntry, Entry, Inventory
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.cli.paint import Painter, printable
 
 _HEAD: Final = ("ID", "EVENT", "DELIVERY", "AGE", "SIZE", "ATTEMPTS")
@@ -26,53 +27,45 @@ _ACTIONS: Final = {
 }
 
 
-def run_list(path: Path, *, limit: int, as_json: bool) -> int:
+def run_list(parsed: argparse.Namespace) -> int:
     """Show what waits and the dead letters, never a body. The file may be in use.
-
-    Args:
-        path: The file.
-        limit: Waiting messages to be listed.
-        as_json: Print one JSON object.
 
     Raises:
         OutboxStorageError: If it is missing, or no outbox that can be read.
     """
-    if limit < 0:
-        sys.stderr.write(f"realtime-fsm: --limit {limit} must not be negative.\n")
+    if parsed.limit < 0:
+        sys.stderr.write(f"realtime-fsm: --limit {parsed.limit} must not be negative.\n")
         return EXIT_USAGE
-    inventory = upkeep.look(path, limit=limit)
+    inventory = upkeep.look(parsed.path, limit=parsed.limit)
     now = time.time()
-    if as_json:
-        _write_json(_as_json(path, inventory, now))
+    if parsed.json:
+        _write_json(_as_json(parsed.path, inventory, now))
     else:
-        _print(Painter(), path, inventory, now)
+        _print(Painter(), parsed.path, inventory, now)
     return EXIT_OK
 
 
-def run_change(action: str, path: Path, message_ids: Collection[str] | None, *, as_json: bool) -> int:
-    """Retry or drop dead letters: all that are asked for, or none.
-
-    Args:
-        action: ``retry`` or ``drop``.
-        path: The file. Nobody may be using it.
-        message_ids: Of the dead letters; ``None`` for all.
-        as_json: Print one JSON object.
+def run_change(parsed: argparse.Namespace) -> int:
+    """Retry or drop dead letters: all that are asked for, or none. Nobody may be using the file.
 
     Raises:
         OutboxStorageError: If it is missing, in use, or cannot be written.
     """
-    change, participle, then = _ACTIONS[action]
-    result = change(path, message_ids)
-    if as_json:
+    if bool(parsed.ids) is parsed.all:
+        sys.stderr.write(f"realtime-fsm: outbox {parsed.action} needs either IDs or --all.\n")
+        return EXIT_USAGE
+    change, participle, then = _ACTIONS[parsed.action]
+    result = change(parsed.path, None if parsed.all else parsed.ids)
+    if parsed.json:
         _write_json({participle: list(result.done), "unknown": list(result.unknown)})
     if result.unknown:
         names = ", ".join(map(printable, result.unknown))
         sys.stderr.write(
-            f"realtime-fsm: {path} has no dead letter {names}; nothing was {participle}. "
-            f"See `realtime-fsm outbox list {path}`.\n"
+            f"realtime-fsm: {parsed.path} has no dead letter {names}; nothing was {participle}. "
+            f"See `realtime-fsm outbox list {parsed.path}`.\n"
         )
         return EXIT_FAILED
-    if not as_json:
+    if not parsed.json:
         count = len(result.done)
         painter = Painter()
         painter.line(f"{_counted(count, 'dead letter')} {participle}.{f' {then}' if count else ''}")

@@ -1,12 +1,14 @@
-"""Output for a terminal and for a pipe: colour only where a person looks and has not declined it."""
+"""Output for a terminal, a pipe or a file: colour only where a person looks and has not declined it."""
 
 import io
 import os
 import sys
+from pathlib import Path
 from typing import Final, TextIO
 
 from attrs import define, field
 
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK
 from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Severity
 
 _RESET: Final = "\033[0m"
@@ -64,6 +66,16 @@ def discard_output() -> None:
         os.dup2(nowhere, sys.stdout.fileno())
     finally:
         os.close(nowhere)
+
+
+def write_file(path: Path, data: bytes) -> int:
+    """Write a file that was asked for; return the exit code."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        sys.stderr.write(f"realtime-fsm: {path} cannot be written: {error.strerror}.\n")
+        return EXIT_FAILED
+    return EXIT_OK
 
 
 @define

@@ -1,19 +1,18 @@
-"""``realtime-fsm watch``: how a connection fares, live in a terminal, or in lines for whatever else."""
+"""``realtime-fsm watch``: shows how a connection fares, live in a terminal, or in lines for whatever else."""
 
+import argparse
 import asyncio
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from typing import Any, Final, Protocol
 
 from attrs import define, field, frozen
 
-from realtime_fsm.cli.client import exit_code_of, make_client, while_read
-from realtime_fsm.cli.client_arguments import ClientRequest
-from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_UNREACHABLE
+from realtime_fsm.cli.arguments import EXIT_OK, EXIT_UNREACHABLE
+from realtime_fsm.cli.client import end_at_sigterm, exit_code_of, keep_connected, make_client, while_read
 from realtime_fsm.cli.paint import Painter
 from realtime_fsm.cli.watch_view import change_line, figures_line, frame, painted
 from realtime_fsm.machine.errors import RealtimeError
@@ -30,38 +29,27 @@ _BEGIN: Final = "\033[?1049h\033[?25l"  # a screen of its own, without a cursor
 _END: Final = "\033[?25h\033[?1049l"
 
 
-def run_watch(
-    request: ClientRequest, *, bound: float | None = None, every: float | None = None, as_json: bool = False
-) -> int:
-    """Watch until interrupted; return the exit code.
-
-    Args:
-        request: Which client.
-        bound: Seconds after which it ends by itself.
-        every: Seconds between two showings of the figures.
-        as_json: Print JSON lines.
-    """
+def run_watch(parsed: argparse.Namespace) -> int:
+    """Watch until interrupted, or for as long as is asked for; return the exit code."""
     try:
-        return asyncio.run(_watch(request, bound=bound, every=every, as_json=as_json))
+        return asyncio.run(_watch(parsed))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_OK  # being stopped is how this command is meant to end
 
 
-async def _watch(request: ClientRequest, *, bound: float | None, every: float | None, as_json: bool) -> int:
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    realtime = make_client(request)
-    display = _display(realtime, as_json=as_json)
+async def _watch(parsed: argparse.Namespace) -> int:
+    task = end_at_sigterm()
+    realtime = make_client(parsed)
+    display = _display(realtime, as_json=parsed.json)
     unsubscribe = realtime.connection_status.subscribe(while_read(display.change, task))
     running = {
-        asyncio.create_task(_until_it_gives_up(realtime, request.channels)),
-        asyncio.create_task(_keep_showing(display, display.every if every is None else every)),
+        asyncio.create_task(keep_connected(realtime, parsed.channel)),
+        asyncio.create_task(_keep_showing(display, display.every if parsed.every is None else parsed.every)),
     }
     failure: RealtimeError | None = None
     try:
         display.begin()
-        ended, _ = await asyncio.wait(running, timeout=bound, return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = await asyncio.wait(running, timeout=parsed.bound, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0)  # what led to it is shown first
         for one in ended:
             one.result()
@@ -82,21 +70,6 @@ async def _watch(request: ClientRequest, *, bound: float | None, every: float | 
             await realtime.disconnect()
 
 
-async def _until_it_gives_up(realtime: RealtimeService, channels: tuple[str, ...]) -> None:
-    """Keep the connection; end when nothing is tried any more.
-
-    Raises:
-        RealtimeError: Why that is so.
-    """
-    changes = realtime.changes()
-    await realtime.connect()
-    if channels:
-        await realtime.subscribe(channels)
-    async for _ in changes:
-        if realtime.gave_up is not None:
-            raise realtime.gave_up
-
-
 async def _keep_showing(display: "_Display", every: float) -> None:
     while True:
         await asyncio.sleep(every)
@@ -105,7 +78,7 @@ async def _keep_showing(display: "_Display", every: float) -> None:
 
 @frozen
 class _Seen:
-    """What a change is told of."""
+    """The part of a snapshot that a change is told of."""
 
     status: ConnectionStatus
     messages_waiting: int
@@ -113,27 +86,27 @@ class _Seen:
 
 @define
 class _Source:
-    """What is shown: a client, as the status page shows it."""
+    """A client, as the status page shows it."""
 
     realtime: RealtimeService
 
     def view(self) -> dict[str, Any]:
-        """Return where it stands."""
+        """Return the state of the client."""
         return view(self.realtime, now=time.time())
 
     def changes(self) -> list[dict[str, Any]]:
-        """Return what has happened."""
+        """Return the changes, the oldest first."""
         return [change_json(change) for change in self.realtime.connection_status.history]
 
     def words(self, change: StatusChange) -> str:
-        """Return what a change means, and what happens next."""
+        """Return in words the meaning of a change, and what happens next."""
         seen = _Seen(change.current, self.realtime.metrics.messages_waiting)
         told = narrate(seen, change, self.realtime.config, next_attempt_in=change.retry_in)
         return f"{told.headline} {told.next}"
 
 
 class _Display(Protocol):
-    """Where it is shown.
+    """A place where a client is shown.
 
     Attributes:
         every: Seconds between two showings of the figures, unless told otherwise.
@@ -145,7 +118,7 @@ class _Display(Protocol):
         """Show that it has begun."""
 
     def change(self, change: StatusChange) -> None:
-        """Show a change."""
+        """Show that the status has changed."""
 
     def figures(self) -> None:
         """Show how it stands."""
@@ -171,7 +144,7 @@ class _Live:
     every: float = _LIVE_EVERY
 
     def begin(self) -> None:
-        """Take the screen."""
+        """Take the screen, and draw the first view."""
         self.painter.stream.write(_BEGIN)
         self.figures()
 
@@ -214,11 +187,11 @@ class _Lines:
         self.painter.line(painted(change_line(change_json(change), self.source.words(change)), self.painter))
 
     def figures(self) -> None:
-        """Print them."""
+        """Print the figures as one line."""
         self.painter.line(painted(figures_line(self.source.view()), self.painter))
 
     def end(self) -> None:
-        """Print the figures."""
+        """Print the figures of the end."""
         self.figures()
 
 
@@ -234,7 +207,7 @@ class _Json:
         """Say nothing: nothing has happened."""
 
     def change(self, change: StatusChange) -> None:
-        """Print it."""
+        """Print a change of the status."""
         self._print("status", change_json(change))
 
     def figures(self) -> None:

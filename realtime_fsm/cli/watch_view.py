@@ -1,4 +1,4 @@
-"""What ``realtime-fsm watch`` shows: lines, made from a snapshot. Nothing here looks at a clock or a client.
+"""The lines that ``realtime-fsm watch`` shows, made from a snapshot: no look at a clock or a client.
 
 The snapshot is the one of the status page (``realtime_fsm.web.snapshot``): both tell the same.
 """
@@ -14,7 +14,7 @@ from attrs import frozen
 from realtime_fsm.cli.paint import GLYPHS, Painter, printable, style_of
 from realtime_fsm.diagram.graph import TIMES
 from realtime_fsm.machine.table import ConnectionStatus
-from realtime_fsm.monitoring.report_words import duration
+from realtime_fsm.report.words import duration
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _MOST_SAMPLES: Final = 40
@@ -26,20 +26,20 @@ _MOST_WORDS: Final = 3
 
 _SIGNS: Final = _BARS + "░" + _CUT + TIMES + "".join(GLYPHS.values())
 _LETTERS: Final = str.maketrans(_SIGNS, "_.-=+*%#" + ".~x" + "o.*~x+")
-"""What stands for the signs where the output's encoding lacks them; the words are beside them anyway."""
+"""Letters for the signs, where the output's encoding lacks them; the words are beside them anyway."""
 
 View = Mapping[str, Any]
 
 
 @frozen
-class Span:
+class Styled:
     """A piece of a line, in styles of ``Painter.paint``."""
 
     text: str
     styles: tuple[str, ...] = ()
 
 
-Line = tuple[Span, ...]
+Line = tuple[Styled, ...]
 
 
 def frame(view: View, changes: Sequence[View], *, width: int, height: int) -> list[Line]:
@@ -54,7 +54,7 @@ def frame(view: View, changes: Sequence[View], *, width: int, height: int) -> li
     lines: list[Line] = [_title(view), (), *_words(view, width), (), *_figures(view)]
     room = height - len(lines) - 2
     if changes and room > 0:
-        lines += [(), (Span("what happened, the latest first", ("dim",)),)]
+        lines += [(), (Styled("what happened, the latest first", ("dim",)),)]
         lines += [change_line(change) for change in list(changes)[::-1][:room]]
     return lines[:height]
 
@@ -70,7 +70,12 @@ def change_line(change: View, words: str | None = None) -> Line:
         wait, attempt = change["retry_in"], change["attempt"]
         then = "" if wait is None else f"(attempt {attempt} in {duration(wait)}) "
         words = f"{then}{change['reason']}"
-    return (Span(_clock(change["at"]), ("dim",)), Span(" "), _status(change["current"]), Span(f" {words}"))
+    return (
+        Styled(_clock(change["at"]), ("dim",)),
+        Styled(" "),
+        _status(change["current"]),
+        Styled(f" {words}"),
+    )
 
 
 def figures_line(view: View) -> Line:
@@ -82,7 +87,7 @@ def figures_line(view: View) -> Line:
     ]
     said += [f"health: {_health(view)}"] if view["health"]["status"] != "ok" else []
     text = "; ".join(said)
-    return (Span(_clock(view["at"]), ("dim",)), Span(" "), _status(view["status"]), Span(f" {text}"))
+    return (Styled(_clock(view["at"]), ("dim",)), Styled(" "), _status(view["status"]), Styled(f" {text}"))
 
 
 def sparkline(samples: Sequence[float]) -> str:
@@ -153,9 +158,9 @@ def _title(view: View) -> Line:
     status = ConnectionStatus(view["status"])
     lasted = "" if view["since"] is None else f" for {duration(max(0.0, view['at'] - view['since']))}"
     return (
-        Span(f"{GLYPHS[status]} {status.upper()}", (style_of(status), "bold")),
-        Span(f"{lasted}  {view['server']}  "),
-        Span(_clock(view["at"]), ("dim",)),
+        Styled(f"{GLYPHS[status]} {status.upper()}", (style_of(status), "bold")),
+        Styled(f"{lasted}  {view['server']}  "),
+        Styled(_clock(view["at"]), ("dim",)),
     )
 
 
@@ -166,7 +171,7 @@ def _words(view: View, width: int) -> list[Line]:
     for name, styles in (("says", ("bold",)), ("next", ()), ("advice", ("dim",))):
         room = max(20, width - len(_INDENT))
         wrapped = textwrap.wrap(told[name], room, max_lines=_MOST_WORDS, placeholder=_CUT)
-        lines += [(Span(_INDENT), Span(text, styles)) for text in wrapped]
+        lines += [(Styled(_INDENT), Styled(text, styles)) for text in wrapped]
     return lines
 
 
@@ -180,7 +185,7 @@ def _figures(view: View) -> list[Line]:
         ("failures", _failures(view)),
         ("outages", _outages(view)),
     ]
-    return [(Span(f"{_INDENT}{name:<{_LABEL}}", ("dim",)), Span(text)) for name, text in told if text]
+    return [(Styled(f"{_INDENT}{name:<{_LABEL}}", ("dim",)), Styled(text)) for name, text in told if text]
 
 
 def _attempt(view: View) -> str:
@@ -254,9 +259,9 @@ def _outages(view: View) -> str:
     return f"{len(outages)}, {duration(sum(max(0.0, each) for each in lasted))} altogether{now}"
 
 
-def _status(status: str) -> Span:
+def _status(status: str) -> Styled:
     known = ConnectionStatus(status)
-    return Span(f"{GLYPHS[known]} {known:<12}", (style_of(known),))
+    return Styled(f"{GLYPHS[known]} {known:<12}", (style_of(known),))
 
 
 def _clock(at: float) -> str:

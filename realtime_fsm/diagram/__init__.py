@@ -8,22 +8,16 @@
     render(format="svg", history="changes.jsonl")          what happened, as `listen --json` printed it
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, overload
 
-from realtime_fsm.diagram.dot import render_dot
-from realtime_fsm.diagram.graph import Graph, build_graph
-from realtime_fsm.diagram.history import History, HistoryLike, Step, history_of, read_history
+from realtime_fsm.diagram.graph import Graph, MachineLike, build_graph, graph_of
+from realtime_fsm.diagram.history import History, HistoryLike, HistoryStep, history_of, read_history
 from realtime_fsm.diagram.layout import laid_out
-from realtime_fsm.diagram.machines import MachineLike, graph_of
-from realtime_fsm.diagram.marks import Marks, marks_of
-from realtime_fsm.diagram.mermaid import render_mermaid
-from realtime_fsm.diagram.plan import placed
-from realtime_fsm.diagram.png import raster
-from realtime_fsm.diagram.shipped import NAME, PLANS, checked_direction, shipped_svg
-from realtime_fsm.diagram.style import checked_theme, stylesheet
-from realtime_fsm.diagram.svg import Look, paint
-from realtime_fsm.diagram.table import render_table
+from realtime_fsm.diagram.shipped import NAME, PLANS, checked_direction, placed, shipped_svg
+from realtime_fsm.diagram.svg import Look, Marks, checked_theme, marks_of, paint, raster, stylesheet
+from realtime_fsm.diagram.text import render_dot, render_mermaid, render_table
 from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.errors import InvalidArgumentError
 
@@ -31,8 +25,8 @@ __all__ = [
     "FORMATS",
     "History",
     "HistoryLike",
+    "HistoryStep",
     "MachineLike",
-    "Step",
     "read_history",
     "render",
     "shipped_svg",
@@ -43,6 +37,14 @@ FORMATS: Final = ("svg", "png", "mermaid", "dot", "table")
 """The formats by name."""
 
 TextFormat = Literal["svg", "mermaid", "dot", "table"]
+
+
+def __getattr__(name: str) -> Any:
+    """Give ``HistoryStep`` by the name that it had before."""
+    if name != "Step":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("Step is called HistoryStep now.", DeprecationWarning, stacklevel=2)
+    return HistoryStep
 
 
 @overload

@@ -1,4 +1,4 @@
-"""What a picture consists of once everything has its place: boxes, lines and texts, in pixels.
+"""The parts of a picture once everything has its position: boxes, lines and texts, in pixels.
 
 A layout (``shipped``, ``layout``) makes a ``Drawing`` out of a graph, a painter (``svg``) writes it down.
 Texts are set in a typeface of fixed width, so their size is known without asking a font.
@@ -126,7 +126,7 @@ class PlacedEdge:
 
 @frozen(kw_only=True)
 class PlacedChoice:
-    """What the guarded branches of one trigger have in common: a line to a diamond, where they part.
+    """The common part of the guarded branches of one trigger: a line to a diamond, where they part.
 
     Attributes:
         source: The state that is left.

@@ -1,4 +1,4 @@
-"""What a connection has been through: counts and times for the pictures."""
+"""The history of a connection: counts and times for the pictures."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from realtime_fsm.machine.record import StatusChange
 
 
 @frozen(kw_only=True)
-class Step:
+class HistoryStep:
     """One move that was made.
 
     Attributes:
@@ -32,13 +32,13 @@ class Step:
 
     @property
     def clock(self) -> str:
-        """When, as a time of day in UTC."""
+        """The time of day in UTC."""
         return datetime.fromtimestamp(self.at, tz=UTC).strftime("%H:%M:%S")
 
 
 @frozen(kw_only=True)
 class Visits:
-    """How a state fared.
+    """The times that a connection was in a state.
 
     Attributes:
         entries: How often it was entered.
@@ -53,14 +53,14 @@ class Visits:
 class History:
     """The moves of one connection, in order."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[HistoryStep, ...]
 
     @property
     def current(self) -> str | None:
         """The state in which it ends; ``None`` when nothing has happened."""
         return self.steps[-1].dest if self.steps else None
 
-    def taken(self, source: str, trigger: str, dest: str) -> tuple[Step, ...]:
+    def taken(self, source: str, trigger: str, dest: str) -> tuple[HistoryStep, ...]:
         """Return the times at which one move was made."""
         wanted = (source, trigger, dest)
         return tuple(step for step in self.steps if (step.source, step.trigger, step.dest) == wanted)
@@ -75,8 +75,8 @@ class History:
         return Visits(entries=entries, seconds=seconds)
 
 
-HistoryLike = History | Sequence[StatusChange] | Sequence[Step] | str | Path
-"""What counts as a history: changes as observers were told them, steps, or a file of JSON Lines."""
+HistoryLike = History | Sequence[StatusChange] | Sequence[HistoryStep] | str | Path
+"""A history in any of its forms: changes as observers were told them, steps, or a file of JSON Lines."""
 
 
 def history_of(source: HistoryLike) -> History:
@@ -121,7 +121,7 @@ def read_history(path: Path) -> History:
     return History(tuple(steps))
 
 
-def _steps(path: Path, lines: Sequence[str], *, first: int = 1) -> Iterable[Step]:
+def _steps(path: Path, lines: Sequence[str], *, first: int = 1) -> Iterable[HistoryStep]:
     for number, line in enumerate(lines, start=first):
         if not line.strip():
             continue
@@ -137,8 +137,8 @@ def _steps(path: Path, lines: Sequence[str], *, first: int = 1) -> Iterable[Step
             ) from error
 
 
-def _step_of(record: Any) -> Step:
-    step = Step(
+def _step_of(record: Any) -> HistoryStep:
+    step = HistoryStep(
         source=str(record["previous"]),
         trigger=str(record["trigger"]),
         dest=str(record["current"]),
@@ -149,26 +149,13 @@ def _step_of(record: Any) -> Step:
     return step
 
 
-def _step(item: StatusChange | Step) -> Step:
-    if isinstance(item, Step):
+def _step(item: StatusChange | HistoryStep) -> HistoryStep:
+    if isinstance(item, HistoryStep):
         return item
-    return Step(
+    return HistoryStep(
         source=item.previous.value,
         trigger=item.trigger.value,
         dest=item.current.value,
         at=item.at,
         reason=item.reason,
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time in few characters: ``0.4s``, ``12s``, ``3m 20s``, ``2h 5m``."""
-    if seconds < 9.95:  # noqa: PLR2004 - the last one that reads 9.9
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest}s"
-    hours, minutes = divmod(minutes, 60)
-    if hours == 0:
-        return f"{minutes}m {rest}s" if rest else f"{minutes}m"
-    return f"{hours}h {minutes}m" if minutes else f"{hours}h"

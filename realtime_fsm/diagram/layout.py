@@ -124,7 +124,7 @@ class _Reader:
         _, _, self._width, self._height = _numbers(answer["bb"])
 
     def drawing(self) -> Drawing:
-        """Return the drawing."""
+        """Return the drawing that Graphviz has laid out."""
         frame = self._frame()
         return Drawing(
             graph=self._graph,
@@ -194,8 +194,8 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def _on(points: Sequence[Point], share: float) -> Point:
     """Return the point at a share of a line."""
-    place = share * (len(points) - 1)
-    index = min(int(place), len(points) - 2)
+    along = share * (len(points) - 1)
+    index = min(int(along), len(points) - 2)
     (x, y), (to_x, to_y) = points[index], points[index + 1]
-    rest = place - index
+    rest = along - index
     return (x + (to_x - x) * rest, y + (to_y - y) * rest)

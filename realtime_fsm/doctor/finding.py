@@ -1,4 +1,4 @@
-"""What a check has found, and what all of them together mean."""
+"""The findings of the checks, and what all of them together mean."""
 
 from enum import StrEnum
 from typing import Any, Final
@@ -19,7 +19,7 @@ _MAX_LENGTH: Final = 600
 
 
 class Verdict(StrEnum):
-    """How a check ended."""
+    """The way a check ended."""
 
     OK = "ok"
     WARNING = "warning"
@@ -28,7 +28,7 @@ class Verdict(StrEnum):
 
 
 class Fault(StrEnum):
-    """What kind of thing is wrong; the gravest of them decides the exit code of the command line."""
+    """The kind of thing that is wrong; the gravest of them decides the exit code of the command line."""
 
     USAGE = "usage"
     UNREACHABLE = "unreachable"
@@ -41,7 +41,7 @@ _BY_GRAVITY: Final = (Fault.USAGE, Fault.UNREACHABLE, Fault.REFUSED, Fault.UNSOU
 
 @frozen(kw_only=True)
 class Finding:
-    """What a check has found.
+    """The finding of one check.
 
     Attributes:
         check: Name of the check.
@@ -112,7 +112,7 @@ class Report:
 
     @property
     def is_ok(self) -> bool:
-        """Whether no check failed."""
+        """True if no check failed."""
         return all(finding.verdict is not Verdict.FAILED for finding in self.findings)
 
     @property
@@ -160,7 +160,7 @@ def from_error(check: str, error: RealtimeError, remedy: str = "", **details: An
 
     Args:
         check: During which it was raised.
-        error: It.
+        error: The error that was raised.
         remedy: A better one than the error's own, where the check knows one.
         details: Figures for programs.
     """

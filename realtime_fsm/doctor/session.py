@@ -1,14 +1,11 @@
-"""What needs an open connection: the namespace, the identity, the heartbeat, the recovery and silence."""
+"""The checks of an open connection: the namespace, the identity, the heartbeat, the recovery, silence."""
 
-import base64
-import binascii
-import json
 import time
 from typing import Any, Final
 
+from realtime_fsm.doctor.examination import Examination, NamespaceConnection, Target
 from realtime_fsm.doctor.finding import Fault, Finding, failed, from_error, ok, skipped, warning
-from realtime_fsm.doctor.patient import Patient
-from realtime_fsm.doctor.visit import Visit
+from realtime_fsm.engine.token import jwt_expiry
 from realtime_fsm.machine.errors import (
     AuthenticationError,
     ConnectTimeoutError,
@@ -29,21 +26,24 @@ _CHANNEL: Final = "realtime-fsm-doctor"
 _SLOW: Final = 1.0
 
 
-async def check_namespace(patient: Patient) -> Finding:
+async def check_namespace(examination: Examination) -> Finding:
     """Join the namespace, with the token where there is one."""
-    if not patient.transports:
+    target = examination.target
+    if not examination.transports:
         return failed(
             NAMESPACE,
             Fault.UNSOUND,
             "No transport works: there is nothing to connect over.",
             "Mend the handshake over polling or the websocket first; see above.",
         )
-    visit = patient.visit = Visit(patient)
-    await visit.begin()
-    name, error = patient.config.namespace, visit.error
+    connection = examination.connection = NamespaceConnection(examination)
+    await connection.begin()
+    name, error = target.config.namespace, connection.error
     if error is None or isinstance(error, AuthenticationError):
         return ok(
-            NAMESPACE, f"The namespace {name} answers over {visit.transport}.", transport=visit.transport
+            NAMESPACE,
+            f"The namespace {name} answers over {connection.transport}.",
+            transport=connection.transport,
         )
     if isinstance(error, NamespaceRefusedError):
         return from_error(
@@ -56,15 +56,16 @@ async def check_namespace(patient: Patient) -> Finding:
     return from_error(NAMESPACE, error, retry_after=error.retry_after)
 
 
-async def check_authentication(patient: Patient) -> Finding:
+async def check_authentication(examination: Examination) -> Finding:
     """Say what became of the identity when the namespace was joined."""
-    visit = _visit(patient)
-    if visit.error is None:
-        if patient.token is None:
+    target = examination.target
+    connection = examination.joined
+    if connection.error is None:
+        if target.token is None:
             return ok(AUTHENTICATION, "The server lets clients in without a token.", token=False)
-        return ok(AUTHENTICATION, f"The server lets the client in with {patient.token_name}.", token=True)
-    said = visit.error.message.replace("..", ".")  # the server may have ended its words with one
-    if patient.token is None:
+        return ok(AUTHENTICATION, f"The server lets the client in with {target.token_name}.", token=True)
+    said = connection.error.message.replace("..", ".")  # the server may have ended its words with one
+    if target.token is None:
         return failed(
             AUTHENTICATION,
             Fault.REFUSED,
@@ -72,20 +73,20 @@ async def check_authentication(patient: Patient) -> Finding:
             "Put a token into an environment variable, and name it: --token-env NAME",
             token=False,
         )
-    left = _seconds_left(patient.token)
+    left = _seconds_left(target.token)
     if left is not None and left <= 0:
         return failed(
             AUTHENTICATION,
             Fault.REFUSED,
-            f"{_capital(patient.token_name)} expired {-left:.0f} s ago. {said}",
+            f"{_capital(target.token_name)} expired {-left:.0f} s ago. {said}",
             "Get a fresh token; if it is fresh, set the clocks of this machine and of its issuer.",
             token=True,
         )
-    key = patient.config.dialect.token_key
+    key = target.config.dialect.token_key
     return failed(
         AUTHENTICATION,
         Fault.REFUSED,
-        f"The server refuses {patient.token_name}. {said}",
+        f"The server refuses {target.token_name}. {said}",
         f"Check that it is whole, meant for this server, and expected as `auth.{key}` of the connection.",
         token=True,
     )
@@ -97,29 +98,21 @@ def _capital(text: str) -> str:
 
 def _seconds_left(token: str) -> float | None:
     """Return how long a JSON Web Token still lasts by its own words; ``None`` where it does not say."""
-    parts = token.split(".")
-    if len(parts) != 3:  # noqa: PLR2004 - a head, the claims, a signature
-        return None
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
-        return None
-    expiry = claims.get("exp") if isinstance(claims, dict) else None
-    if isinstance(expiry, bool) or not isinstance(expiry, (int, float)):
-        return None
-    return expiry - time.time()
+    expiry = jwt_expiry(token)
+    return None if expiry is None else expiry - time.time()
 
 
-async def check_heartbeat(patient: Patient) -> Finding:
+async def check_heartbeat(examination: Examination) -> Finding:
     """Ask for a sign of life, as the engine does when the connection falls silent."""
-    visit, event = _visit(patient), patient.config.dialect.heartbeat_event
+    target = examination.target
+    connection, event = examination.joined, target.config.dialect.heartbeat_event
     began = time.monotonic()
-    answer = None if event is None else await visit.ask(event)
+    answer = None if event is None else await connection.ask(event)
     took = time.monotonic() - began
-    if visit.lost.done():
-        return _ended(HEARTBEAT, visit)
+    if connection.lost.done():
+        return _ended(HEARTBEAT, connection)
     if answer is not None:
-        visit.acknowledges = True
+        connection.acknowledges = True
         milliseconds = round(took * 1000, 1)
         if took > _SLOW:
             return warning(
@@ -129,25 +122,25 @@ async def check_heartbeat(patient: Patient) -> Finding:
                 milliseconds=milliseconds,
             )
         return ok(HEARTBEAT, f"`{event}` is acknowledged ({took * 1000:.0f} ms).", milliseconds=milliseconds)
-    return await _unacknowledged(patient, visit, event)
+    return await _unacknowledged(target, connection, event)
 
 
-async def _unacknowledged(patient: Patient, visit: Visit, event: str | None) -> Finding:
-    pongs = await visit.ping()
-    if visit.lost.done():
-        return _ended(HEARTBEAT, visit)
+async def _unacknowledged(target: Target, connection: NamespaceConnection, event: str | None) -> Finding:
+    pongs = await connection.ping()
+    if connection.lost.done():
+        return _ended(HEARTBEAT, connection)
     if event is None and pongs:
         return ok(HEARTBEAT, "Pings of the websocket are answered; the dialect has no heartbeat of its own.")
-    within = f"within {patient.timeout:g} s"
+    within = f"within {target.timeout:g} s"
     remedy = f"Add a handler of `{event}` to the server that calls its acknowledgement back."
-    if patient.config.dialect.confirms_subscriptions and event is not None:
+    if target.config.dialect.confirms_subscriptions and event is not None:
         return failed(
             HEARTBEAT,
             Fault.UNSOUND,
             f"The server does not acknowledge `{event}` {within}, although its dialect promises that.",
             f"{remedy} If it is no reference backend, use --dialect plain.",
         )
-    if pongs or visit.transport == "polling":
+    if pongs or connection.transport == "polling":
         instead = "pings of the websocket are answered" if pongs else "only failing requests will tell"
         return warning(
             HEARTBEAT,
@@ -163,16 +156,17 @@ async def _unacknowledged(patient: Patient, visit: Visit, event: str | None) -> 
     )
 
 
-async def check_recovery(patient: Patient) -> Finding:
+async def check_recovery(examination: Examination) -> Finding:
     """See whether what happens during an outage can be had afterwards."""
-    visit, dialect = _visit(patient), patient.config.dialect
-    if visit.lost.done():
-        return skipped(RECOVERY, _why_lost(visit))
+    target = examination.target
+    connection, dialect = examination.joined, target.config.dialect
+    if connection.lost.done():
+        return skipped(RECOVERY, _why_lost(connection))
     if dialect.positions:
-        return await _replays(visit, dialect.subscribe_event)
+        return await _replays(connection, dialect.subscribe_event)
     if not dialect.recovers_sessions:
         return skipped(RECOVERY, f"The dialect {dialect.name} asks for no recovery.")
-    if isinstance(visit.welcome.get("pid"), str):
+    if isinstance(connection.welcome.get("pid"), str):
         return ok(RECOVERY, "The server offers Socket.IO's connection state recovery.", kind="session")
     return warning(
         RECOVERY,
@@ -183,10 +177,10 @@ async def check_recovery(patient: Patient) -> Finding:
     )
 
 
-async def _replays(visit: Visit, event: str) -> Finding:
-    answer = await visit.ask(event, {"channels": [_CHANNEL]})
-    if visit.lost.done():
-        return _ended(RECOVERY, visit)
+async def _replays(connection: NamespaceConnection, event: str) -> Finding:
+    answer = await connection.ask(event, {"channels": [_CHANNEL]})
+    if connection.lost.done():
+        return _ended(RECOVERY, connection)
     told = answer[0] if answer else None
     channels = told.get("channels") if isinstance(told, dict) else None
     channel = channels.get(_CHANNEL) if isinstance(channels, dict) else None
@@ -221,19 +215,20 @@ def _is_offset(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-async def check_idle(patient: Patient) -> Finding:
+async def check_idle(examination: Examination) -> Finding:
     """Keep silent, and see whether anybody between here and the server cuts the connection."""
-    visit, seconds = _visit(patient), patient.idle
-    if visit.lost.done():
-        return skipped(IDLE, _why_lost(visit))
+    target = examination.target
+    connection, seconds = examination.joined, target.idle
+    if connection.lost.done():
+        return skipped(IDLE, _why_lost(connection))
     if seconds <= 0:
         return skipped(IDLE, "Left out: --idle 0.")
     began = time.monotonic()
-    await visit.stay_silent(seconds)
+    await connection.stay_silent(seconds)
     survived = time.monotonic() - began
-    if visit.lost.done():
-        return _cut(patient, visit, survived)
-    if (visit.acknowledges or visit.pongs) and not await _answers(patient, visit):
+    if connection.lost.done():
+        return _cut(examination, connection, survived)
+    if (connection.acknowledges or connection.pongs) and not await _answers(target, connection):
         return failed(
             IDLE,
             Fault.UNSOUND,
@@ -241,7 +236,7 @@ async def check_idle(patient: Patient) -> Finding:
             f"A NAT or a firewall has forgotten it: set `heartbeat_interval` below {survived:.0f} s.",
             survived=round(survived, 1),
         )
-    interval = None if patient.handshake is None else patient.handshake.ping_interval
+    interval = None if examination.handshake is None else examination.handshake.ping_interval
     if interval is None or seconds > interval:
         said, remedy = f"Survives {survived:g} s, with the server's pings.", ""
     else:
@@ -250,16 +245,16 @@ async def check_idle(patient: Patient) -> Finding:
     return ok(IDLE, said, remedy, survived=round(survived, 1))
 
 
-async def _answers(patient: Patient, visit: Visit) -> bool:
-    event = patient.config.dialect.heartbeat_event
-    if visit.acknowledges and event is not None:
-        return await visit.ask(event) is not None
-    return await visit.ping()
+async def _answers(target: Target, connection: NamespaceConnection) -> bool:
+    event = target.config.dialect.heartbeat_event
+    if connection.acknowledges and event is not None:
+        return await connection.ask(event) is not None
+    return await connection.ping()
 
 
-def _cut(patient: Patient, visit: Visit, survived: float) -> Finding:
-    error = visit.lost.result()
-    interval = None if patient.handshake is None else patient.handshake.ping_interval
+def _cut(examination: Examination, connection: NamespaceConnection, survived: float) -> Finding:
+    error = connection.lost.result()
+    interval = None if examination.handshake is None else examination.handshake.ping_interval
     details = {"survived": round(survived, 1)}
     if isinstance(error, HeartbeatTimeoutError):
         return failed(
@@ -288,17 +283,11 @@ def _cut(patient: Patient, visit: Visit, survived: float) -> Finding:
     )
 
 
-def _ended(check: str, visit: Visit) -> Finding:
-    error = visit.lost.result()
+def _ended(check: str, connection: NamespaceConnection) -> Finding:
+    error = connection.lost.result()
     remedy = "Look at the server's log for why it ended: right after the connection was accepted."
     return failed(check, Fault.UNSOUND, f"The connection ended. {error.message}", remedy)
 
 
-def _why_lost(visit: Visit) -> str:
-    return f"The connection has ended: {visit.lost.result().message}"
-
-
-def _visit(patient: Patient) -> Visit:
-    if patient.visit is None:  # pragma: no cover - a failed `namespace` stops the examination
-        raise AssertionError("nobody is connected")
-    return patient.visit
+def _why_lost(connection: NamespaceConnection) -> str:
+    return f"The connection has ended: {connection.lost.result().message}"

@@ -1,4 +1,4 @@
-"""What the manager and its activities work with, in one place."""
+"""The parts of a client, and one stay in a state: all that an activity works with."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,15 +11,13 @@ from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.payload import Payload
 from realtime_fsm.engine.port import HttpClient, RandomSource, TransportFactory, WallClock
 from realtime_fsm.engine.recovery import ErrorRecoveryStrategy
-from realtime_fsm.engine.resync import Resync
 from realtime_fsm.engine.sender import Sender
 from realtime_fsm.engine.session_recovery import SessionRecovery
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.status import ConnectionStatusManager
-from realtime_fsm.engine.subscribing import Subscriber
 from realtime_fsm.engine.subscriptions import Subscriptions
 from realtime_fsm.engine.token import TokenProvider
-from realtime_fsm.machine.backoff import ExponentialBackoff
+from realtime_fsm.machine.backoff import Pace
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.record import StatusChange
@@ -28,7 +26,7 @@ from realtime_fsm.machine.table import Trigger
 
 @define(kw_only=True, eq=False, repr=False)
 class Components:
-    """The parts of one client, wired by the service.
+    """The parts of one client, wired by ``assembly.py``.
 
     Attributes:
         config: The configuration.
@@ -37,15 +35,14 @@ class Components:
         random: Source of all jitter.
         wall: The wall clock.
         statistics: What everything counts into.
+        recorder: What was done last.
         tokens: The client's identity.
         sender: Messages on their way out.
-        subscriptions: What is wanted.
-        subscriber: Asks for it.
-        resync: Loads what cannot be replayed.
+        subscriptions: What is wanted, and how far it has come.
         session: Leads back to a session that the server keeps.
         dispatcher: Events on their way to the handlers.
         status: Who is told about the status.
-        backoff: How long to wait between attempts.
+        pace: When the next attempt is made, and which one it is.
         recovery: Told of every error.
         heartbeat: The encoded heartbeat event, or ``None`` where the dialect has none.
     """
@@ -60,12 +57,10 @@ class Components:
     tokens: TokenProvider
     sender: Sender
     subscriptions: Subscriptions
-    subscriber: Subscriber
-    resync: Resync
     session: SessionRecovery
     dispatcher: Dispatcher
     status: ConnectionStatusManager
-    backoff: ExponentialBackoff
+    pace: Pace
     recovery: ErrorRecoveryStrategy
     heartbeat: Payload | None = None
 
@@ -81,7 +76,7 @@ class Stay:
         link: The connection that the stay uses: the live one in CONNECTED.
         make_link: Makes a fresh, unopened link, for activities that dial.
         fire: Reports a trigger of this stay: ``(stay, trigger, error, link)``.
-        may: Tells whether a trigger would move the machine now.
+        would_move: Tells whether a trigger of this stay would move the machine now: ``(stay, trigger)``.
         dispose: Releases a link that nobody wants, in the background.
         wake: Set by ``retry_now()``: whoever waits goes on as if its time had come.
         due_at: When the wait under way ends by itself, on the loop's clock; ``None`` while none is.
@@ -93,16 +88,27 @@ class Stay:
     link: Link | None
     make_link: Callable[[], Link]
     fire: Callable[["Stay", Trigger, RealtimeError | None, Link | None], bool]
-    may: Callable[["Stay", Trigger], bool]
+    would_move: Callable[["Stay", Trigger], bool]
     dispose: Callable[[Link], None]
     wake: asyncio.Event = field(factory=asyncio.Event)
     due_at: float | None = None
+
+    @property
+    def live_link(self) -> Link:
+        """The link of a stay in CONNECTED, which is entered with one only."""
+        if self.link is None:  # pragma: no cover - the table gives ESTABLISHED to those who have dialled
+            raise AssertionError("a stay without a link")
+        return self.link
 
     def report(
         self, trigger: Trigger, *, error: RealtimeError | None = None, link: Link | None = None
     ) -> bool:
         """Report what an activity found out; ``False`` where it came too late or changed nothing."""
         return self.fire(self, trigger, error, link)
+
+    def may(self, trigger: Trigger) -> bool:
+        """Tell whether a trigger would move the machine now."""
+        return self.would_move(self, trigger)
 
     async def pause(self, seconds: float) -> bool:
         """Wait for a time, or until somebody wakes the stay; return whether it was woken."""

@@ -7,12 +7,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from attrs import frozen
 
+from realtime_fsm.engine.observers import Stream, Streams
 from realtime_fsm.engine.statistics import Statistics
-from realtime_fsm.engine.stream import Stream
 
 Handler = Callable[..., Any]
 """A function or coroutine function of an event's arguments. What it returns answers the server, if asked."""
@@ -94,7 +93,7 @@ class Dispatcher:
         self._limit = limit
         self._on_error = on_error
         self._handlers: dict[str, tuple[Handler, ...]] = {}
-        self._streams: dict[str, WeakKeyDictionary[Stream[Event], None]] = {}  # in order, as no WeakSet is
+        self._streams: dict[str, Streams[Event]] = {}
         self._queue: deque[Delivered | Errand] = deque()
         self._arrived = asyncio.Event()
         self._relieved = asyncio.Event()
@@ -120,16 +119,16 @@ class Dispatcher:
 
     def events(self, event: str) -> Stream[Event]:
         """Return a stream of the events of one name. A slow reader never holds the handlers up."""
-        stream: Stream[Event] = Stream(limit=self._limit, what=f"{event!r} events")
-        self._streams.setdefault(event, WeakKeyDictionary())[stream] = None
-        return stream
+        if event not in self._streams:
+            self._streams[event] = Streams(limit=self._limit, what=f"{event!r} events")
+        return self._streams[event].open()
 
     def __len__(self) -> int:
         return len(self._queue)
 
     @property
     def is_congested(self) -> bool:
-        """Whether no more should be read from the network."""
+        """True while no more should be read from the network."""
         return len(self._queue) >= self._limit
 
     def held_back_for(self, now: float) -> float:
@@ -145,7 +144,7 @@ class Dispatcher:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it was started, and handles nothing any more although nobody has closed it."""
+        """True where it was started, and handles nothing any more although nobody has closed it."""
         return self._task is not None and self._task.done()
 
     async def relieved(self) -> None:
@@ -183,8 +182,7 @@ class Dispatcher:
             self._queue.clear()
         self._relieved.set()
         for streams in self._streams.values():
-            for stream in list(streams):
-                stream.end()
+            streams.end()
         self._streams.clear()
         task, self._task = self._task, None
         if task is None or task is asyncio.current_task():
@@ -224,9 +222,10 @@ class Dispatcher:
 
     async def _handle(self, event: Delivered) -> None:
         self._statistics.dispatched += self._wants(event.name)
-        for stream in list(self._streams.get(event.name, ())):
-            if not stream.push(Event(event.name, tuple(event.args))):
-                self._statistics.dropped["unread event"] += 1
+        if (streams := self._streams.get(event.name)) and (
+            lagging := streams.push(Event(event.name, tuple(event.args)))
+        ):
+            self._statistics.dropped["unread event"] += lagging
         answer = None
         for handler in self._handlers_of(event):
             result = await self._call(event.name, handler)

@@ -1,9 +1,10 @@
-"""What a client did last: a ring of records, which the debug mode logs and a crash or a person writes out."""
+"""The last doings of a client: a ring of records, logged in debug mode, written out after a crash."""
 
 import logging
 from collections import deque
 from collections.abc import Collection, Mapping
 from enum import StrEnum
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ _logger = logging.getLogger("realtime_fsm.trace")
 
 
 class Kind(StrEnum):
-    """What a record is about. Those after ``EVENT`` are kept in debug mode only: there are many."""
+    """The subject of a record. Those after ``EVENT`` are kept in debug mode only: there are many."""
 
     CHANGE = "change"
     DECISION = "decision"
@@ -85,6 +86,8 @@ class FlightRecorder:
         records: The last of them, the oldest first.
         epoch: The present one; set at every change.
         attempt: The present one.
+        is_tracing: Tells whether the debug mode is on. It is asked on the path of every message, before a
+            record is made: as a method it would cost a frame more.
     """
 
     def __init__(self, wall: WallClock, secrets: Collection[str]) -> None:
@@ -93,18 +96,14 @@ class FlightRecorder:
         self.records: deque[Record] = deque(maxlen=RECORDS)
         self.epoch = 0
         self.attempt = 0
-
-    @property
-    def is_tracing(self) -> bool:
-        """Whether the debug mode is on. Ask before a record is made on the path of every message."""
-        return _logger.isEnabledFor(logging.DEBUG)
+        self.is_tracing = partial(_logger.isEnabledFor, logging.DEBUG)
 
     def note(self, kind: Kind, text: str) -> None:
         """Keep a record, and log it in debug mode."""
         shown = redacted(text, self._secrets)
         record = Record(at=self._wall(), kind=kind, epoch=self.epoch, attempt=self.attempt, text=shown)
         self.records.append(record)
-        if _logger.isEnabledFor(logging.DEBUG):
+        if self.is_tracing():
             extra = {"kind": kind.value, "epoch": self.epoch, "attempt": self.attempt}
             _logger.debug("%s %s", GLYPHS[kind], shown, extra=extra)
 

@@ -17,26 +17,26 @@ AckCallback = Callable[[list[Any]], None]
 
 
 class LinkOwner(Protocol):
-    """Who is told what happens on a link that has become the client's connection."""
+    """The listener of all links of a client: the one that lives, and those that only dial."""
 
     def link_event(self, link: "Link", name: str, args: list[Any], ack_id: int | None) -> None:
-        """An event arrived."""
+        """Take an event that arrived."""
 
     def link_written(self, link: "Link") -> None:
-        """Messages left for the network."""
+        """Take note that messages left for the network."""
 
     def link_malformed(self, error: RealtimeError) -> None:
-        """A frame could not be decoded."""
+        """Take note that a frame could not be decoded."""
 
     def link_lost(self, link: "Link", error: RealtimeError) -> None:
-        """The connection ended by itself."""
+        """Take note that the connection ended by itself."""
 
     async def link_relieved(self) -> None:
         """Wait until the handlers have caught up."""
 
     @property
     def link_congested(self) -> bool:
-        """Whether the handlers are behind."""
+        """True while the handlers are behind."""
 
 
 @define(eq=False)
@@ -57,7 +57,7 @@ class Probe:
 
     @property
     def asked(self) -> bool:
-        """Whether anything could be asked at all; if not, silence proves nothing."""
+        """True where anything could be asked at all; if not, silence proves nothing."""
         return self.pinged or self.number > 0
 
 
@@ -93,7 +93,7 @@ class Link:
         self._handed = 0
         self._detached = False
         self._resumed_at = 0.0
-        self._requests: dict[asyncio.Future[list[Any]], None] = {}  # in order: who failed first resumes first
+        self._requests: dict[int, asyncio.Future[list[Any]]] = {}  # by the numbers of their acknowledgements
         self._pong: AckCallback | None = None
         self._acks_heartbeat: bool | None = None  # found out by the first probe
         self._unanswered_since: float | None = None
@@ -103,17 +103,12 @@ class Link:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is no longer the client's connection."""
+        """True once it is no longer the client's connection."""
         return self._detached or self.lost
 
     @property
-    def room(self) -> int:
-        """How many more messages may be sent now."""
-        return self.transport.room
-
-    @property
     def is_paused(self) -> bool:
-        """Whether reading is held back, so that silence proves nothing."""
+        """True while reading is held back, so that silence proves nothing."""
         return self.transport.is_paused
 
     @property
@@ -123,7 +118,7 @@ class Link:
 
     @property
     def unanswered_since(self) -> float | None:
-        """When the first probe was sent that the server has not answered, with none answered since.
+        """The moment of the first probe that the server has not answered, with none answered since.
 
         ``None`` where there is no such probe, where nothing is known of how this server answers, or while
         reading is held back; that time counts for nothing.
@@ -145,7 +140,10 @@ class Link:
         """Queue a message, and return its number on this link (compare with ``transport.written``)."""
         ack_id = None
         if on_ack is not None:
-            ack_id = self._new_ack_id()
+            # A number that no link of this client has used: a late acknowledgement finds nobody. The first
+            # one is 1: 0 would confuse python-socketio's own counter.
+            self._statistics.ack_ids += 1
+            ack_id = self._statistics.ack_ids
             self._acks[ack_id] = on_ack
         self._handed += 1
         self.transport.send(payload, ack_id)
@@ -160,11 +158,11 @@ class Link:
         answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self.send(payload, partial(_resolve, answered))
         number = self._statistics.ack_ids
-        self._requests[answered] = None
+        self._requests[number] = answered
         try:
             return await answered
         finally:
-            del self._requests[answered]
+            del self._requests[number]
             self._acks.pop(number, None)
 
     def probe(self) -> Probe:
@@ -238,7 +236,7 @@ class Link:
             pong([])
 
     def on_written(self) -> None:
-        """Pass it on."""
+        """Tell the owner that messages have left."""
         if not self._detached:
             self._owner.link_written(self)
 
@@ -265,7 +263,7 @@ class Link:
 
     @property
     def is_congested(self) -> bool:
-        """Whether the handlers are behind; never for a link that no longer counts, so that it can end."""
+        """True while the handlers are behind; never for a link that no longer counts, so that it can end."""
         return not self._detached and self._owner.link_congested
 
     async def relieved(self) -> None:
@@ -273,16 +271,8 @@ class Link:
         await self._owner.link_relieved()
         self._resumed_at = self._time()
 
-    def _new_ack_id(self) -> int:
-        """Return a number that no link of this client has used: a late acknowledgement finds nobody.
-
-        The first one is 1: 0 would confuse python-socketio's own counter.
-        """
-        self._statistics.ack_ids += 1
-        return self._statistics.ack_ids
-
     def _fail_requests(self) -> None:
-        for request in self._requests:
+        for request in self._requests.values():
             if not request.done():
                 request.set_exception(ConnectionLostError("The connection ended before the server answered."))
 

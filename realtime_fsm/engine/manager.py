@@ -4,36 +4,30 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from realtime_fsm.engine.backoff import backoff
-from realtime_fsm.engine.catch_up import catch_up
-from realtime_fsm.engine.component import Components, Stay
-from realtime_fsm.engine.decision import decide
-from realtime_fsm.engine.establish import establish
-from realtime_fsm.engine.flight_recorder import Kind
-from realtime_fsm.engine.heartbeat import heartbeat
-from realtime_fsm.engine.inbound import Inbound
-from realtime_fsm.engine.link import Link
-from realtime_fsm.engine.pace import Pace
-from realtime_fsm.engine.polling import FallbackPollingService
-from realtime_fsm.engine.probing import probing
-from realtime_fsm.engine.publishing import publishing
-from realtime_fsm.engine.token_refresh import token_refresh
-from realtime_fsm.machine.connection_machine import ConnectionMachine
-from realtime_fsm.machine.errors import (
-    InternalError,
-    RealtimeError,
+from realtime_fsm.engine.activities import (
+    backoff,
+    catch_up,
+    decide,
+    establish,
+    heartbeat,
+    probing,
+    token_refresh,
 )
+from realtime_fsm.engine.component import Components, Stay
+from realtime_fsm.engine.dispatcher import Delivered
+from realtime_fsm.engine.fallback import FallbackPollingService, publishing
+from realtime_fsm.engine.flight_recorder import Kind
+from realtime_fsm.engine.link import Link
+from realtime_fsm.engine.payload import encode
+from realtime_fsm.engine.recovery import LEVELS
+from realtime_fsm.engine.subscriptions import read_position
+from realtime_fsm.machine.connection_machine import ConnectionMachine
+from realtime_fsm.machine.errors import InternalError, InvalidArgumentError, RealtimeError
 from realtime_fsm.machine.guard import Facts
 from realtime_fsm.machine.record import StatusChange
-from realtime_fsm.machine.table import TRAITS, Activity, ConnectionStatus, Severity, Traits, Trigger
-
-_LEVELS: Final = {
-    Severity.INFO: logging.INFO,
-    Severity.WARNING: logging.WARNING,
-    Severity.ERROR: logging.ERROR,
-}
+from realtime_fsm.machine.table import TRAITS, Activity, ConnectionStatus, Traits, Trigger
 
 _REASONS: Final[Mapping[Trigger, str]] = {
     Trigger.CONNECT: "connecting was asked for",
@@ -52,7 +46,7 @@ _logger = logging.getLogger("realtime_fsm.connection")
 
 
 class ConnectionManager:
-    """Owns the machine, the live link, and the tasks of the present state (SPEC A3).
+    """Owns the machine, the live link, and the tasks of the present state; told by its links what comes in.
 
     Everything happens on the loop's thread, and a transition is one synchronous step, so no lock is needed.
 
@@ -64,15 +58,14 @@ class ConnectionManager:
         self._parts = parts
         self._loop = asyncio.get_running_loop()
         self._machine = ConnectionMachine(on_enter=self._entered)
-        self._pace = Pace(parts)
         self._epoch = 0 if parts.status.last is None else parts.status.last.epoch  # they never repeat
         self._stay: Stay | None = None
         self._link: Link | None = None
-        # In order, as no set is: who is cancelled first resumes first, and a run must be repeatable.
+        # The tasks of the present stay, and those of the stays before that have not ended yet. They keep the
+        # order in which they began: a set would cancel them in that of their addresses, which no run repeats.
         self._running: dict[asyncio.Task[None], None] = {}
         self._ending: dict[asyncio.Task[None], None] = {}
         self._change: StatusChange | None = None  # being made, while the machine fires
-        self._inbound = Inbound(parts, live_link=lambda: self._link, on_lost=self._lost)
         self.polling = FallbackPollingService(parts)
         self._activities: Mapping[Activity, Callable[[Components, Stay], Awaitable[None]]] = {
             Activity.ESTABLISH: establish,
@@ -88,12 +81,12 @@ class ConnectionManager:
 
     @property
     def status(self) -> ConnectionStatus:
-        """The state."""
+        """The state of the machine."""
         return self._machine.status
 
     @property
     def traits(self) -> Traits:
-        """What the state means."""
+        """The traits of the state: all that it means to others."""
         return TRAITS[self.status]
 
     @property
@@ -103,13 +96,13 @@ class ConnectionManager:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the first attempt is decided: a state is reached that is not only passed through."""
+        """True once the first attempt is decided: a state is reached that is not only passed through."""
         return self.traits.settles and not self._may_fall_back()
 
     @property
     def resting_error(self) -> RealtimeError | None:
-        """Why it gave up, where it did and nothing will be tried by itself."""
-        resting = self.traits.wakes and not self.traits.online and not self._may_fall_back()
+        """The error for which it gave up, where it did and nothing will be tried by itself."""
+        resting = self.traits.gives_up and not self._may_fall_back()
         return self._stay.change.error if resting and self._stay is not None else None
 
     @property
@@ -133,10 +126,10 @@ class ConnectionManager:
         return len(self._running) + len(self._ending)
 
     def fire(self, trigger: Trigger, *, error: RealtimeError | None = None, link: Link | None = None) -> bool:
-        """Fire a trigger.
+        """Take the transition that a trigger has in the present state, if any.
 
         Returns:
-            Whether a transition happened.
+            Whether one happened.
 
         Raises:
             IllegalTransitionError: If the trigger is illegal in the present state.
@@ -145,7 +138,7 @@ class ConnectionManager:
             return False
         since = self._parts.statistics.connected_at
         connected_for = None if since is None else self._loop.time() - since
-        self._pace.note(trigger, self.traits, connected_for=connected_for)  # it decides the guards
+        self._parts.pace.note(trigger, self.traits, connected_for=connected_for)  # it decides the guards
         facts = self._facts(trigger, error)
         dest = self._machine.destination(trigger, facts)
         if dest is None:  # pragma: no cover - counting never closes the last row of a pair
@@ -157,8 +150,8 @@ class ConnectionManager:
             trigger=trigger,
             reason=_REASONS[trigger] if error is None else f"{_REASONS[trigger]}: {error.message}",
             error=error,
-            attempt=self._pace.attempt(dest),
-            retry_in=self._pace.delay(error) if TRAITS[dest].waits else None,
+            attempt=self._parts.pace.attempt(dest),
+            retry_in=self._parts.pace.delay(error) if TRAITS[dest].waits else None,
             at=self._parts.wall(),
             epoch=self._epoch + 1,
         )
@@ -174,7 +167,7 @@ class ConnectionManager:
         return True
 
     def stop(self) -> asyncio.Task[None]:
-        """Disconnect.
+        """Disconnect, and leave the ending to a task.
 
         Returns:
             A task that ends when all others of the manager have; cancelling it cancels them.
@@ -185,23 +178,88 @@ class ConnectionManager:
     async def _end(self, stopper: asyncio.Task[None] | None) -> None:
         try:
             # One that ends may have to release a link, which is another task.
-            while tasks := self._tasks_but(stopper):
+            while tasks := self._tasks_without(stopper):
                 await asyncio.wait(tasks)
         except asyncio.CancelledError:
-            for task in self._tasks_but(stopper):
+            for task in self._tasks_without(stopper):
                 task.cancel()
             raise
 
-    def _tasks_but(self, one: asyncio.Task[None] | None) -> list[asyncio.Task[None]]:
-        return [task for task in (*self._running, *self._ending) if task is not one]
+    def _tasks_without(self, stopper: asyncio.Task[None] | None) -> list[asyncio.Task[None]]:
+        return [task for task in (*self._running, *self._ending) if task is not stopper]
+
+    # What the links tell: events for the handlers, room for the sender, a loss for the machine.
+
+    def link_event(self, link: Link, name: str, args: list[Any], ack_id: int | None) -> None:
+        """Pass an event to the handlers, unless it is a repeat."""
+        parts = self._parts
+        if not parts.session.take(name, args, ack_id):
+            return
+        if parts.config.dialect.positions and args and isinstance(args[-1], dict):
+            here, channel = read_position(args[-1]), args[-1].get("channel")
+            if here is not None and isinstance(channel, str):
+                args = args[:-1]
+                if not parts.subscriptions.take_position(channel, here):
+                    return
+        if parts.recorder.is_tracing():
+            parts.recorder.note(Kind.EVENT, f"{name!r} with {len(args)} arguments")
+        answer = None if ack_id is None else partial(self._answer, link, name, ack_id)
+        parts.dispatcher.post(Delivered(name, args, answer))
+
+    def link_written(self, link: Link) -> None:
+        """Send on, if the link is the live one."""
+        if link is self._link:
+            self._parts.sender.on_written(link.transport.written)
+
+    def link_malformed(self, error: RealtimeError) -> None:
+        """Report a frame that could not be decoded."""
+        self._parts.recovery.handle(error)
+
+    def link_lost(self, link: Link, error: RealtimeError) -> None:
+        """Report the loss, if the link is the live one; one that only dials tells its dialler."""
+        if link is self._link and self._stay is not None:
+            self._stay.report(Trigger.CONNECTION_LOST, error=error)
+
+    async def link_relieved(self) -> None:
+        """Wait until the handlers have caught up."""
+        await self._parts.dispatcher.relieved()
+
+    @property
+    def link_congested(self) -> bool:
+        """True while the handlers are behind."""
+        return self._parts.dispatcher.is_congested
+
+    def _begin_to_receive(self) -> None:
+        """Prepare for a link that becomes live, before anything that comes over it is passed on."""
+        parts = self._parts
+        statistics = parts.statistics
+        is_first = statistics.connections == 1 and statistics.polls == statistics.failed_polls
+        is_whole = parts.session.began()
+        if not (is_first or is_whole or parts.config.dialect.positions):
+            statistics.unrecovered += 1
+            parts.subscriptions.resync.begin_for_all(
+                "the server does not replay what it sent while the client was away"
+            )
+
+    def _answer(self, link: Link, event: str, ack_id: int, answer: Any) -> None:
+        """Answer an event of the server with what its handlers returned."""
+        args = [] if answer is None else list(answer) if isinstance(answer, tuple) else [answer]
+        what = f"The answer to {event!r}"
+        try:
+            payload = encode(args, what=what, max_bytes=self._parts.config.max_message_bytes)
+        except InvalidArgumentError as error:
+            self._parts.recovery.handle(error)
+            return
+        # On the link that asked: on the next one the number belongs to another question.
+        link.answer(ack_id, payload)
 
     # A transition, in its order: facts, counting, leaving, the machine, entering.
 
     def _facts(self, trigger: Trigger, error: RealtimeError | None) -> Facts:
         config = self._parts.config
         return Facts(
-            reconnects=self._pace.episode.reconnects,
-            initial=self._pace.episode.initial,
+            reconnects=self._parts.pace.episode.reconnects,
+            initial=self._parts.pace.episode.initial,
             max_reconnect_attempts=config.max_reconnect_attempts,
             retry_initial=config.retry_initial,
             fallback_available=config.fallback_available,
@@ -226,7 +284,7 @@ class ConnectionManager:
             statistics.connections += 1
             statistics.connected_at = now
             statistics.last_connected_at = self._parts.wall()
-            self._pace.episode.connected()
+            self._parts.pace.episode.connected()
 
     def _leave(self, link: Link | None) -> None:
         """Cancel what runs, and let the live link go unless the next state brings its own."""
@@ -248,7 +306,7 @@ class ConnectionManager:
             self._dispose(old, goodbye=not broken and not TRAITS[change.current].online)
         if link is not None:
             self._parts.subscriptions.restart()  # what polling was refused, the socket may be granted
-            self._inbound.begin()
+            self._begin_to_receive()
 
     def _entered(self, status: ConnectionStatus, _: Trigger, facts: Facts) -> None:
         """Begin the new stay: the entry callback of every state."""
@@ -263,18 +321,18 @@ class ConnectionManager:
             link=self._link,
             make_link=self._make_link,
             fire=self._reported,
-            may=self._may,
+            would_move=self._would_move,
             dispose=partial(self._dispose, goodbye=False),
         )
         self._stay = stay
-        before = frozenset(self._ending)
+        before = tuple(self._ending)
         for activity in self._machine.activities(facts):
             run = self._run(activity, stay, before)
             task = self._loop.create_task(run, name=f"realtime_fsm {activity}")
             self._running[task] = None
-            task.add_done_callback(self._forget)
+            task.add_done_callback(self._ended)
         _logger.log(
-            _LEVELS[TRAITS[status].severity],
+            LEVELS[TRAITS[status].severity],
             "%s -> %s: %s",
             change.previous,
             status,
@@ -288,18 +346,13 @@ class ConnectionManager:
         known = self._parts.status.last
         self._parts.status.set(change)
         if change.error is not None and (known is None or known.error is not change.error):
-            falls_back = status is ConnectionStatus.FAILED and self._may_fall_back()
-            leads_to = ConnectionStatus.FALLBACK if falls_back else status
+            leads_to = ConnectionStatus.FALLBACK if self._may_fall_back() else status
             self._parts.recovery.handle(change.error, log=False, status=leads_to)  # it is logged above
 
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self._running.pop(task, None)
-        self._ending.pop(task, None)
-
-    async def _run(self, activity: Activity, stay: Stay, before: frozenset[asyncio.Task[None]]) -> None:
+    async def _run(self, activity: Activity, stay: Stay, before: tuple[asyncio.Task[None], ...]) -> None:
         """Run one activity after all of the states before have ended; make a crash of it a trigger."""
         me = asyncio.current_task()
-        waiting = {task for task in before if task is not me and not task.done()}
+        waiting = [task for task in before if task is not me and not task.done()]
         if waiting:
             await asyncio.wait(waiting, timeout=self._parts.config.close_timeout)
         try:
@@ -323,20 +376,16 @@ class ConnectionManager:
             return False
         return self.fire(trigger, error=error, link=link)
 
-    def _may(self, stay: Stay, trigger: Trigger) -> bool:
+    def _would_move(self, stay: Stay, trigger: Trigger) -> bool:
         facts = self._facts(trigger, stay.change.error)
         return stay is self._stay and self._machine.may(trigger, facts)
 
     def _may_fall_back(self) -> bool:
-        return self._stay is not None and self._may(self._stay, Trigger.FALL_BACK)
+        return self._stay is not None and self._stay.may(Trigger.FALL_BACK)
 
     def _make_link(self) -> Link:
         parts = self._parts
-        return Link(parts.transport_factory, self._inbound, parts.statistics, parts.heartbeat)
-
-    def _lost(self, error: RealtimeError) -> None:
-        if self._stay is not None:
-            self._stay.report(Trigger.CONNECTION_LOST, error=error)
+        return Link(parts.transport_factory, self, parts.statistics, parts.heartbeat)
 
     def _dispose(self, link: Link, *, goodbye: bool) -> None:
         """Release a link in the background, bounded; what comes next waits for it."""
@@ -344,7 +393,11 @@ class ConnectionManager:
             self._release(link, goodbye=goodbye), name="realtime_fsm release of a link"
         )
         self._ending[task] = None
-        task.add_done_callback(self._forget)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        self._ending.pop(task, None)
 
     async def _release(self, link: Link, *, goodbye: bool) -> None:
         limit = self._parts.config.close_timeout / 4  # the drain before it may take half

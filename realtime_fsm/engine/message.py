@@ -11,6 +11,7 @@ from attrs import define, field, frozen
 from realtime_fsm.engine.payload import Payload
 from realtime_fsm.machine.delivery import Delivery, Outcome
 from realtime_fsm.machine.errors import DeliveryError
+from realtime_fsm.machine.redaction import redacted
 
 RESENT: Final = frozenset({Delivery.AT_LEAST_ONCE, Delivery.EXACTLY_ONCE})
 """Deliveries whose messages are sent again until they are acknowledged."""
@@ -37,15 +38,18 @@ class Receipt:
         event: Name of the event.
         message_id: Identity of the message; the same however often it is sent. Given when it is accepted.
         outcome: What became of it so far.
+        answer: The acknowledgement's payload; ``None`` before it, and where none was asked for.
+        reason: Why it was not delivered, as the rest of a sentence; empty where it was, or may still be.
     """
 
-    __slots__ = ("_answer", "_error", "_future", "event", "message_id", "outcome")
+    __slots__ = ("_error", "_future", "answer", "event", "message_id", "outcome", "reason")
 
     def __init__(self, event: str, message_id: str = "") -> None:
         self.event = event
         self.message_id = message_id
         self.outcome = Outcome.PENDING
-        self._answer: Any = None
+        self.answer: Any = None
+        self.reason = ""
         self._error: DeliveryError | None = None
         self._future: asyncio.Future[None] | None = None
 
@@ -61,7 +65,7 @@ class Receipt:
             yield from asyncio.shield(self._future).__await__()
         if self._error is not None:
             raise copy(self._error)  # one that is raised again and again collects frames
-        return self._answer
+        return self.answer
 
     def __repr__(self) -> str:
         return f"<Receipt {self.message_id} {self.event!r} {self.outcome.value}>"
@@ -72,11 +76,12 @@ class Receipt:
         Returns:
             Whether this call decided it; ``False`` when it had been decided before.
         """
-        if self.is_settled:
+        if self.outcome is not Outcome.PENDING:
             return False
         self.outcome = outcome
-        self._answer = answer
+        self.answer = answer
         if not outcome.is_delivered:
+            self.reason = reason
             self._error = DeliveryError(
                 f"Message {self.message_id} ({self.event!r}) is {outcome.value}: {reason}.",
                 outcome=outcome.value,
@@ -108,6 +113,7 @@ class Message:
         sent_at: When it was last handed to the network, on the loop's clock; ``None`` before.
         is_stored: Whether a durable outbox holds it.
         size_bytes: Of the payload, kept because the queue adds and subtracts it.
+        is_resent: Whether it is sent again after a loss; kept because it is asked at every step.
     """
 
     event: str
@@ -124,19 +130,11 @@ class Message:
     sent_at: float | None = None
     is_stored: bool = False
     size_bytes: int = field(init=False)
+    is_resent: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.size_bytes = self.payload.size_bytes
-
-    @property
-    def is_resent(self) -> bool:
-        """Whether it is sent again after a loss."""
-        return self.delivery in RESENT
-
-    @property
-    def is_worth_keeping(self) -> bool:
-        """Whether it is to outlive the process, where it can, although it could leave at once."""
-        return self.is_resent and not self.is_call
+        self.is_resent = self.delivery in RESENT
 
     @property
     def args(self) -> list[Any]:
@@ -158,3 +156,55 @@ class DeadLetter:
     message: Message
     reason: str
     died_at: float
+
+
+# What a message says of itself on the wire, beside its arguments: who sent it, and as which one.
+
+
+def identity_of(message: Message) -> dict[str, Any]:
+    """Return what identifies a message, the same however often and by whichever way it is sent."""
+    identity: dict[str, Any] = {"message_id": message.receipt.message_id}
+    if message.delivery is Delivery.EXACTLY_ONCE:
+        identity |= {"client_id": message.client_id, "sequence": message.sequence}
+    return identity
+
+
+def addressed(message: Message) -> Payload:
+    """Return a message's payload as it goes over the socket: the identity is its last argument."""
+    payload, identity = message.payload, json.dumps(identity_of(message), separators=(",", ":"))
+    size_bytes = message.size_bytes + len(identity) + 1
+    return Payload(f"{payload.text[:-1]},{identity}]", payload.attachments, size_bytes)
+
+
+def published(message: Message) -> dict[str, Any]:
+    """Return a message as it goes over HTTP."""
+    args = message.args
+    data = {"data": args[0]} if len(args) == 1 else {"args": args}
+    return {**identity_of(message), "event": message.event, **data}
+
+
+# Answers of a server that wraps them: ``{"ok": true, "answer": ...}``, or ``"error"`` where it refuses.
+
+
+def unwrap(answer: object) -> Any:
+    """Return what a wrapped answer holds.
+
+    Raises:
+        DeliveryError: If the server refused, or if this is not a wrapped answer.
+    """
+    if not isinstance(answer, dict) or "ok" not in answer:
+        raise DeliveryError(
+            "the server's answer is not of its dialect",
+            outcome=Outcome.REFUSED.value,
+            remedy="Check that `dialect` is the server's.",
+        )
+    if answer["ok"] is True:
+        return answer.get("answer")
+    raise DeliveryError(refusal_text(answer.get("error")), outcome=Outcome.REFUSED.value)
+
+
+def refusal_text(error: object) -> str:
+    """Return the words of a server's ``error`` object, bounded in length, and without JSON Web Tokens."""
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("code")
+    return redacted(str(error or "no reason given"))[:200]

@@ -4,11 +4,9 @@ from collections.abc import Collection
 
 from attrs import evolve, frozen
 
-from realtime_fsm.engine.intake import Intake
 from realtime_fsm.engine.message import DeadLetter, Receipt
+from realtime_fsm.engine.outbound_queue import OutboundQueue
 from realtime_fsm.engine.outbox import Outbox
-from realtime_fsm.engine.send_queue import SendQueue
-from realtime_fsm.engine.settlement import Settlement
 from realtime_fsm.machine.delivery import Outcome
 
 
@@ -18,15 +16,11 @@ class OutboxControl:
 
     Args:
         outbox: Where messages are kept.
-        queue: What waits.
-        intake: Where messages come in.
-        settlement: How they end.
+        queue: What is owed.
     """
 
     _outbox: Outbox
-    _queue: SendQueue
-    _intake: Intake
-    _settlement: Settlement
+    _queue: OutboundQueue
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -38,9 +32,9 @@ class OutboxControl:
 
     def clear(self) -> tuple[Receipt, ...]:
         """Drop all messages that wait; those in flight go on. Return the receipts, which say so."""
-        waiting = list(self._queue)
+        waiting = list(self._queue.waiting)
         for message in waiting:
-            self._settlement.finish(message, Outcome.DROPPED, reason="the outbox was cleared")
+            self._queue.finish(message, Outcome.DROPPED, reason="the outbox was cleared")
         return tuple(message.receipt for message in waiting)
 
     async def dead_letters(self) -> list[DeadLetter]:
@@ -49,7 +43,7 @@ class OutboxControl:
         Raises:
             OutboxStorageError: If the outbox cannot be opened.
         """
-        await self._intake.open()
+        await self._queue.open()
         return await self._outbox.dead_letters()
 
     async def retry(self, message_ids: Collection[str] | None = None) -> tuple[Receipt, ...]:
@@ -75,7 +69,7 @@ class OutboxControl:
                 letter.message, receipt=receipt, attempts=0, expires_at=None, is_stored=False, sent_at=None
             )
             # First kept, then taken from the dead: a crash in between leaves it twice, and not lost.
-            if (waiting := self._intake.submit(message)) is not None:
+            if (waiting := self._queue.submit(message)) is not None:
                 await waiting
             await self._outbox.take_dead([message_id])
             receipts.append(receipt)
@@ -87,5 +81,5 @@ class OutboxControl:
         Raises:
             OutboxStorageError: If the outbox cannot be used.
         """
-        await self._intake.open()
+        await self._queue.open()
         return len(await self._outbox.take_dead(message_ids))

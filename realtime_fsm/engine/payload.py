@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from realtime_fsm.machine.dialect import RESERVED_EVENTS
 from realtime_fsm.machine.errors import InvalidArgumentError
@@ -20,16 +20,26 @@ class Payload:
     Attributes:
         text: The JSON array, with placeholders where binary parts belong.
         attachments: The binary parts, in the order of their placeholders.
+        size_bytes: Size on the wire, without the few bytes of framing; measured where it is not given.
     """
 
     text: str
     attachments: tuple[bytes, ...] = ()
+    size_bytes: int = field()
 
-    @property
-    def size_bytes(self) -> int:
-        """Size on the wire, without the few bytes of framing."""
+    @size_bytes.default
+    def _measure(self) -> int:
         text = len(self.text) if self.text.isascii() else len(self.text.encode())
         return text + sum(map(len, self.attachments))
+
+
+def is_encodable(text: str) -> bool:
+    """Tell whether a text can be sent, stored and logged: JSON lets half of a surrogate pair through."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def encode(args: Sequence[Any], *, what: str, max_bytes: int) -> Payload:
@@ -53,24 +63,24 @@ def encode(args: Sequence[Any], *, what: str, max_bytes: int) -> Payload:
 
     try:
         text = json.dumps(args, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=set_aside)
-        text.encode()  # lone surrogates are valid for json, and break the connection
+        text_bytes = len(text.encode())  # lone surrogates are valid for json, and break the connection
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidArgumentError(
             f"{what} cannot be sent: {error}.",
             remedy="Data must be JSON: str, int, finite float, bool, None, list, dict; or bytes.",
         ) from error
-    payload = Payload(text, tuple(attachments))
     if len(attachments) > MAX_ATTACHMENTS:
         raise InvalidArgumentError(
             f"{what} has {len(attachments)} binary parts, and {MAX_ATTACHMENTS} are allowed.",
             remedy="Join them, or send several messages.",
         )
-    if payload.size_bytes > max_bytes:
+    size_bytes = text_bytes + sum(map(len, attachments))
+    if size_bytes > max_bytes:
         raise InvalidArgumentError(
-            f"{what} is {payload.size_bytes} bytes long, and max_message_bytes={max_bytes}.",
+            f"{what} is {size_bytes} bytes long, and max_message_bytes={max_bytes}.",
             remedy="Send less at a time, or raise the limit here and at the server.",
         )
-    return payload
+    return Payload(text, tuple(attachments), size_bytes)
 
 
 def check_event_name(name: object) -> str:

@@ -49,7 +49,7 @@ TokenSource = str | Token | Callable[[], str | Token | Awaitable[str | Token]]
 
 
 class TransportListener(Protocol):
-    """What a transport tells the engine, synchronously and in wire order. None of these may raise.
+    """The ear of a transport: told synchronously and in wire order. None of these may raise.
 
     After ``on_lost`` a transport calls nothing any more.
     """
@@ -74,7 +74,7 @@ class TransportListener(Protocol):
 
     @property
     def is_congested(self) -> bool:
-        """Whether the handlers are behind, so that no more may be read from the network."""
+        """True while the handlers are behind, so that no more may be read from the network."""
 
     async def relieved(self) -> None:
         """Wait until the handlers have caught up. Cancelled by ``close``."""
@@ -89,19 +89,19 @@ class Transport(Protocol):
 
     @property
     def last_received(self) -> float:
-        """When anything last came from the peer, on the loop's clock: any frame is a sign of life."""
+        """The moment of the last sign of life of the peer: any frame is one. On the loop's clock."""
 
     @property
     def is_paused(self) -> bool:
-        """Whether reading is held back because the listener is congested."""
+        """True while reading is held back because the listener is congested."""
 
     @property
     def room(self) -> int:
-        """How many more messages may be sent before the queue to the network is full; may be negative."""
+        """Messages that may still be sent before the queue to the network is full; may be negative."""
 
     @property
     def written(self) -> int:
-        """How many of the messages given to ``send`` have left for the network, in their order."""
+        """Number of the messages given to ``send`` that have left for the network, in their order."""
 
     @property
     def welcome(self) -> Mapping[str, Any]:
@@ -109,7 +109,7 @@ class Transport(Protocol):
 
     @property
     def name(self) -> str:
-        """What carries it: ``websocket`` or ``polling``."""
+        """The carrier: ``websocket`` or ``polling``."""
 
     async def open(self, auth: Mapping[str, Any] | None) -> None:
         """Open the connection and join the namespace. The caller bounds it by a timeout.
@@ -153,7 +153,7 @@ class TransportFactory(Protocol):
 
 @frozen(kw_only=True)
 class HttpAnswer:
-    """What a server answered over HTTP.
+    """An answer of a server over HTTP.
 
     Attributes:
         status: The status code; 2xx, or 304 where nothing has changed.
@@ -178,7 +178,7 @@ class HttpClient(Protocol):
         """Be ready for requests, also after a ``close``. Opens nothing by itself."""
 
     async def get(self, url: str, *, token: str | None, etag: str | None) -> HttpAnswer:
-        """Fetch JSON.
+        """Fetch JSON from an address.
 
         Args:
             url: Absolute.

@@ -1,17 +1,22 @@
-"""What is done about an error, and who is told (SPEC A4)."""
+"""Errors: what is done about them, and who is told."""
 
-import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from realtime_fsm.engine.flight_recorder import FlightRecorder, Kind
+from realtime_fsm.engine.observers import Observers
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.errors import ErrorCategory, RealtimeError
 from realtime_fsm.machine.recovery import ConnectionIssue, Recovery, issue_for, recovery_for
 from realtime_fsm.machine.table import ConnectionStatus, Severity
 
-_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
+LEVELS: Final[Mapping[Severity, int]] = {
+    Severity.INFO: logging.INFO,
+    Severity.WARNING: logging.WARNING,
+    Severity.ERROR: logging.ERROR,
+}
 
 _logger = logging.getLogger("realtime_fsm.recovery")
 
@@ -37,9 +42,8 @@ class ErrorRecoveryStrategy:
         force_fallback: Callable[[], bool],
         release_fallback: Callable[[], bool],
     ) -> None:
-        self._statistics = statistics
         self._recorder = recorder
-        self._hooks: list[Callable[[ConnectionIssue], object]] = []
+        self._hooks: Observers[[ConnectionIssue]] = Observers("a connection issue hook", _logger, statistics)
         self.activate_fallback = force_fallback
         self.deactivate_fallback = release_fallback
         self.errors: Counter[ErrorCategory] = Counter()
@@ -58,29 +62,14 @@ class ErrorRecoveryStrategy:
         self.errors[error.category] += 1
         self._recorder.note(Kind.ISSUE, f"{type(error).__name__}: {error.message}")
         if log:
-            _logger.log(_LEVELS[issue.severity], "%s", issue.message)
+            _logger.log(LEVELS[issue.severity], "%s", issue.message)
         self.notify_connection_issue(issue)
         return recovery_for(error)
 
     def on_connection_issue(self, hook: Callable[[ConnectionIssue], object]) -> Callable[[], None]:
         """Call ``hook`` with every issue from now on; return a function that ends it."""
-        self._hooks.append(hook)
-
-        def remove() -> None:
-            if hook in self._hooks:
-                self._hooks.remove(hook)
-
-        return remove
+        return self._hooks.add(hook)
 
     def notify_connection_issue(self, issue: ConnectionIssue) -> None:
         """Tell the hooks, in the loop's next turn."""
-        loop = asyncio.get_running_loop()
-        for hook in self._hooks:
-            loop.call_soon(self._call, hook, issue)
-
-    def _call(self, hook: Callable[[ConnectionIssue], object], issue: ConnectionIssue) -> None:
-        try:
-            hook(issue)
-        except Exception:
-            self._statistics.handler_errors += 1
-            _logger.exception("a connection issue hook raised")
+        self._hooks.tell_soon(issue)

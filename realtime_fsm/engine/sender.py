@@ -1,4 +1,13 @@
-"""From the queue to the network: in order, within a window, and again after a loss."""
+"""From the queue to the network: in order, within a window, and again after a loss.
+
+It is not a task: accepting a message, an acknowledgement and room on the link each pump it. So a message
+costs no wake-up, and nothing can be forgotten between two of them.
+
+Over a socket a message is *in flight* from its writing to its acknowledgement, or, where it wants none,
+*unwritten* until the transport has written it. Over HTTP a batch is taken, and each message of it is
+*published* by the server's answer, or *unpublished*. At a loss what may be sent again is given back to the
+queue, in its order, and the rest is lost.
+"""
 
 import asyncio
 from collections import deque
@@ -7,20 +16,14 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
-from realtime_fsm.engine.answer import unwrap
-from realtime_fsm.engine.claim import Claims, needs_claim
-from realtime_fsm.engine.envelope import addressed
 from realtime_fsm.engine.flight_recorder import FlightRecorder, Kind
-from realtime_fsm.engine.intake import Intake
 from realtime_fsm.engine.link import Link
-from realtime_fsm.engine.message import Message
-from realtime_fsm.engine.outbox import Outbox
-from realtime_fsm.engine.send_queue import SendQueue
-from realtime_fsm.engine.settlement import Settlement
+from realtime_fsm.engine.message import Message, addressed, unwrap
+from realtime_fsm.engine.outbound_queue import OutboundQueue, Outlet
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.delivery import Outcome
-from realtime_fsm.machine.errors import DeliveryError, RealtimeError
+from realtime_fsm.machine.errors import DeliveryError
 from realtime_fsm.machine.redaction import redacted
 
 _SUSPECT_AFTER: Final = 3
@@ -28,21 +31,13 @@ _SUSPECT_AFTER: Final = 3
 breaks the connection is told from those that only wait behind it."""
 
 
-class Sender:
-    """Moves messages from the queue to the link, and settles their receipts.
-
-    It is not a task: accepting a message, an acknowledgement and room on the link each pump it. So a message
-    costs no wake-up, and nothing can be forgotten between two of them.
+class Sender(Outlet):
+    """What is on the wire, or taken for it: moves messages from the queue, and brings them to their end.
 
     Args:
         config: Window, ack time-out, attempt cap.
-        queue: What waits.
-        intake: Where it comes from.
-        outbox: Where it is kept.
-        settlement: How it ends.
+        queue: What is owed.
         statistics: What it counts into.
-        time: The loop's clock.
-        report: Told of errors that nobody waits for.
         secrets: What the words of a server must not show, though it may repeat them.
         recorder: Remembers the messages, in debug mode.
     """
@@ -51,32 +46,22 @@ class Sender:
         self,
         *,
         config: RealtimeConfig,
-        queue: SendQueue,
-        intake: Intake,
-        outbox: Outbox,
-        settlement: Settlement,
+        queue: OutboundQueue,
         statistics: Statistics,
-        time: Callable[[], float],
-        report: Callable[[RealtimeError], object],
         secrets: Collection[str] = (),
         recorder: FlightRecorder,
     ) -> None:
         self._config = config
         self._statistics = statistics
-        self.settlement = settlement
-        self._time = time
         self._secrets = secrets
         self._recorder = recorder
         self._link: Link | None = None
         self._in_flight: dict[Message, int] = {}  # in the order in which they were sent, with their numbers
         self._unwritten: deque[tuple[int, Message]] = deque()
         self._suspect: Message | None = None
-        self._submitted = asyncio.Event()
+        self._submitted = asyncio.Event()  # something may wait that can be published
         self.queue = queue
-        self.intake = intake
-        self._claims = Claims(queue, outbox, report=report, on_claimed=self.wake)
-        intake.may_send_now = self._may_send_now
-        intake.on_ready = self.wake
+        queue.outlet = self
 
     @property
     def in_flight_count(self) -> int:
@@ -97,13 +82,15 @@ class Sender:
     def oldest_accepted_at(self) -> float | None:
         """When the oldest message that has not come to its end was accepted, Unix time."""
         first = (*islice(self._in_flight, 1), *(m for _, m in islice(self._unwritten, 1)))
-        return min((message.accepted_at for message in (*first, *islice(self.queue, 1))), default=None)
+        return min(
+            (message.accepted_at for message in (*first, *islice(self.queue.waiting, 1))), default=None
+        )
 
     async def drained(self, can_go_on: Callable[[], bool]) -> None:
         """Wait until nothing is left, or nothing can be delivered any more. The caller bounds it."""
         while not self.is_idle and can_go_on():
-            self.settlement.progress.clear()
-            await self.settlement.progress.wait()
+            self.queue.progress.clear()
+            await self.queue.progress.wait()
 
     def attach(self, link: Link) -> None:
         """Begin to send over a link that has become live."""
@@ -117,7 +104,7 @@ class Sender:
             broken: Whether it ended by itself, so that the first message in flight may be why.
         """
         link, self._link = self._link, None
-        self.settlement.progress.set()
+        self.queue.progress.set()
         lost = [message for _, message in self._unwritten]
         self._unwritten.clear()
         in_flight, self._in_flight = self._in_flight, {}
@@ -126,40 +113,37 @@ class Sender:
         lost += [message for message in in_flight if not message.is_resent]
         self.queue.give_back(again)
         if broken and link is not None and again and in_flight[again[0]] <= link.transport.written:
-            self.settlement.charge(again[0])
+            self.queue.charge(again[0])
         for message in again:
-            if self.intake.has_expired(message) and not message.receipt.is_settled:
-                self.settlement.finish(message, Outcome.EXPIRED, reason="its time to live is over")
+            if self.queue.has_expired(message) and not message.receipt.is_settled:
+                self.queue.finish(message, Outcome.EXPIRED, reason="its time to live is over")
         for message in lost:
-            self.settlement.finish(
-                message, Outcome.LOST, reason="the connection ended while it was under way"
-            )
+            self.queue.finish(message, Outcome.LOST, reason="the connection ended while it was under way")
 
-    def wake(self) -> None:
-        """Go on, because the queue has something new."""
-        self._submitted.set()
-        self.pump()
+    @property
+    def is_free(self) -> bool:
+        """Whether a message that is alone in line would leave at once."""
+        link = self._link
+        return link is not None and self._suspect is None and link.transport.room > 0
 
     def pump(self) -> None:
         """Send what may be sent now."""
         link, queue = self._link, self.queue
         if link is None:
+            self._submitted.set()
             return
-        window = self._config.max_in_flight
-        while (message := queue.peek()) is not None and link.room > 0 and self._suspect is None:
-            if message.wants_ack and len(self._in_flight) >= window:
+        window, transport = self._config.max_in_flight, link.transport
+        while queue.waiting and self._suspect is None and transport.room > 0:
+            message = queue.take(may_want_ack=len(self._in_flight) < window)
+            if message is None:
                 return
-            if needs_claim(message):
-                self._claims.begin()
-            else:
-                queue.take()
-                self._send(link, message)
+            self._send(link, message)
 
     def on_written(self, written: int) -> None:
         """Settle what has been written and wanted no acknowledgement; then send on."""
         unwritten = self._unwritten
         while unwritten and unwritten[0][0] <= written:
-            self.settlement.finish(unwritten.popleft()[1], Outcome.SENT)
+            self.queue.finish(unwritten.popleft()[1], Outcome.SENT)
         self.pump()
 
     def report_unacknowledged(self, sent_before: float) -> list[Message]:
@@ -174,12 +158,12 @@ class Sender:
         Returns:
             The messages, so that they can be reported.
         """
-        limit = min(sent_before, self._time() - self._config.ack_timeout)
+        limit = min(sent_before, asyncio.get_running_loop().time() - self._config.ack_timeout)
         late = [m for m in self._in_flight if m.sent_at is not None and m.sent_at <= limit]
         for message in late:
             reason = f"the server is alive and did not acknowledge it within {self._config.ack_timeout} s"
             self._end_flight(message)
-            self.settlement.finish(message, Outcome.UNACKNOWLEDGED, reason=reason)
+            self.queue.finish(message, Outcome.UNACKNOWLEDGED, reason=reason)
         self.pump()
         return late
 
@@ -189,7 +173,7 @@ class Sender:
             self._end_flight(message)
         elif not self.queue.is_waiting(message):
             return  # it was never accepted, or is being published and will be settled by that
-        self.settlement.finish(message, Outcome.EXPIRED, reason=reason)
+        self.queue.finish(message, Outcome.EXPIRED, reason=reason)
         self.pump()
 
     async def next_batch(self, limit: int) -> list[Message]:
@@ -221,36 +205,29 @@ class Sender:
         for message in messages:
             if not message.is_resent and maybe_arrived:
                 reason = "publishing it over HTTP broke off"
-                self.settlement.finish(message, Outcome.LOST, reason=reason)
+                self.queue.finish(message, Outcome.LOST, reason=reason)
         if again and failed:
-            self.settlement.charge(again[0])
+            self.queue.charge(again[0])
         if again:
             self._submitted.set()
 
     def abandon(self, *, reason: str) -> list[Message]:
         """Give everything up that is left; return it, so that the caller can tell."""
-        self._claims.stop()
-        left = [*self._in_flight, *(message for _, message in self._unwritten), *self.queue]
+        taken = [*self._in_flight, *(message for _, message in self._unwritten)]
         self._in_flight.clear()
         self._unwritten.clear()
-        for message in left:
-            outcome = Outcome.STORED if message.is_stored else Outcome.DROPPED
-            self.settlement.finish(message, outcome, reason=reason)
-        return left
+        return self.queue.abandon(taken, reason=reason)
 
     # Inside.
-
-    def _may_send_now(self) -> bool:
-        link = self._link
-        return link is not None and link.room > 0 and not self.queue.has_waiting and self._suspect is None
 
     def _send(self, link: Link, message: Message) -> None:
         self._statistics.sent += 1
         self._statistics.resent += message.sent_at is not None
-        message.sent_at = self._time()
-        if self._recorder.is_tracing:
+        message.sent_at = asyncio.get_running_loop().time()
+        if self._recorder.is_tracing():
             self._recorder.note(Kind.MESSAGE, f"{message.receipt!r}, {message.size_bytes} bytes")
-        payload = addressed(message, self._config.dialect)
+        dialect = self._config.dialect
+        payload = addressed(message) if dialect.message_ids else message.payload
         if message.wants_ack:
             self._in_flight[message] = 0  # known before the transport can acknowledge it
             self._in_flight[message] = link.send(payload, partial(self._acknowledged, message))
@@ -265,11 +242,10 @@ class Sender:
         while len(taken) < limit and (message := self.queue.peek()) and not message.payload.attachments:
             if taken and (message.size_bytes > room or taken[0].attempts):
                 break
-            if needs_claim(message):
-                self._claims.begin()
-                break
+            if self.queue.take() is None:
+                break  # it is being claimed
             room -= message.size_bytes
-            taken.append(self.queue.take())
+            taken.append(message)
         return taken
 
     def _end_flight(self, message: Message) -> None:
@@ -282,13 +258,13 @@ class Sender:
             self._statistics.dropped["late acknowledgement"] += 1
             return
         self._end_flight(message)
-        if self._recorder.is_tracing:
+        if self._recorder.is_tracing():
             self._recorder.note(Kind.ACK, f"of {message.receipt.message_id}")
         if self._config.dialect.wraps_answers:
             self._settle_by_answer(message, args[0] if args else None)
         else:
             answer = args[0] if len(args) == 1 else (args or None)
-            self.settlement.finish(message, Outcome.ACKNOWLEDGED, answer=answer)
+            self.queue.finish(message, Outcome.ACKNOWLEDGED, answer=answer)
         self.pump()
 
     def _settle_by_answer(self, message: Message, answer: object) -> None:
@@ -296,7 +272,7 @@ class Sender:
             value = unwrap(answer)
         except DeliveryError as error:
             reason = redacted(error.message, self._secrets)
-            self.settlement.finish(message, Outcome.REFUSED, reason=reason)
+            self.queue.finish(message, Outcome.REFUSED, reason=reason)
         else:
             self._statistics.repeated += isinstance(answer, dict) and answer.get("duplicate") is True
-            self.settlement.finish(message, Outcome.ACKNOWLEDGED, answer=value)
+            self.queue.finish(message, Outcome.ACKNOWLEDGED, answer=value)

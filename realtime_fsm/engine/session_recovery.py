@@ -38,7 +38,7 @@ seems to be further away is no offset but a word."""
 
 
 class SessionRecovery:
-    """What must be known to come back to a session, and which events have been seen of it.
+    """A session that a server keeps: what leads back to it, and which of its events have been seen.
 
     A volatile event whose own last argument looks just like an offset cannot be told apart: name such events
     in ``Dialect.events_without_offset``.

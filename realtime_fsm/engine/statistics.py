@@ -1,4 +1,4 @@
-"""What the engine counts. Plain numbers, so that counting costs nothing; monitoring reads them."""
+"""The engine's counters: plain numbers, so that counting costs nothing; monitoring reads them."""
 
 from collections import Counter, deque
 from collections.abc import Callable
@@ -6,7 +6,8 @@ from typing import Final
 
 from attrs import define, field
 
-from realtime_fsm.machine.table import ConnectionStatus, Trigger
+from realtime_fsm.machine.figures import quantile
+from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Trigger
 
 RECENT: Final = 512
 """Round trips that percentiles are of."""
@@ -48,25 +49,23 @@ class Latency:
         """Return percentiles of the recent round trips: the smallest that so many percent do not exceed.
 
         Args:
-            percents: Whole numbers from 1 to 100.
+            percents: From 1 to 100.
 
         Returns:
             Seconds; ``None`` for each before the first round trip.
         """
-        if not self.recent:
-            return (None,) * len(percents)
         ordered = sorted(self.recent)
-        return tuple(ordered[-(-len(ordered) * percent // 100) - 1] for percent in percents)
+        return tuple(quantile(ordered, percent / 100) for percent in percents)
 
 
 @define(kw_only=True)
 class Stays:
-    """How long each state has lasted altogether; DISCONNECTED is nobody's time, and not counted.
+    """The time that each state has lasted altogether, without the time in which no connection is wanted.
 
     Attributes:
         seconds: Of the stays that have ended, by state.
         status: The present one.
-        since: When it was entered, on the loop's clock; ``None`` while it is DISCONNECTED.
+        since: When it was entered, on the loop's clock; ``None`` while no connection is wanted.
     """
 
     seconds: dict[ConnectionStatus, float] = field(factory=dict)
@@ -78,7 +77,7 @@ class Stays:
         if self.since is not None:
             self.seconds[self.status] = self.seconds.get(self.status, 0.0) + now - self.since
         self.status = status
-        self.since = None if status is ConnectionStatus.DISCONNECTED else now
+        self.since = now if TRAITS[status].wanted else None
 
     def totals(self, time: Callable[[], float]) -> dict[ConnectionStatus, float]:
         """Return the seconds of each state up to now; 0 for one that was never entered."""

@@ -58,7 +58,7 @@ class TokenProvider:
 
     @property
     def can_refresh(self) -> bool:
-        """Whether another token could be had: the source is not a fixed one."""
+        """True where another token could be had: the source is not a fixed one."""
         return callable(self._source)
 
     @property
@@ -180,10 +180,11 @@ def jwt_expiry(value: str) -> float | None:
         return None
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
+        expiry = claims.get("exp") if isinstance(claims, dict) else None
+        return float(expiry) if isinstance(expiry, (int, float)) and not isinstance(expiry, bool) else None
+    # Whoever made it up: nested too deeply, or a whole number beyond all floats.
+    except (binascii.Error, ValueError, RecursionError, OverflowError):
         return None
-    expiry = claims.get("exp") if isinstance(claims, dict) else None
-    return float(expiry) if isinstance(expiry, (int, float)) and not isinstance(expiry, bool) else None
 
 
 def _retrieve(task: asyncio.Task[Token]) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from realtime_fsm.engine.message import Message
 from realtime_fsm.machine.errors import MissingExtraError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
-from realtime_fsm.observation import Observation
+from realtime_fsm.service import RealtimeService
 
 try:
     from opentelemetry import metrics as api_metrics
@@ -16,7 +16,7 @@ try:
     from opentelemetry.metrics import Observation as Measurement
     from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
 except ImportError as error:
-    raise MissingExtraError(extra="otel", what="realtime_fsm.export.opentelemetry") from error
+    raise MissingExtraError(extra="otel", what="The export to OpenTelemetry") from error
 
 _SCOPE: Final = "realtime_fsm"
 _SYSTEM: Final = "socketio"
@@ -61,7 +61,7 @@ class Instrumentation:
 
     def __init__(
         self,
-        realtime: Observation,
+        realtime: RealtimeService,
         *,
         meter_provider: MeterProvider | None = None,
         tracer_provider: TracerProvider | None = None,

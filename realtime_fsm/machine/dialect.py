@@ -5,7 +5,7 @@ from typing import ClassVar, Final
 
 from attrs import field, frozen
 
-from realtime_fsm.machine.errors import ConfigurationError
+from realtime_fsm.machine.checks import Problems, checked
 
 RESERVED_EVENTS: Final = frozenset(
     {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
@@ -17,6 +17,20 @@ Source: ``RESERVED_EVENTS`` of socket.io-parser.
 
 _PRIVATE_KEYS: Final = frozenset({"pid", "offset"})
 """Keys of the auth object that lead back to a session; the token must not take their place."""
+
+
+def _token_key(value: object) -> str | None:
+    if value not in _PRIVATE_KEYS:
+        return None
+    return "leads back to sessions, in Socket.IO's connection state recovery: choose another one"
+
+
+def _offset_pattern(value: str | None) -> str | None:
+    try:
+        re.compile(value or "")
+    except re.error as error:
+        return f"is no regular expression: {error}"
+    return None
 
 
 @frozen(kw_only=True)
@@ -54,7 +68,7 @@ class Dialect:
     REFERENCE: ClassVar["Dialect"]
 
     name: str
-    token_key: str = "token"  # noqa: S105 - the name of a key
+    token_key: str = checked(_token_key, default="token")
     heartbeat_event: str | None = "heartbeat"
     subscribe_event: str = "subscribe"
     unsubscribe_event: str = "unsubscribe"
@@ -66,25 +80,13 @@ class Dialect:
     message_ids: bool = False
     deduplicates: bool = False
     recovers_sessions: bool = True
-    offset_pattern: str | None = None
+    offset_pattern: str | None = checked(_offset_pattern, default=None)
     events_without_offset: frozenset[str] = field(default=frozenset(), converter=frozenset)
     poll_path: str | None = None
     publish_path: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        problems = []
-        if self.token_key in _PRIVATE_KEYS:
-            problems.append(
-                f"token_key={self.token_key!r} leads back to sessions, in Socket.IO's connection state "
-                "recovery: choose another one"
-            )
-        if self.offset_pattern is not None:
-            try:
-                re.compile(self.offset_pattern)
-            except re.error as error:
-                problems.append(f"offset_pattern={self.offset_pattern!r} is no regular expression: {error}")
-        if problems:
-            raise ConfigurationError(*problems)
+        Problems(self).refuse()
 
 
 Dialect.PLAIN = Dialect(name="plain")

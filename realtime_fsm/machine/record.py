@@ -1,4 +1,4 @@
-"""What observers are told: frozen records, keyword-only."""
+"""The records that observers are given: frozen, keyword-only."""
 
 from attrs import field, frozen
 
@@ -36,23 +36,23 @@ class StatusChange:
 
     @property
     def is_connected(self) -> bool:
-        """Whether this change made the connection live."""
+        """True if this change made the connection live."""
         return TRAITS[self.current].sends and not TRAITS[self.previous].sends
 
     @property
     def is_lost(self) -> bool:
-        """Whether this change ended a live connection. Comes strictly in turn with ``is_connected``."""
+        """True if this change ended a live connection. Comes strictly in turn with ``is_connected``."""
         return TRAITS[self.previous].sends and not TRAITS[self.current].sends
 
     @property
     def is_goodbye(self) -> bool:
-        """Whether somebody wanted it to end."""
+        """True if somebody wanted it to end."""
         return self.trigger is Trigger.DISCONNECT
 
 
 @frozen(kw_only=True)
 class AttemptRecord:
-    """How one dial ended (SPEC B3).
+    """The end of one dial, good or bad.
 
     Attributes:
         number: Which attempt of its episode; 1-based.
@@ -68,5 +68,5 @@ class AttemptRecord:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the dial ended in a live connection."""
+        """True if the dial ended in a live connection."""
         return self.error is None

@@ -45,7 +45,7 @@ from attrs import field, frozen
 
 
 class ConnectionStatus(StrEnum):
-    """The six states of a connection (SPEC B3, I1)."""
+    """The six states of a connection."""
 
     DISCONNECTED = "disconnected"
     CONNECTING = "connecting"
@@ -79,7 +79,7 @@ class Guard(StrEnum):
 
 
 class Activity(StrEnum):
-    """What runs while a state lasts. Each is one module of ``realtime_fsm.engine``."""
+    """What runs while a state lasts; the functions stand in ``engine/activities.py`` and ``fallback.py``."""
 
     ESTABLISH = "establish"
     HEARTBEAT = "heartbeat"
@@ -93,7 +93,7 @@ class Activity(StrEnum):
 
 
 class Severity(Enum):
-    """How much a state should worry the person who watches it (SPEC A4)."""
+    """How much a state should worry the person who watches it."""
 
     INFO = "info"
     WARNING = "warning"
@@ -127,7 +127,9 @@ class Traits:
         sends: Messages may leave over the socket.
         publishes: Messages may leave over HTTP, where the dialect has an endpoint for it.
         carries_data: Events reach the handlers, over the socket or by polling.
+        wanted: Somebody has asked for a connection, and not for its end.
         online: Something is being done about the connection (false only where nothing runs or all rest).
+        gives_up: It is entered because the attempts have run out, or could not help.
         settles: ``connect()`` has its answer when this state is reached.
         waits: The state begins with a wait whose length is decided on entry (``retry_in``).
         wakes: ``retry_now()`` has something to wake here.
@@ -139,7 +141,9 @@ class Traits:
     sends: bool = False
     publishes: bool = False
     carries_data: bool = False
+    wanted: bool = True
     online: bool = True
+    gives_up: bool = False
     settles: bool = False
     waits: bool = False
     wakes: bool = False
@@ -225,6 +229,7 @@ IGNORED: Final[Mapping[tuple[ConnectionStatus, Trigger], str]] = MappingProxyTyp
 TRAITS: Final[Mapping[ConnectionStatus, Traits]] = MappingProxyType(
     {
         _S.DISCONNECTED: Traits(
+            wanted=False,
             online=False,
             settles=True,
             meaning="Not connected, and nothing is being tried. Messages wait for `connect()`.",
@@ -250,6 +255,7 @@ TRAITS: Final[Mapping[ConnectionStatus, Traits]] = MappingProxyType(
         ),
         _S.FAILED: Traits(
             online=False,
+            gives_up=True,
             settles=True,
             wakes=True,
             severity=Severity.ERROR,

@@ -8,15 +8,19 @@ from typing import NoReturn
 from socketio import AsyncClientNamespace, exceptions
 
 from realtime_fsm.migration.async_client import AsyncClient
-from realtime_fsm.migration.engine_client import EngineClient
 from realtime_fsm.migration.legacy_websocket import LegacyWebSocket, ReadyState
-from realtime_fsm.migration.plain_client import PlainClient
-from realtime_fsm.migration.rollback_rule import RollbackLimits, RollbackRule
-from realtime_fsm.migration.rollout import Rollout
-from realtime_fsm.migration.rollout_client import RealtimeClient
-from realtime_fsm.migration.rollout_decision import Decision, DecisionKind
-from realtime_fsm.migration.rollout_evidence import database_evidence
-from realtime_fsm.migration.rollout_setting import RolloutConfig
+from realtime_fsm.rollout import (
+    Decision,
+    DecisionKind,
+    EngineClient,
+    PlainClient,
+    RealtimeClient,
+    RollbackLimits,
+    RollbackRule,
+    Rollout,
+    RolloutConfig,
+    database_evidence,
+)
 
 __all__ = [
     "AsyncClient",

@@ -1,27 +1,39 @@
 """``AsyncClient``: code written for ``socketio.AsyncClient`` runs on the engine by changing the import."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar, overload
 
+from attrs import frozen
 from socketio import AsyncClient as RealClient
-from socketio import exceptions
+from socketio import AsyncClientNamespace, exceptions
 
-from realtime_fsm.machine.errors import ClosedError
-from realtime_fsm.migration.client_handlers import RESERVED, ClientHandlers
-from realtime_fsm.migration.client_options import (
-    ClientOptions,
-    Spread,
-    log_level,
-    only_namespace,
-    refuse_what_cannot_be_kept,
+from realtime_fsm.machine.backoff import JITTER
+from realtime_fsm.machine.config import TRANSPORTS, RealtimeConfig
+from realtime_fsm.machine.dialect import Dialect
+from realtime_fsm.machine.errors import ClosedError, ConfigurationError
+from realtime_fsm.migration.async_session import (
+    ACK_TIMEOUT,
+    ClientSession,
+    Dialler,
+    http_url,
+    invoke,
+    real_value,
 )
-from realtime_fsm.migration.client_session import ClientSession
-from realtime_fsm.migration.client_transport import Dialler, http_url, real_value
 from realtime_fsm.service import RealtimeService
 
+H = TypeVar("H", bound=Callable[..., Any])
 
-class AsyncClient(ClientHandlers):
+RESERVED: Final = ("connect", "connect_error", "disconnect", "__disconnect_final")
+"""Events that no catch-all handler gets."""
+
+ANY: Final = "*"
+
+
+class AsyncClient:
     """The interface of ``socketio.AsyncClient`` on ``RealtimeService``.
 
     ::
@@ -59,6 +71,10 @@ class AsyncClient(ClientHandlers):
         engineio_logger: As ``logger``.
         realtime: Fields of ``RealtimeConfig`` that win over all of these: what the old client has not.
 
+    Attributes:
+        handlers: By namespace and event.
+        namespace_handlers: By namespace.
+
     Raises:
         ConfigurationError: If an argument cannot be kept.
     """
@@ -86,7 +102,6 @@ class AsyncClient(ClientHandlers):
         engineio_logger: bool | None = None,
         realtime: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
         refuse_what_cannot_be_kept(
             serializer=serializer,
             json=json,
@@ -108,13 +123,15 @@ class AsyncClient(ClientHandlers):
             overrides=dict(realtime or {}),
         )
         self.handle_sigint = handle_sigint
+        self.handlers: dict[str, dict[str, Callable[..., Any]]] = {}
+        self.namespace_handlers: dict[str, Any] = {}
         self._session: ClientSession | None = None
 
     # What it looks like.
 
     @property
     def connected(self) -> bool:
-        """Whether the connection is open."""
+        """True while the connection is open."""
         return self._session is not None and self._session.is_live
 
     @property
@@ -150,8 +167,82 @@ class AsyncClient(ClientHandlers):
         return None if self._session is None else self._session.transport_name
 
     def is_asyncio_based(self) -> bool:
-        """Return ``True``."""
+        """Return ``True``: the client runs on asyncio."""
         return True
+
+    # Handlers: one for each event, catch-alls, and classes.
+
+    @overload
+    def on(self, event: str, handler: None = None, namespace: str | None = None) -> Callable[[H], H]: ...
+    @overload
+    def on(self, event: str, handler: Callable[..., Any], namespace: str | None = None) -> None: ...
+    def on(
+        self, event: str, handler: Callable[..., Any] | None = None, namespace: str | None = None
+    ) -> Callable[[H], H] | None:
+        """Register the handler of an event, or return a decorator that does. A second one replaces the first.
+
+        Args:
+            event: Its name; ``*`` for every event that has no handler of its own.
+            handler: A function or coroutine function.
+            namespace: Its namespace; ``*`` for every one that has no handlers of its own.
+        """
+
+        def register(given: H) -> H:
+            self.handlers.setdefault(namespace or "/", {})[event] = given
+            return given
+
+        if handler is None:
+            return register
+        register(handler)
+        return None
+
+    def event(self, *args: Any, **kwargs: Any) -> Any:
+        """Register a function as the handler of the event that it is named after; a decorator.
+
+        ``@sio.event`` or ``@sio.event(namespace="/chat")``.
+        """
+        if len(args) == 1 and not kwargs and callable(args[0]):
+            return self.on(args[0].__name__)(args[0])
+        return lambda handler: self.on(handler.__name__, *args, **kwargs)(handler)
+
+    def register_namespace(self, namespace_handler: AsyncClientNamespace) -> None:
+        """Register an object of a class with a method ``on_<event>`` for each event.
+
+        Raises:
+            ValueError: If it is not an ``AsyncClientNamespace``.
+        """
+        if not isinstance(namespace_handler, AsyncClientNamespace):
+            raise ValueError("Not a namespace instance")  # noqa: TRY004 - it is what python-socketio raises
+        namespace_handler.client = self
+        self.namespace_handlers[namespace_handler.namespace] = namespace_handler
+
+    async def _trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
+        """Call the handler of an event, if there is one; return what it gives."""
+        handler, with_args = self._find(event, namespace, args)
+        if handler is not None:
+            return await invoke(handler, *fitting(handler, event, with_args))
+        owner = self.namespace_handlers.get(namespace)
+        if owner is None and (owner := self.namespace_handlers.get(ANY)) is not None:
+            args = (namespace, *args)
+        return None if owner is None else await owner.trigger_event(event, *args)
+
+    def _find(
+        self, event: str, namespace: str, args: tuple[Any, ...]
+    ) -> tuple[Callable[..., Any] | None, tuple[Any, ...]]:
+        """Return the function that handles an event, and its arguments.
+
+        The order is that of python-socketio: the event in the namespace, any event in it, and only where
+        the namespace has no handlers at all, those of any namespace.
+        """
+        is_plain = event not in RESERVED
+        if (own := self.handlers.get(namespace)) is not None:
+            if event in own:
+                return own[event], args
+            return (own[ANY], (event, *args)) if is_plain and ANY in own else (None, args)
+        common = self.handlers.get(ANY, {})
+        if event in common:
+            return common[event], (namespace, *args)
+        return (common[ANY], (event, namespace, *args)) if is_plain and ANY in common else (None, args)
 
     # Beginning and ending.
 
@@ -190,8 +281,7 @@ class AsyncClient(ClientHandlers):
         )
         dialler = Dialler(config, url, headers, auth)
         await dialler.prepare()
-        spread = Spread(self._options.randomization_factor)
-        session = self._session = ClientSession(dialler, namespace, self._trigger_event, spread)
+        session = self._session = ClientSession(dialler, namespace, self._trigger_event)
         await session.open(wait=wait, patience=wait_timeout)
 
     async def wait(self) -> None:
@@ -272,7 +362,7 @@ class AsyncClient(ClientHandlers):
         return task
 
     async def sleep(self, seconds: float = 0) -> None:
-        """Sleep."""
+        """Sleep without holding up the event loop."""
         await asyncio.sleep(seconds)
 
     def _connected_to(self, namespace: str | None) -> ClientSession:
@@ -284,3 +374,197 @@ class AsyncClient(ClientHandlers):
 
 def _not_connected(namespace: str | None) -> exceptions.BadNamespaceError:
     return exceptions.BadNamespaceError(f"{namespace or '/'} is not a connected namespace.")
+
+
+def fitting(handler: Callable[..., Any], event: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments that a handler takes: an old one of ``disconnect`` does not take the reason."""
+    if event != "disconnect":
+        return args
+    try:
+        inspect.signature(handler).bind(*args)
+    except (TypeError, ValueError):
+        return args[:-1]
+    return args
+
+
+# From the arguments to a configuration, or to a refusal by name.
+
+DIALECT: Final = Dialect(name="socketio.AsyncClient", heartbeat_event=None, recovers_sessions=False)
+"""Nothing on the wire that the old client did not send, and events with all the arguments that they had."""
+
+_UNBOUNDED: Final = 64 * 1024 * 1024
+_LEAST_DELAY: Final = 0.001
+
+_KEPT: Final[Mapping[str, tuple[Any, str]]] = {
+    "serializer": ("default", "leave it out: the engine speaks Socket.IO's own JSON with binary attachments"),
+    "json": (None, "leave it out, and convert your data before `emit`: the engine encodes strict JSON"),
+    "http_session": (
+        None,
+        (
+            "leave it out: the engine opens a session of its own for every attempt; for headers use "
+            "`connect(headers=...)`, for a private CA the environment variable SSL_CERT_FILE"
+        ),
+    ),
+    "ssl_verify": (
+        True,
+        "leave it out, and make the certificate trusted: the environment variable SSL_CERT_FILE names a CA",
+    ),
+    "websocket_extra_options": (None, "leave it out; for headers use `connect(headers=...)`"),
+    "timestamp_requests": (True, "leave it out: requests always carry a timestamp"),
+}
+"""Arguments that can only have their default, and what to do instead."""
+
+_NAMES: Final = {
+    "server_url": "url",
+    "backoff_base": "reconnection_delay",
+    "backoff_maximum": "reconnection_delay_max",
+    "max_reconnect_attempts": "reconnection_attempts",
+    "connection_timeout": "request_timeout + wait_timeout",
+    "first_retry_within": "reconnection_delay",
+}
+"""Our names of what the old client calls otherwise, for the words of an error."""
+
+
+@frozen(kw_only=True)
+class ClientOptions:
+    """The constructor's arguments that mean something to the engine.
+
+    Attributes:
+        reconnection: Whether a lost connection is opened again.
+        reconnection_attempts: How often it is tried; 0 for ever.
+        reconnection_delay: Seconds before the first attempt; doubled for each that follows.
+        reconnection_delay_max: Its cap.
+        randomization_factor: Half the width of the jitter, seconds. python-socketio adds
+            ``U(-factor, factor)`` to a delay, this engine ``U(0, 2 * factor)``: as wide, and never earlier.
+        request_timeout: Seconds in which a session must be open.
+        log_level: Of the library's logger.
+        overrides: Fields of ``RealtimeConfig`` that win over everything else.
+    """
+
+    reconnection: bool
+    reconnection_attempts: int
+    reconnection_delay: float
+    reconnection_delay_max: float
+    randomization_factor: float
+    request_timeout: float
+    log_level: str
+    overrides: Mapping[str, Any]
+
+    def config(
+        self,
+        *,
+        url: str,
+        namespace: str,
+        socketio_path: str,
+        transports: str | Collection[str] | None,
+        wait_timeout: float,
+        retry: bool,
+    ) -> RealtimeConfig:
+        """Return the configuration of one ``connect()``.
+
+        Raises:
+            ConfigurationError: For everything in it that is wrong, by the names of the old client.
+        """
+        attempts = (self.reconnection_attempts or sys.maxsize) if self.reconnection else 0
+        maximum = max(self.reconnection_delay_max, _LEAST_DELAY)
+        base = self.reconnection_delay or _LEAST_DELAY
+        fields = {
+            "server_url": url,
+            "namespace": namespace,
+            "socketio_path": socketio_path,
+            "transports": wanted_transports(transports),
+            "dialect": DIALECT,
+            "max_reconnect_attempts": attempts,
+            "retry_initial": retry,
+            "connection_timeout": self.request_timeout + wait_timeout,
+            "stable_after": 0.0,
+            "first_retry_within": min(self.reconnection_delay, maximum),
+            "backoff_base": min(base, maximum),
+            "backoff_maximum": maximum,
+            "backoff_jitter": self.randomization_factor > 0,
+            "backoff_spread": 2.0 * self.randomization_factor if self.randomization_factor > 0 else JITTER,
+            "enable_fallback": False,
+            "ack_timeout": ACK_TIMEOUT,
+            "max_in_flight": 10_000,
+            "max_message_bytes": _UNBOUNDED,
+            "log_level": self.log_level,
+        }
+        try:
+            return RealtimeConfig(**{**fields, **self.overrides})
+        except ConfigurationError as error:
+            raise ConfigurationError(*map(_in_old_words, error.problems)) from None
+
+
+def refuse_what_cannot_be_kept(**given: Any) -> None:
+    """Check the arguments that can only have their default.
+
+    Raises:
+        ConfigurationError: For each that has not, with the remedy.
+    """
+    problems = list(_problems(given))
+    if problems:
+        raise ConfigurationError(*problems)
+
+
+def _problems(given: Mapping[str, Any]) -> Iterator[str]:
+    for name, (default, remedy) in _KEPT.items():
+        if given[name] != default:
+            yield f"{name} cannot be kept on this engine: {remedy}"
+    for name in ("logger", "engineio_logger"):
+        if not isinstance(given[name], (bool, type(None))):
+            yield (
+                f"{name} cannot be a logger of your own: leave it out, and configure the logger "
+                "'realtime_fsm' instead"
+            )
+
+
+def log_level(*, logger: bool, engineio_logger: bool | None) -> str:
+    """Return the level that was asked for, and see to it that what is logged is seen, as it used to be."""
+    if not (logger or engineio_logger):
+        return "warn"
+    own = logging.getLogger("realtime_fsm")
+    handlers = [*own.handlers, *logging.getLogger().handlers]
+    if all(isinstance(handler, logging.NullHandler) for handler in handlers):
+        own.addHandler(logging.StreamHandler())
+    return "info"
+
+
+def only_namespace(wanted: str | Collection[str] | None, registered: Collection[str]) -> str:
+    """Return the one namespace of a connection.
+
+    Args:
+        wanted: What ``connect`` was given.
+        registered: The namespaces that have handlers.
+
+    Raises:
+        ConfigurationError: If there are several.
+    """
+    names = [wanted] if isinstance(wanted, str) else [*registered] if wanted is None else [*wanted]
+    names = sorted({name or "/" for name in names if wanted is not None or name != "*"}) or ["/"]
+    if len(names) > 1:
+        raise ConfigurationError(
+            f"namespaces={names!r} cannot share one connection of this engine: make an AsyncClient for each, "
+            "and give its handlers and its `connect(namespaces=...)` just that one"
+        )
+    return names[0]
+
+
+def wanted_transports(given: str | Collection[str] | None) -> tuple[str, ...]:
+    """Return the transports in the order in which this engine tries them.
+
+    The old client begins with polling and upgrades; this one begins with the websocket, and polls where
+    that is not possible.
+
+    Raises:
+        ValueError: If none of them is one.
+    """
+    names = TRANSPORTS if given is None else (given,) if isinstance(given, str) else tuple(given)
+    known = tuple(name for name in TRANSPORTS if name in names)
+    if not known:
+        raise ValueError("No valid transports provided")
+    return known
+
+
+def _in_old_words(problem: str) -> str:
+    name, sign, rest = problem.partition("=")
+    return f"{_NAMES.get(name, name)}{sign}{rest}".replace("`token=`", "`auth=` of connect()")

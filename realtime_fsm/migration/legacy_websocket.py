@@ -1,8 +1,10 @@
-"""The old client's interface, on the new engine (SPEC G1)."""
+"""The old client's interface, on the new engine."""
 
 import asyncio
 import inspect
 import logging
+import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
@@ -18,8 +20,39 @@ from realtime_fsm.machine.errors import (
 )
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.table import TRAITS
-from realtime_fsm.migration.call_sites import warn_once
 from realtime_fsm.service import RealtimeService
+
+# Warns of an old name once per place in the code that uses it, and says what stands for it.
+
+_MOST: Final = 10_000
+"""Places that are remembered: programs that write themselves anew have no end of them."""
+
+_seen: set[tuple[str, int, str]] = set()
+
+
+def warn_once(name: str, replacement: str, *, depth: int = 2) -> None:
+    """Warn that a name is deprecated, where this is the first call from its line.
+
+    It does not lean on Python's own registry, which forgets whenever a filter changes.
+
+    Args:
+        name: What was used.
+        replacement: What to use instead.
+        depth: Which caller is meant: 1 is who calls this function.
+    """
+    frame = sys._getframe(depth)  # noqa: SLF001 - the only way to the caller's line
+    place = (frame.f_code.co_filename, frame.f_lineno, name)
+    if place in _seen or len(_seen) >= _MOST:
+        return
+    _seen.add(place)
+    warnings.warn_explicit(
+        f"{name} is deprecated; use {replacement}",
+        DeprecationWarning,
+        filename=frame.f_code.co_filename,
+        lineno=frame.f_lineno,
+        module=frame.f_globals.get("__name__", "<unknown>"),
+    )
+
 
 C = TypeVar("C", bound=Callable[..., object])
 
@@ -34,7 +67,7 @@ _logger = logging.getLogger("realtime_fsm.migration")
 
 
 class ReadyState(IntEnum):
-    """What a browser's ``WebSocket.readyState`` says."""
+    """The numbers of a browser's ``WebSocket.readyState``."""
 
     CONNECTING = 0
     """There is no socket, and one is being looked for: retrying and the fallback included."""
@@ -44,7 +77,7 @@ class ReadyState(IntEnum):
 
 
 class LegacyWebSocket:
-    """What ``useWebSocket`` gave to its users, kept alive by a ``RealtimeService``.
+    """The interface that ``useWebSocket`` gave to its users, kept alive by a ``RealtimeService``.
 
     ::
 
@@ -167,7 +200,7 @@ class LegacyWebSocket:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the socket is live."""
+        """True while the socket is live."""
         warn_once("LegacyWebSocket.is_connected", "RealtimeService.is_connected")
         return self._realtime.is_connected
 

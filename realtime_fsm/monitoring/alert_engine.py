@@ -5,17 +5,127 @@ on is in the state, and bounded; counters are compared with what they were when 
 that happened before is told.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Final
 
 from attrs import evolve, frozen
 
-from realtime_fsm.monitoring.alert_record import Alert, AlertState, Sample
-from realtime_fsm.monitoring.alert_rules import (
-    MAX_ROUND_TRIPS,
-    AlertRule,
-    Measure,
-    duration,
-)
+from realtime_fsm.machine.figures import duration, quantile
+from realtime_fsm.machine.table import Severity
+from realtime_fsm.monitoring.alert_rules import MAX_ROUND_TRIPS, AlertRule, Measure
+
+# What is known of a client at one time, and what people are told of it: frozen records.
+
+
+@frozen(kw_only=True)
+class Sample:
+    """The state of a client at one time. Counters only ever rise.
+
+    Attributes:
+        at: Unix time.
+        attempts: Attempts to connect that have ended, altogether.
+        failed_attempts: Of them, the ones that failed.
+        losses: Live connections that ended by themselves, altogether.
+        dead_letters: Messages put among the dead letters, altogether.
+        round_trips: Seconds of each heartbeat that was answered since the last sample.
+        down_for: Seconds without the live connection that is wanted; ``None`` while nothing is missing.
+        outbox_age: Seconds that the oldest message has waited; 0 where none waits.
+        deaf: Whether it seems to be connected, and nothing gets through.
+    """
+
+    at: float = 0.0
+    attempts: int = 0
+    failed_attempts: int = 0
+    losses: int = 0
+    dead_letters: int = 0
+    round_trips: tuple[float, ...] = ()
+    down_for: float | None = None
+    outbox_age: float = 0.0
+    deaf: bool = False
+
+
+class AlertState(StrEnum):
+    """The two things that an alert can say of its rule."""
+
+    FIRED = "fired"
+    RESOLVED = "resolved"
+
+
+@frozen(kw_only=True)
+class Alert:
+    """A message to people about a rule that holds, or does not any more. Holds no secret.
+
+    Attributes:
+        incident: What a rule that fired and its resolution have in common, and no others.
+        rule: Name of the rule.
+        state: Whether it holds from now on, or does not any more.
+        severity: How much it should worry them.
+        sentence: What is the matter; for a resolution, what was, and how long.
+        remedy: What they can do.
+        value: What was measured; ``None`` for a resolution where it is not known any more.
+        threshold: Of the rule.
+        began_at: When the value reached the threshold, Unix time.
+        at: When this was decided, Unix time.
+    """
+
+    incident: str
+    rule: str
+    state: AlertState
+    severity: Severity
+    sentence: str
+    remedy: str
+    value: float | None
+    threshold: float
+    began_at: float
+    at: float
+
+    @property
+    def id(self) -> str:
+        """The name of this very message: the incident and the state. A repeat has the same."""
+        return f"{self.incident}-{self.state.value}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as what ``json.dumps`` takes."""
+        return {
+            "id": self.id,
+            "incident": self.incident,
+            "rule": self.rule,
+            "state": self.state.value,
+            "severity": self.severity.value,
+            "sentence": self.sentence,
+            "remedy": self.remedy,
+            "value": self.value,
+            "threshold": self.threshold,
+            "began_at": self.began_at,
+            "at": self.at,
+        }
+
+
+@frozen(kw_only=True)
+class AlertCounters:
+    """Counts of alerts, by their fate.
+
+    Attributes:
+        samples: Times that the client was looked at.
+        fired: Alerts that were to be sent, without resolutions.
+        resolved: Resolutions that were to be sent.
+        suppressed: Times that a rule held within its cool-down.
+        sent: Alerts and resolutions that a sink took; each counts once for every sink.
+        failed: Of them, the ones that a sink could not send.
+        dropped: Of them, the ones that were never given to a sink, by reason.
+        errors: Times that the client could not be looked at.
+    """
+
+    samples: int = 0
+    fired: int = 0
+    resolved: int = 0
+    suppressed: int = 0
+    sent: int = 0
+    failed: int = 0
+    dropped: Mapping[str, int]
+    errors: int = 0
+
 
 _MAX_POINTS: Final = 512
 """Steps into which a window is divided, at most: what it begins with is known to within one of them."""
@@ -23,7 +133,7 @@ _MAX_POINTS: Final = 512
 
 @frozen(kw_only=True)
 class Progress:
-    """How far one rule has come. Instants are on the clock of ``now``.
+    """The way that one rule has come. Instants are on the clock of ``now``.
 
     Attributes:
         value: What was measured last; ``None`` where it is not known.
@@ -48,7 +158,7 @@ class Progress:
 
 @frozen(kw_only=True)
 class Past:
-    """What the window of one rule is counted over.
+    """The samples and round trips that the window of one rule is counted over.
 
     Attributes:
         points: When samples were taken, and what they were, the oldest first; bounded by thinning them out.
@@ -146,7 +256,7 @@ def measured(rule: AlertRule, past: Past, sample: Sample, now: float) -> float |
             return sample.down_for or 0.0
         case Measure.LATENCY_P95:
             trips = sorted(seconds for _, seconds in past.round_trips)
-            return trips[-(-len(trips) * 95 // 100) - 1] if len(trips) >= rule.min_samples else None
+            return quantile(trips, 0.95) if len(trips) >= rule.min_samples else None
         case Measure.OUTBOX_AGE:
             return sample.outbox_age
         case Measure.DEAD_LETTERS:

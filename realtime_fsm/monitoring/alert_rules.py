@@ -1,4 +1,4 @@
-"""Rules of alerts: what is measured, from when it is alarming, and what people are told (SPEC D4).
+"""Rules of alerts: what is measured, from when it is alarming, and what people are told.
 
 A rule *holds* from when its value reaches ``threshold`` until it is at ``clear_threshold`` or below: between
 the two nothing changes, so that a value that trembles around a limit does not ring twice. Pure.
@@ -6,14 +6,16 @@ the two nothing changes, so that a value that trembles around a limit does not r
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from string import Formatter
 from typing import Any, Final
 
-from attrs import NOTHING, field, fields, frozen
+from attrs import NOTHING, fields, frozen
 
+from realtime_fsm.machine.checks import Problems, checked, member, number, seconds, string, whole
 from realtime_fsm.machine.errors import ConfigurationError
+from realtime_fsm.machine.figures import duration
 from realtime_fsm.machine.table import Severity
 
 MAX_WINDOW: Final = 24 * 3600.0
@@ -23,13 +25,11 @@ MAX_ROUND_TRIPS: Final = 512
 """Round trips that are kept for percentiles; no rule may want more."""
 
 _MINUTE: Final = 60.0
-_HOUR: Final = 3600.0
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_CHECK: Final = "check"
 
 
 class Measure(StrEnum):
-    """What a rule looks at."""
+    """The measures that a rule can look at."""
 
     FAILURE_RATE = "failure_rate"
     """Failed attempts to connect, as a share of all that ended within the window: 0 to 1."""
@@ -58,38 +58,12 @@ SAMPLED: Final = frozenset({Measure.FAILURE_RATE, Measure.LATENCY_P95})
 _SECONDS: Final = frozenset({Measure.TIME_TO_RECOVER, Measure.LATENCY_P95, Measure.OUTBOX_AGE})
 
 _PLACES: Final = ("value", "threshold", "window")
-
-
-def _number(value: object, least: float = 0.0, most: float = math.inf) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and least <= value <= most  # type: ignore[arg-type,operator]
-
-
-def _seconds(value: object) -> str | None:
-    return None if _number(value) else "must be a finite number of seconds, 0 or more"
-
-
-def _limit(value: object) -> str | None:
-    return None if _number(value) else "must be a finite number, 0 or more"
-
-
-def _name(value: object) -> str | None:
-    ok = isinstance(value, str) and _NAME.fullmatch(value)
-    return None if ok else "must be up to 64 small letters, digits and _, and begin with a letter"
-
-
-def _samples(value: object) -> str | None:
-    ok = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_ROUND_TRIPS
-    return None if ok else f"must be a whole number from 1 to {MAX_ROUND_TRIPS}"
-
-
-def _words(value: object) -> str | None:
-    return None if isinstance(value, str) and value.strip() else "must be a sentence for people"
+_SENTENCE: Final = "must be a sentence for people"
 
 
 def _template(value: object) -> str | None:
-    if (wrong := _words(value)) is not None or not isinstance(value, str):
-        return wrong
+    if not isinstance(value, str) or not value.strip():
+        return _SENTENCE
     try:
         places = [(place, spec, conversion) for _, place, spec, conversion in Formatter().parse(value)]
     except ValueError as error:
@@ -99,23 +73,9 @@ def _template(value: object) -> str | None:
     return None
 
 
-def _member(kind: type[Any]) -> Callable[[object], str | None]:
-    words = ", ".join(member.value for member in kind)
-    return lambda value: None if isinstance(value, kind) else f"must be one of {words}"
-
-
-def _known(kind: type[Any]) -> Callable[[Any], Any]:
-    """Look a member up by its value; an unknown one is left for the check to refuse."""
-    return lambda value: next((member for member in kind if value in (member, member.value)), value)
-
-
-def _checked(check: Callable[[object], str | None], **options: Any) -> Any:
-    return field(metadata={_CHECK: check}, **options)
-
-
 @frozen(kw_only=True)
 class AlertRule:
-    """When people are to be told of something, and what.
+    """A rule: from when on people are to be told of something, and in which words.
 
     Attributes:
         name: What it is known by: small letters, digits and ``_``; unique among the rules of an ``Alerts``.
@@ -135,21 +95,30 @@ class AlertRule:
         ConfigurationError: With everything that is wrong with it.
     """
 
-    name: str = _checked(_name)
-    measure: Measure = _checked(_member(Measure), converter=_known(Measure))
-    threshold: float = _checked(_limit)
-    clear_threshold: float = _checked(_limit)
-    window: float = _checked(_seconds, default=0.0)
-    min_samples: int = _checked(_samples, default=1)
-    hold: float = _checked(_seconds, default=0.0)
-    cool_down: float = _checked(_seconds, default=600.0)
-    severity: Severity = _checked(_member(Severity), converter=_known(Severity), default=Severity.WARNING)
-    sentence: str = _checked(_template)
-    remedy: str = _checked(_words)
+    name: str = string(
+        "must be up to 64 small letters, digits and _, and begin with a letter", allows=_NAME.fullmatch
+    )
+    measure: Measure = member(Measure)
+    threshold: float = number(zero=True)
+    clear_threshold: float = number(zero=True)
+    window: float = seconds(0.0, zero=True)
+    min_samples: int = whole(1, most=MAX_ROUND_TRIPS)
+    hold: float = seconds(0.0, zero=True)
+    cool_down: float = seconds(600.0, zero=True)
+    severity: Severity = member(Severity, Severity.WARNING)
+    sentence: str = checked(_template)
+    remedy: str = string(_SENTENCE)
 
     def __attrs_post_init__(self) -> None:
-        if problems := tuple(self._problems()):
-            raise ConfigurationError(*problems)
+        problems = Problems(self, of=f"rule {self.name!r}: ")
+        if problems.are_sound("threshold", "clear_threshold") and self.clear_threshold >= self.threshold:
+            problems.add(
+                f"clear_threshold={self.clear_threshold!r} must be less than "
+                f"threshold={self.threshold!r}, or it would fire and resolve at once"
+            )
+        if problems.are_sound("measure"):
+            problems.add(*self._misfits(problems))
+        problems.refuse()
 
     def words(self, value: float) -> str:
         """Return the sentence, filled in."""
@@ -163,47 +132,18 @@ class AlertRule:
             return f"{value:.0%}"
         return duration(value) if self.measure in _SECONDS else f"{value:g}"
 
-    def _problems(self) -> Iterable[str]:
-        """Yield everything that is wrong: first with each field, then with how they fit together."""
-        of = f"rule {self.name!r}: "
-        sound = set()
-        for attribute in fields(AlertRule):
-            value = getattr(self, attribute.name)
-            wrong = attribute.metadata[_CHECK](value)
-            if wrong is None:
-                sound.add(attribute.name)
-            else:
-                yield f"{of}{attribute.name}={value!r} {wrong}"
-        if {"threshold", "clear_threshold"} <= sound and self.clear_threshold >= self.threshold:
-            yield (
-                f"{of}clear_threshold={self.clear_threshold!r} must be less than "
-                f"threshold={self.threshold!r}, or it would fire and resolve at once"
-            )
-        if "measure" in sound:
-            yield from (of + wrong for wrong in self._misfits(sound))
-
-    def _misfits(self, sound: set[str]) -> Iterable[str]:
+    def _misfits(self, problems: Problems) -> Iterable[str]:
+        """Yield what does not fit the measure."""
         measure = self.measure
-        if "window" in sound and measure in WINDOWED and not 0.0 < self.window <= MAX_WINDOW:
-            yield f"window={self.window!r} must be more than 0 and at most {MAX_WINDOW:g} s"
-        if "window" in sound and measure not in WINDOWED and self.window:
-            yield f"window={self.window!r} must be 0: {measure.value} is not counted over one"
-        if "min_samples" in sound and measure not in SAMPLED and self.min_samples != 1:
-            yield f"min_samples={self.min_samples!r} must be 1: {measure.value} has no samples"
         highest = {Measure.FAILURE_RATE: 1.0, Measure.DEAFNESS: 1.0}.get(measure, math.inf)
-        if "threshold" in sound and self.threshold > highest:
+        if problems.are_sound("window") and measure in WINDOWED and not 0.0 < self.window <= MAX_WINDOW:
+            yield f"window={self.window!r} must be more than 0 and at most {MAX_WINDOW:g} s"
+        if problems.are_sound("window") and measure not in WINDOWED and self.window:
+            yield f"window={self.window!r} must be 0: {measure.value} is not counted over one"
+        if problems.are_sound("min_samples") and measure not in SAMPLED and self.min_samples != 1:
+            yield f"min_samples={self.min_samples!r} must be 1: {measure.value} has no samples"
+        if problems.are_sound("threshold") and self.threshold > highest:
             yield f"threshold={self.threshold!r} must be at most {highest:g}, or it never fires"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in the unit that suits it: ``250 ms``, ``45 s``, ``10 min``, ``1.5 h``."""
-    if 0.0 < seconds < 1.0:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 2 * _MINUTE:
-        return f"{seconds:.3g} s"
-    if seconds < 2 * _HOUR:
-        return f"{round(seconds / _MINUTE, 1):g} min"
-    return f"{round(seconds / _HOUR, 1):g} h"
 
 
 def check_rules(rules: Iterable[AlertRule]) -> tuple[AlertRule, ...]:
@@ -234,11 +174,11 @@ def read_rules(given: Iterable[Mapping[str, Any]]) -> tuple[AlertRule, ...]:
     problems: list[str] = []
     known = {attribute.name for attribute in fields(AlertRule)}
     required = {attribute.name for attribute in fields(AlertRule) if attribute.default is NOTHING}
-    for number, one in enumerate(given, start=1):
+    for position, one in enumerate(given, start=1):
         if not isinstance(one, Mapping):
-            problems.append(f"rule {number}: {one!r} is no mapping of fields to values")
+            problems.append(f"rule {position}: {one!r} is no mapping of fields to values")
             continue
-        of = f"rule {one.get('name', number)!r}: "
+        of = f"rule {one.get('name', position)!r}: "
         unfit = [f"{of}{name} is no field of a rule" for name in one if name not in known]
         unfit += [f"{of}{name} is missing" for name in sorted(required - set(one))]
         problems += unfit
@@ -250,3 +190,99 @@ def read_rules(given: Iterable[Mapping[str, Any]]) -> tuple[AlertRule, ...]:
     if problems:
         raise ConfigurationError(*problems)
     return check_rules(rules)
+
+
+# The rules that a sensible operator would begin with, each with its reason.
+
+DEFAULT_RULES: Final[tuple[AlertRule, ...]] = (
+    # Half of the attempts fail: not a bad moment but a bad server, or a bad path to it. With the default
+    # backoff a restart of half a minute makes 5 failed attempts and one that succeeds, so 8 are asked for: a
+    # deployment is silent, and a server that stays away is told of after a minute and a half.
+    AlertRule(
+        name="failure_rate",
+        measure=Measure.FAILURE_RATE,
+        threshold=0.5,
+        clear_threshold=0.2,
+        window=10 * _MINUTE,
+        min_samples=8,
+        severity=Severity.ERROR,
+        sentence="{value} of the attempts to connect within {window} failed.",
+        remedy="See `failures_by_cause` for why, and run `realtime-fsm doctor` against the server.",
+    ),
+    # Each is short, and hidden from users; together they are a flapping path, a proxy that cuts idle
+    # connections, or a server that restarts in a loop. One deployment is one outage, so 3 are no deployment.
+    AlertRule(
+        name="outages",
+        measure=Measure.OUTAGES,
+        threshold=3,
+        clear_threshold=1,
+        window=15 * _MINUTE,
+        cool_down=15 * _MINUTE,
+        severity=Severity.WARNING,
+        sentence="The connection was lost {value} times within {window}.",
+        remedy="Look for a proxy that cuts idle connections, a restarting server, or a bad network.",
+    ),
+    # Two minutes are longer than a deployment, a failover and the first seven attempts: somebody must look.
+    # Where polling carries the data this is an outage all the same, because it is slower and costs more.
+    AlertRule(
+        name="time_to_recover",
+        measure=Measure.TIME_TO_RECOVER,
+        threshold=2 * _MINUTE,
+        clear_threshold=0.0,
+        severity=Severity.ERROR,
+        sentence="There has been no live connection for {value}.",
+        remedy="Run `realtime-fsm doctor` against the server; `retry_now()` once it is mended.",
+    ),
+    # Above a second people feel that nothing is live any more. Ten round trips, and a minute, because one
+    # that was slow proves nothing: at the default heartbeat a window holds about 24.
+    AlertRule(
+        name="latency",
+        measure=Measure.LATENCY_P95,
+        threshold=1.0,
+        clear_threshold=0.5,
+        window=10 * _MINUTE,
+        min_samples=10,
+        hold=1 * _MINUTE,
+        severity=Severity.WARNING,
+        sentence="One heartbeat in twenty takes {value} or more to be answered.",
+        remedy="Look at the load of the server and at the network between.",
+    ),
+    # A message that is five minutes old is late by anybody's measure, and whoever sent it believes that it is
+    # on its way. The half minute spares a start with a durable outbox that is emptied at once.
+    AlertRule(
+        name="outbox_age",
+        measure=Measure.OUTBOX_AGE,
+        threshold=5 * _MINUTE,
+        clear_threshold=1 * _MINUTE,
+        hold=30.0,
+        severity=Severity.WARNING,
+        sentence="A message has been waiting in the outbox for {value}.",
+        remedy="Restore the connection; where it is live, the server takes messages too slowly.",
+    ),
+    # A dead letter is a message that was promised to be delivered, and will not be unless somebody acts: one
+    # is enough. An hour, so that a burst of them is one alert.
+    AlertRule(
+        name="dead_letters",
+        measure=Measure.DEAD_LETTERS,
+        threshold=1,
+        clear_threshold=0,
+        window=60 * _MINUTE,
+        cool_down=60 * _MINUTE,
+        severity=Severity.ERROR,
+        sentence="Messages given up and put among the dead letters within {window}: {value}.",
+        remedy="See `realtime-fsm outbox list`; mend the cause, then `outbox.retry()` or `outbox.drop()`.",
+    ),
+    # The worst of all, because every light is green. Health has been patient already; half a minute more, so
+    # that one poll that failed is told to nobody.
+    AlertRule(
+        name="deafness",
+        measure=Measure.DEAFNESS,
+        threshold=1,
+        clear_threshold=0,
+        hold=30.0,
+        severity=Severity.ERROR,
+        sentence="The connection looks live, but nothing gets through.",
+        remedy="`health().reasons` says who does not listen: a handler that hangs, or the server.",
+    ),
+)
+"""What an ``Alerts`` watches for unless told otherwise."""

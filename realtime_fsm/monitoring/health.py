@@ -1,4 +1,4 @@
-"""Whether the client is well, in the terms of a health check (SPEC D3)."""
+"""The health of a client, in the terms of a health check."""
 
 from typing import Any, Final
 
@@ -82,7 +82,7 @@ def examine(
     now: float,
     patience: float,
 ) -> Health:
-    """Examine a client.
+    """Return the health of a client, as it is now.
 
     Args:
         status: The state.

@@ -1,4 +1,4 @@
-"""A frozen picture of how the connection fares (SPEC D1)."""
+"""The metrics of a connection, as one frozen picture."""
 
 from collections.abc import Callable, Mapping
 
@@ -127,7 +127,7 @@ def measure(
     time: Callable[[], float],
     wall: Callable[[], float],
 ) -> ConnectionMetrics:
-    """Take the picture.
+    """Return the metrics as they are now.
 
     Args:
         statistics: What the engine counted.

@@ -1,4 +1,4 @@
-"""The state in sentences for people: what is so, what happens next, what they can do (SPEC B4)."""
+"""The state in sentences for people: what is so, what happens next, what they can do."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,17 +7,18 @@ from typing import Final, Protocol
 from attrs import frozen
 
 from realtime_fsm.machine.config import RealtimeConfig
+from realtime_fsm.machine.figures import duration
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.redaction import redacted
 from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Trigger
 
 
 class Observable(Protocol):
-    """What is told of: the metrics of a client will do."""
+    """The part of a client that is told of; its metrics will do."""
 
     @property
     def status(self) -> ConnectionStatus:
-        """The state."""
+        """The present state of the connection."""
 
     @property
     def messages_waiting(self) -> int:
@@ -114,8 +115,8 @@ def narrate(
         "attempt_of": _attempt(last, config, before=" ", after=""),
         "cause": _cause(last),
         "soon": "" if next_attempt_in is None else f" {_in(next_attempt_in)}",
-        "timeout": _duration(config.connection_timeout),
-        "probe": _duration(config.reconnect_interval),
+        "timeout": duration(config.connection_timeout),
+        "probe": duration(config.reconnect_interval),
         "remedy": _remedy(last),
     }
     return Narration(
@@ -159,11 +160,4 @@ def _waiting(seen: Observable) -> str:
 
 
 def _in(seconds: float) -> str:
-    return "at once" if seconds < 1 else f"in {_duration(seconds)}"
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration as people say it: ``5 s``, ``2 min``."""
-    if seconds >= 120:  # noqa: PLR2004 - from two of a unit on it is told in that unit
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds:.0f} s" if seconds >= 1 or seconds == 0 else f"{seconds:.1f} s"
+    return "at once" if seconds < 1 else f"in {duration(round(seconds))}"

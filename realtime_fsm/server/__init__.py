@@ -11,14 +11,13 @@
 Needs the extra ``[server]``.
 """
 
-from realtime_fsm.engine.subscription import Position
+from realtime_fsm.engine.subscriptions import Position
 from realtime_fsm.server.config import BackendConfig
 from realtime_fsm.server.ledger import Ledger, LedgerUnavailableError, MemoryLedger, Stamp
-from realtime_fsm.server.message_router import Client, Handler
-from realtime_fsm.server.serving import serve
+from realtime_fsm.server.router import Client, Handler
+from realtime_fsm.server.service import WebSocketService, serve
 from realtime_fsm.server.sqlite_ledger import SqliteLedger
 from realtime_fsm.server.token import Identity, TokenRefusedError, TokenVerifier, Verifier, issue_token
-from realtime_fsm.server.websocket_service import WebSocketService
 
 __all__ = [
     "BackendConfig",

@@ -1,78 +1,32 @@
-"""The backend's configuration: one frozen record, checked as a whole, all problems reported at once."""
+"""The backend's configuration: one frozen record, checked as a whole."""
 
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from attrs import field, fields, frozen
+from attrs import field, frozen
 
+from realtime_fsm.machine.checks import Problems, by, checked, listed, seconds, string, subset, whole
 from realtime_fsm.machine.config import TRANSPORTS
-from realtime_fsm.machine.errors import ConfigurationError
 
 DEFAULT_FRONTEND_URL: Final = "http://localhost:3000"
 
 SECRET_BYTES: Final[Mapping[str, int]] = MappingProxyType({"HS256": 32, "HS384": 48, "HS512": 64})
 """The algorithms that a shared secret can sign with, and how long it must be. Source: RFC 7518, 3.2."""
 
-_CHECK: Final = "check"
 _HIGHEST_PORT: Final = 65535
 _DEFAULT_PORTS: Final[Mapping[str, int]] = MappingProxyType({"http": 80, "https": 443})
 
 
-def _whole(default: int, *, least: int = 1, most: int | None = None) -> Any:
-    """Declare a field that counts something, or is in whole seconds: an ``int`` within limits."""
-
-    def check(value: object) -> str | None:
-        ok = type(value) is int and value >= least and (most is None or value <= most)
-        limits = f"{least} or more" if most is None else f"from {least} to {most}"
-        return None if ok else f"must be a whole number, {limits}"
-
-    return field(default=default, metadata={_CHECK: check})
-
-
-def _seconds(default: float, *, most: float = math.inf, zero: bool = False) -> Any:
-    """Declare a field in seconds: positive (or ``>= 0`` where ``zero``), and ``most`` at most."""
-
-    def check(value: object) -> str | None:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        number = float(value) if is_number else math.nan  # type: ignore[arg-type]
-        if math.isfinite(number) and (0 < number <= most or (zero and number == 0)):
-            return None
-        limit = "" if most == math.inf else f", {most:g} at most"
-        return f"must be a finite number of seconds, {'0 or more' if zero else 'more than 0'}{limit}"
-
-    return field(default=default, metadata={_CHECK: check})
-
-
-def _text(value: object) -> str | None:
-    return None if isinstance(value, str) and value.strip() else "must be a text that is not blank"
-
-
-def _optional_text(value: object) -> str | None:
-    return None if value is None else _text(value)
+_NOT_BLANK: Final = "must be a text that is not blank"
 
 
 def _ledger_path(value: object) -> str | None:
     if value == ":memory:":
         return "must be a file: without one the ledger is kept in memory anyway"
-    return _optional_text(value)
-
-
-def _as_tuple(value: "str | Iterable[str]") -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
-
-
-def _transport_names(value: tuple[str, ...]) -> str | None:
-    ok = value and set(value) <= set(TRANSPORTS) and len(set(value)) == len(value)
-    return None if ok else "must be websocket, polling, or both"
-
-
-def _algorithm_names(value: tuple[str, ...]) -> str | None:
-    ok = value and set(value) <= set(SECRET_BYTES)
-    return None if ok else f"must be among {', '.join(SECRET_BYTES)}: a shared secret signs the tokens"
+    return None if value is None or (isinstance(value, str) and value.strip()) else _NOT_BLANK
 
 
 def _origin(url: str) -> str:
@@ -109,7 +63,7 @@ def _frontend(value: object) -> str | None:
 
 @frozen(kw_only=True)
 class BackendConfig:
-    """Everything that can be configured of the backend (SPEC F1). Durations are seconds.
+    """Everything that can be configured of the backend. Durations are seconds.
 
     Attributes:
         host: Address to listen at.
@@ -142,39 +96,59 @@ class BackendConfig:
         max_ledger_clients: Clients of which that is kept.
     """
 
-    host: str = field(default="127.0.0.1", metadata={_CHECK: _text})
-    port: int = _whole(3001, least=0, most=_HIGHEST_PORT)
+    host: str = string(_NOT_BLANK, "127.0.0.1")
+    port: int = whole(3001, least=0, most=_HIGHEST_PORT)
     secret: str | bytes = field(default="", repr=False)
-    issuer: str | None = field(default=None, metadata={_CHECK: _optional_text})
-    audience: str | None = field(default=None, metadata={_CHECK: _optional_text})
+    issuer: str | None = string(_NOT_BLANK, None)
+    audience: str | None = string(_NOT_BLANK, None)
     algorithms: tuple[str, ...] = field(
-        default=("HS256",), converter=_as_tuple, metadata={_CHECK: _algorithm_names}
+        default=("HS256",),
+        converter=listed,
+        metadata=by(
+            subset(SECRET_BYTES, f"must be among {', '.join(SECRET_BYTES)}: a shared secret signs the tokens")
+        ),
     )
-    leeway: float = _seconds(0.0, most=30.0, zero=True)
-    frontend_url: str = field(default=DEFAULT_FRONTEND_URL, metadata={_CHECK: _frontend})
+    leeway: float = seconds(0.0, most=30.0, zero=True)
+    frontend_url: str = checked(_frontend, default=DEFAULT_FRONTEND_URL)
     transports: tuple[str, ...] = field(
-        default=TRANSPORTS, converter=_as_tuple, metadata={_CHECK: _transport_names}
+        default=TRANSPORTS,
+        converter=listed,
+        metadata=by(subset(TRANSPORTS, "must be websocket, polling, or both")),
     )
-    ping_interval: int = _whole(25)
-    ping_timeout: int = _whole(20)
-    connect_timeout: float = _seconds(10.0)
-    expiry_check_interval: float = _seconds(0.5, most=1.0)
-    handler_timeout: float = _seconds(30.0)
-    close_timeout: float = _seconds(5.0)
-    log_size: int = _whole(1000)
-    max_channels: int = _whole(10_000)
-    max_channels_per_client: int = _whole(100)
-    max_clients: int = _whole(10_000)
-    max_message_bytes: int = _whole(1_000_000, least=1024)
-    max_pending_messages: int = _whole(1000)
-    max_pending_events: int = _whole(10_000)
-    ledger_path: str | None = field(default=None, metadata={_CHECK: _ledger_path})
-    max_ledger_clients: int = _whole(10_000)
+    ping_interval: int = whole(25)
+    ping_timeout: int = whole(20)
+    connect_timeout: float = seconds(10.0)
+    expiry_check_interval: float = seconds(0.5, most=1.0)
+    handler_timeout: float = seconds(30.0)
+    close_timeout: float = seconds(5.0)
+    log_size: int = whole(1000)
+    max_channels: int = whole(10_000)
+    max_channels_per_client: int = whole(100)
+    max_clients: int = whole(10_000)
+    max_message_bytes: int = whole(1_000_000, least=1024)
+    max_pending_messages: int = whole(1000)
+    max_pending_events: int = whole(10_000)
+    ledger_path: str | None = checked(_ledger_path, default=None)
+    max_ledger_clients: int = whole(10_000)
 
     def __attrs_post_init__(self) -> None:
-        problems = list(self._problems())
-        if problems:
-            raise ConfigurationError(*problems)
+        problems = Problems(self)
+        if problems.are_sound("algorithms"):
+            least = max(SECRET_BYTES[name] for name in self.algorithms)
+            secret = self.secret.encode() if isinstance(self.secret, str) else self.secret
+            if not isinstance(secret, bytes) or len(secret) < least:  # the secret itself is never shown
+                problems.add(
+                    f"secret must have at least {least} bytes: give it as `secret=` or in "
+                    f"REALTIME_SERVER_SECRET, made by: openssl rand -hex {least}"
+                )
+        if problems.are_sound("log_size", "max_pending_events") and (
+            self.log_size * 2 > self.max_pending_events
+        ):
+            problems.add(
+                f"log_size={self.log_size} must not be more than half of "
+                f"max_pending_events={self.max_pending_events}: a channel is replayed as a whole"
+            )
+        problems.refuse()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
@@ -202,30 +176,3 @@ class BackendConfig:
     def origins(self) -> tuple[str, ...]:
         """The web origins that may use this server, as browsers write them."""
         return tuple(dict.fromkeys(_origin(part.strip()) for part in self.frontend_url.split(",")))
-
-    def _problems(self) -> Iterable[str]:
-        sound = set()
-        for attribute in fields(type(self)):
-            check: Callable[[object], str | None] | None = attribute.metadata.get(_CHECK)
-            value = getattr(self, attribute.name)
-            rule = None if check is None else check(value)
-            if rule is None:
-                sound.add(attribute.name)
-            else:
-                yield f"{attribute.name}={value!r} {rule}"
-        if "algorithms" in sound:
-            yield from self._secret_problems(max(SECRET_BYTES[name] for name in self.algorithms))
-        if {"log_size", "max_pending_events"} <= sound and self.log_size * 2 > self.max_pending_events:
-            yield (
-                f"log_size={self.log_size} must not be more than half of "
-                f"max_pending_events={self.max_pending_events}: a channel is replayed as a whole"
-            )
-
-    def _secret_problems(self, least: int) -> Iterable[str]:
-        """Complain about the secret without showing it."""
-        secret = self.secret.encode() if isinstance(self.secret, str) else self.secret
-        if not isinstance(secret, bytes) or len(secret) < least:
-            yield (
-                f"secret must have at least {least} bytes: give it as `secret=` or in "
-                f"REALTIME_SERVER_SECRET, made by: openssl rand -hex {least}"
-            )

@@ -1,4 +1,9 @@
-"""The HTTP side: polling, publishing, and the health check."""
+"""The HTTP side: polling, publishing, and the health check.
+
+Web pages may use it from the configured origins, and from no other. A request without an ``Origin`` does not
+come from a web page of elsewhere, and passes. Socket.IO's own path is guarded by python-engineio, by the
+same list.
+"""
 
 import hashlib
 import json
@@ -9,15 +14,12 @@ from typing import Any, Final
 from aiohttp import web
 
 from realtime_fsm.machine.errors import ErrorCategory, ServerUnavailableError
-from realtime_fsm.server.answer import Answer, problem
-from realtime_fsm.server.channel_request import RequestError, read_query
 from realtime_fsm.server.channels import Channels
 from realtime_fsm.server.config import BackendConfig
-from realtime_fsm.server.cors import guarded, preflight
-from realtime_fsm.server.engine_server import read_body
-from realtime_fsm.server.envelope import read_envelope
 from realtime_fsm.server.ledger import LedgerUnavailableError
-from realtime_fsm.server.message_router import Client, MessageRouter
+from realtime_fsm.server.request import Answer, RequestError, problem, read_envelope, read_query
+from realtime_fsm.server.router import Client, MessageRouter
+from realtime_fsm.server.socketio_server import read_request
 from realtime_fsm.server.token import Identity, TokenRefusedError, Verifier
 
 EVENTS_PATH: Final = "/realtime/events"
@@ -26,15 +28,22 @@ HEALTH_PATH: Final = "/healthz"
 LIVE_PATH: Final = "/livez"
 READY_PATH: Final = "/readyz"
 
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, If-None-Match",
+    "Access-Control-Max-Age": "600",
+}
 _HEALTH_PATHS: Final = frozenset({HEALTH_PATH, LIVE_PATH, READY_PATH})
 _NOT_STORED: Final = {"Cache-Control": "no-store"}
 _MAX_MESSAGES: Final = 100
 _MAX_BODY_MESSAGES: Final = 16
 """So many messages of the largest size fit into one request."""
 
+_RouteHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 
 class HttpRoutes:
-    """The endpoints.
+    """The endpoints for clients without a socket, and for who watches the backend.
 
     Args:
         config: The origins and the limits.
@@ -68,10 +77,10 @@ class HttpRoutes:
             ("GET", EVENTS_PATH, self._identified(self._events)),
             ("POST", MESSAGES_PATH, self._identified(self._messages)),
         ):
-            app.router.add_route(method, path, guarded(_answering(handler), self._config.origins))
-            app.router.add_route("OPTIONS", path, guarded(preflight, self._config.origins))
+            app.router.add_route(method, path, _guarded(_answering(handler), self._config.origins))
+            app.router.add_route("OPTIONS", path, _guarded(_preflight, self._config.origins))
             if path in _HEALTH_PATHS:
-                app.router.add_route("HEAD", path, guarded(_answering(handler), self._config.origins))
+                app.router.add_route("HEAD", path, _guarded(_answering(handler), self._config.origins))
 
     async def _live(self, _: web.Request) -> web.StreamResponse:
         """Answer, which is all that is asked: a backend that does not is to be started again."""
@@ -89,7 +98,7 @@ class HttpRoutes:
 
     def _identified(
         self, handler: Callable[[web.Request, Identity], Awaitable[web.StreamResponse]]
-    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    ) -> _RouteHandler:
         """Return a handler that is only called with a valid token."""
 
         async def identify(request: web.Request) -> web.StreamResponse:
@@ -128,7 +137,7 @@ class HttpRoutes:
 
     async def _read_messages(self, request: web.Request) -> list[Any]:
         largest = self._config.max_message_bytes * _MAX_BODY_MESSAGES
-        content = await read_body(request, largest)
+        content = await read_request(request, largest)
         try:
             body = json.loads(content)
         except (ValueError, RecursionError):
@@ -171,9 +180,7 @@ def _read_event(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
     return event, args
 
 
-def _answering(
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _answering(handler: _RouteHandler) -> _RouteHandler:
     """Return a handler whose refusals are answers in JSON."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -195,6 +202,33 @@ def _answering(
             return _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, refused)
 
     return answer
+
+
+def _guarded(handler: _RouteHandler, origins: tuple[str, ...]) -> _RouteHandler:
+    """Return a handler that lets only these origins in, and tells the browser so."""
+
+    async def guard(request: web.Request) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        if origin is None:
+            response = await handler(request)
+        elif origin in origins:
+            response = await handler(request)
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Allow-Credentials"] = "true"
+            response.headers["Access-Control-Expose-Headers"] = "ETag, Retry-After"
+        else:
+            told = "Pages of this origin may not use this server."
+            refused = problem(ErrorCategory.APPLICATION, "origin_refused", told)
+            response = web.json_response({"error": refused}, status=HTTPStatus.FORBIDDEN)
+        response.headers.add("Vary", "Origin")
+        return response
+
+    return guard
+
+
+async def _preflight(_: web.Request) -> web.StreamResponse:
+    """Answer a browser that asks what it may send."""
+    return web.Response(status=HTTPStatus.NO_CONTENT, headers=_PREFLIGHT)
 
 
 def _error(status: HTTPStatus, error: Answer, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from attrs import define, field, frozen
 
 from realtime_fsm.machine.errors import ServerUnavailableError
-from realtime_fsm.server.answer import Answer
+from realtime_fsm.server.request import Answer
 
 DEFAULT_MAX_CLIENTS: Final = 10_000
 MAX_KEPT_ANSWERS: Final = 256
@@ -40,7 +40,7 @@ class LedgerUnavailableError(ServerUnavailableError):
 
 @frozen
 class Stamp:
-    """Which message of whom.
+    """The name of a message: its client and its number.
 
     Attributes:
         subject: Whose token it came with.
@@ -121,7 +121,7 @@ def log_given_up(total: int) -> None:
 
 @define
 class _Record:
-    """What is known of one client."""
+    """The mark and the kept answers of one client."""
 
     mark: int = 0
     answers: OrderedDict[int, str] = field(factory=OrderedDict)

@@ -1,4 +1,4 @@
-"""Who is connected, and to which channels."""
+"""The connected clients, and the channels that each is subscribed to."""
 
 import asyncio
 import math
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from aiohttp import web
 from attrs import define, field
 
-from realtime_fsm.server.envelope import Envelope
-from realtime_fsm.server.message_router import Client
+from realtime_fsm.server.request import Envelope
+from realtime_fsm.server.router import Client
 from realtime_fsm.server.token import Identity
 
 
 @define(eq=False, kw_only=True)
 class Session:
-    """One connected client.
+    """A client that is connected.
 
     Attributes:
         sid: Its Socket.IO id.

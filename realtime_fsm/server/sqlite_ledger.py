@@ -1,26 +1,294 @@
-"""A ledger that outlives the process: in one SQLite database with what the application writes."""
+"""A ledger that outlives the process: in one SQLite database with what the application writes.
+
+Each message has a transaction, and each transaction a connection of its own, so that nothing which a handler
+has left behind can write into the transaction of another message. SQLite's authorizer says which thread may
+do what with it: first the handler's, all but to end the transaction; then the ledger's alone.
+"""
 
 import asyncio
 import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from realtime_fsm.machine.errors import ClosedError, ConfigurationError
-from realtime_fsm.server.answer import Answer
-from realtime_fsm.server.ledger import DEFAULT_MAX_CLIENTS, Handle, Stamp, log_given_up
-from realtime_fsm.server.sqlite_transaction import SCHEMA, OnConnect, SqliteTransaction, connect
+from realtime_fsm.server.ledger import (
+    DEFAULT_MAX_CLIENTS,
+    MAX_KEPT_ANSWERS,
+    MAX_KEPT_BYTES,
+    Handle,
+    Stamp,
+    kept_text,
+    log_given_up,
+    repeated,
+)
+from realtime_fsm.server.request import Answer
 
-T = TypeVar("T")
+_PREFIX: Final = "realtime_fsm_"
+"""What the names of the ledger's own tables begin with; the file may be the application's."""
+
+_SCHEMA: Final = (
+    """CREATE TABLE IF NOT EXISTS realtime_fsm_client (
+        id INTEGER PRIMARY KEY,
+        subject TEXT NOT NULL,
+        client_id TEXT NOT NULL,
+        mark INTEGER NOT NULL,
+        active INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        UNIQUE (subject, client_id)
+    )""",
+    "CREATE INDEX IF NOT EXISTS realtime_fsm_client_active ON realtime_fsm_client (active)",
+    """CREATE TABLE IF NOT EXISTS realtime_fsm_answer (
+        client INTEGER NOT NULL,
+        ok INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        answer TEXT NOT NULL,
+        PRIMARY KEY (client, ok, sequence)
+    ) WITHOUT ROWID""",
+)
+
+_WRITES: Final = frozenset({sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE})
 
 _VERSION: Final = 1
 _BUSY_TIMEOUT: Final = 2.0
 """Seconds that a message waits for another process's write."""
 
 _OWNER_ONLY: Final = 0o600
+
+T = TypeVar("T")
+
+OnConnect = Callable[[sqlite3.Connection], object]
+_Authorizer = Callable[[int, str | None, str | None, str | None, str | None], int]
+
+
+def _connect(path: Path, timeout: float) -> sqlite3.Connection:
+    """Open a connection that can be used by one thread after the other, and that loses no commit."""
+    # A statement from the cache would not be authorized for the thread that runs it.
+    connection = sqlite3.connect(path, timeout=timeout, check_same_thread=False, cached_statements=0)
+    try:
+        connection.execute("PRAGMA synchronous=FULL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class SqliteTransaction:
+    """The mark, the answer and the application's own writes of one message; made in the handler's thread.
+
+    ``begin``, ``commit``, ``refuse`` and ``close`` block, and are called in another one.
+
+    Args:
+        path: The database.
+        stamp: Which message it is for.
+        timeout: Seconds to wait for another writer.
+        max_clients: Clients whose mark is kept.
+        on_connect: Prepares a connection for the application.
+    """
+
+    def __init__(
+        self, path: Path, stamp: Stamp, *, timeout: float, max_clients: int, on_connect: OnConnect | None
+    ) -> None:
+        self._path = path
+        self._stamp = stamp
+        self._timeout = timeout
+        self._max_clients = max_clients
+        self._on_connect = on_connect
+        self._handlers_thread = threading.get_ident()
+        self._open: sqlite3.Connection | None = None
+        self._is_new_client = False
+        self.given_up = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anything left to be ended."""
+        return self._open is not None
+
+    def begin(self) -> Answer | None:
+        """Begin, so that no other process can write.
+
+        Returns:
+            The answer, if the message is a repeat; nothing remains to be done then.
+
+        Raises:
+            sqlite3.Error: If it cannot, such as for another process that writes for too long.
+        """
+        self._open = _connect(self._path, self._timeout)
+        if self._on_connect is not None:
+            self._on_connect(self._open)
+        self._open.execute("BEGIN IMMEDIATE")
+        return self._repeat()
+
+    def give_to_handler(self) -> sqlite3.Connection:
+        """Return what the handler writes with, until it is taken from it.
+
+        Called in the handler's thread, like its counterpart: were the connection used in one thread while
+        another one sets its authorizer, the two could wait for each other.
+
+        Raises:
+            ClosedError: If it has ended.
+        """
+        connection = self._connection()
+        connection.set_authorizer(_for_the_handler(self._handlers_thread))
+        return connection
+
+    def take_from_handler(self) -> None:
+        """Let nothing but ``commit``, ``refuse`` and ``close`` use it, and no statement prepared before."""
+        if self._open is not None:
+            self._open.set_authorizer(_for_others_than(self._handlers_thread))
+
+    def commit(self, answer: Answer) -> None:
+        """Commit the handler's writes, the mark and the answer.
+
+        Raises:
+            sqlite3.Error: If it cannot; nothing was committed.
+        """
+        self._check()
+        self._keep(answer)
+        self._connection().execute("COMMIT")
+        self.close()
+
+    def refuse(self, answer: Answer) -> None:
+        """Undo the handler's writes; commit the mark and the answer.
+
+        Raises:
+            sqlite3.Error: If it cannot; nothing was committed.
+        """
+        self._check()
+        self.close()
+        # No savepoint: the handler may have made and released any of its own, and has a cursor in use.
+        self._open = _connect(self._path, self._timeout)
+        self._open.execute("BEGIN IMMEDIATE")
+        self._keep(answer)
+        self._open.execute("COMMIT")
+        self.close()
+
+    def close(self) -> None:
+        """Undo what was not committed; safe to call twice."""
+        connection, self._open = self._open, None
+        if connection is None:
+            return
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")  # closing would not, for as long as a cursor is in use
+        finally:
+            connection.close()
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._open is None:
+            raise ClosedError("The transaction has ended.", remedy="Use it in the handler alone.")
+        return self._open
+
+    def _check(self) -> None:
+        if not self._connection().in_transaction:
+            raise sqlite3.OperationalError("SQLite has rolled back by itself, as it does when a disk is full")
+
+    def _ask(self, statement: str, *parameters: Any) -> Any:
+        """Return the first row of a statement, whatever rows the handler wanted to see."""
+        cursor = self._connection().cursor()
+        cursor.row_factory = None
+        row = cursor.execute(statement, parameters).fetchone()
+        cursor.close()
+        return row
+
+    def _repeat(self) -> Answer | None:
+        stamp = self._stamp
+        known = self._ask(
+            "SELECT id, mark FROM realtime_fsm_client WHERE subject = ? AND client_id = ?",
+            stamp.subject,
+            stamp.client_id,
+        )
+        self._is_new_client = known is None
+        if known is None or stamp.sequence > known[1]:
+            return None
+        kept = self._ask(
+            "SELECT answer FROM realtime_fsm_answer WHERE client = ? AND ok IN (0, 1) AND sequence = ?",
+            known[0],
+            stamp.sequence,
+        )
+        return repeated(None if kept is None else kept[0])
+
+    def _keep(self, answer: Answer) -> None:
+        """Move the mark, and keep the answer."""
+        stamp = self._stamp
+        client, size = self._ask(
+            "INSERT INTO realtime_fsm_client (subject, client_id, mark, active, size) "
+            "VALUES (?, ?, ?, (SELECT coalesce(max(active), 0) + 1 FROM realtime_fsm_client), 0) "
+            "ON CONFLICT (subject, client_id) DO UPDATE SET mark = excluded.mark, active = excluded.active "
+            "RETURNING id, size",
+            stamp.subject,
+            stamp.client_id,
+            stamp.sequence,
+        )
+        text = kept_text(answer)
+        if text is not None:
+            ok = answer["ok"] is True
+            self._ask("INSERT INTO realtime_fsm_answer VALUES (?, ?, ?, ?)", client, ok, stamp.sequence, text)
+            self._trim(client, size + (len(text) if ok else 0), ok=ok)
+        if self._is_new_client:
+            self._give_up_others()
+
+    def _trim(self, client: int, size: int, *, ok: bool) -> None:
+        """Let go of the oldest answers, or of the oldest refusals."""
+        (count,) = self._ask(
+            "SELECT count(*) FROM realtime_fsm_answer WHERE client = ? AND ok = ?", client, ok
+        )
+        while count > MAX_KEPT_ANSWERS or size > MAX_KEPT_BYTES:
+            (length,) = self._ask(
+                "DELETE FROM realtime_fsm_answer WHERE (client, ok, sequence) = "
+                "(SELECT client, ok, min(sequence) FROM realtime_fsm_answer WHERE client = ? AND ok = ?) "
+                "RETURNING length(answer)",
+                client,
+                ok,
+            )
+            count -= 1
+            size -= length if ok else 0
+        self._ask("UPDATE realtime_fsm_client SET size = ? WHERE id = ?", size, client)
+
+    def _give_up_others(self) -> None:
+        """Let go of the client that was active the longest ago, where there are too many."""
+        (own, all_) = self._ask(
+            "SELECT (SELECT count(*) FROM realtime_fsm_client WHERE subject = ?), "
+            "(SELECT count(*) FROM realtime_fsm_client)",
+            self._stamp.subject,
+        )
+        if own > (self._max_clients + 1) // 2:
+            which, parameters = "WHERE subject = ?", [self._stamp.subject]
+        elif all_ > self._max_clients:
+            which, parameters = "", []
+        else:
+            return
+        (client,) = self._ask(
+            f"DELETE FROM realtime_fsm_client WHERE id = "  # noqa: S608 - of constants
+            f"(SELECT id FROM realtime_fsm_client {which} ORDER BY active LIMIT 1) RETURNING id",
+            *parameters,
+        )
+        self._ask("DELETE FROM realtime_fsm_answer WHERE client = ?", client)
+        self.given_up += 1
+
+
+def _for_the_handler(thread: int) -> _Authorizer:
+    """Return what lets a handler do anything but end the transaction, or write to the ledger's tables."""
+
+    def authorize(action: int, first: str | None, *_: str | None) -> int:
+        is_ours = action in _WRITES and (first or "").startswith(_PREFIX)
+        denied = action == sqlite3.SQLITE_TRANSACTION or is_ours or threading.get_ident() != thread
+        return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
+
+    return authorize
+
+
+def _for_others_than(thread: int) -> _Authorizer:
+    """Return what lets any thread do anything, but for one thread."""
+
+    def authorize(*_: object) -> int:
+        return sqlite3.SQLITE_DENY if threading.get_ident() == thread else sqlite3.SQLITE_OK
+
+    return authorize
 
 
 class SqliteLedger:
@@ -70,7 +338,7 @@ class SqliteLedger:
         self._given_up = 0
 
     async def open(self) -> None:
-        """Open the database.
+        """Open the database, and make it where it is missing.
 
         Raises:
             ConfigurationError: If it cannot be used.
@@ -169,7 +437,7 @@ class SqliteLedger:
             # is not opened: to close it would release the locks of whoever in this process has it open.
             self._path.touch(_OWNER_ONLY)
             self._path.chmod(_OWNER_ONLY)
-            connection = connect(self._path, _BUSY_TIMEOUT)
+            connection = _connect(self._path, _BUSY_TIMEOUT)
             try:
                 self._check(connection)
             except BaseException:
@@ -196,7 +464,7 @@ class SqliteLedger:
                 f"the ledger {str(self._path)!r} cannot be used: it is of version {version}, "
                 f"and this release knows version {_VERSION}"
             )
-        for statement in SCHEMA:
+        for statement in _SCHEMA:
             connection.execute(statement)
         connection.execute("COMMIT")
 

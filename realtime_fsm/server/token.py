@@ -9,6 +9,7 @@ from attrs import frozen
 
 from realtime_fsm.machine.errors import AuthenticationError, MissingExtraError
 from realtime_fsm.server.config import BackendConfig
+from realtime_fsm.server.request import is_text
 
 try:
     import jwt
@@ -40,7 +41,7 @@ class TokenRefusedError(AuthenticationError):
 
 @frozen(kw_only=True)
 class Identity:
-    """What a valid token says.
+    """The content of a valid token.
 
     Attributes:
         subject: Whose it is, its ``sub``.
@@ -123,7 +124,7 @@ class TokenVerifier:
             raise TokenRefusedError(TOKEN_INVALID, "The token is not one of this server's.")
         claims = self._decoded(token)
         expires_at, subject = claims["exp"], claims["sub"]
-        if type(expires_at) not in {int, float} or not math.isfinite(expires_at) or not _is_text(subject):
+        if type(expires_at) not in {int, float} or not math.isfinite(expires_at) or not is_text(subject):
             raise TokenRefusedError(TOKEN_INVALID, "The token's exp or sub cannot be read.")
         ends_at = expires_at + self._config.leeway
         if ends_at <= self._clock():
@@ -151,11 +152,3 @@ class TokenVerifier:
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             # Not chained: the original may quote the token.
             raise TokenRefusedError(TOKEN_INVALID, "The token is not one of this server's.") from None
-
-
-def _is_text(subject: object) -> bool:
-    """Tell whether a subject can be logged and stored: JSON lets half of a surrogate pair through."""
-    try:
-        return isinstance(subject, str) and bool(subject.encode())
-    except UnicodeEncodeError:
-        return False

@@ -3,23 +3,27 @@
 Every name can be imported from here; its module is imported when it is asked for, and not before.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from realtime_fsm import lazily
 
 if TYPE_CHECKING:
     from realtime_fsm.testing.backend_thread import RealtimeBackend, ThreadedProxy
-    from realtime_fsm.testing.config_strategies import configs
-    from realtime_fsm.testing.connection_rules import ConnectionRules
     from realtime_fsm.testing.contracts.contract import Contract, run_in_real_time
     from realtime_fsm.testing.contracts.outbox_contract import OutboxContract
-    from realtime_fsm.testing.contracts.poller_contract import PollerContract
-    from realtime_fsm.testing.contracts.poller_server import PollerServer
+    from realtime_fsm.testing.contracts.poller_contract import PollerContract, PollerServer
     from realtime_fsm.testing.contracts.token_source_contract import TokenSourceContract
     from realtime_fsm.testing.contracts.transport_contract import TransportContract
-    from realtime_fsm.testing.environment import Environment, SimulatedEnvironment
     from realtime_fsm.testing.exploration import Exploration, Move, explore, moves_of
-    from realtime_fsm.testing.fault_proxy import FaultProxy, ProxyCounters
-    from realtime_fsm.testing.frame_rules import (
+    from realtime_fsm.testing.fuzz.full_stack import FullStackEnvironment
+    from realtime_fsm.testing.fuzz.memory_network import MemoryNetwork
+    from realtime_fsm.testing.fuzz.schedule import Schedule, Setting, Step, random_schedule
+    from realtime_fsm.testing.fuzz.simulation import Simulation, Story, Violation, play
+    from realtime_fsm.testing.fuzz.sweep import Failure, Sweep, shrink, sweep
+    from realtime_fsm.testing.fuzz.world import Environment, SimulatedEnvironment
+    from realtime_fsm.testing.machine_rules import ConnectionRules, MachineRules
+    from realtime_fsm.testing.proxy.faults import Direction, NetworkFaults
+    from realtime_fsm.testing.proxy.frames import (
         Delay,
         Duplicate,
         FrameLog,
@@ -31,36 +35,28 @@ if TYPE_CHECKING:
         Rule,
         Swallow,
     )
-    from realtime_fsm.testing.full_stack import FullStackEnvironment
-    from realtime_fsm.testing.lane_faults import Direction
-    from realtime_fsm.testing.machine_rules import MachineRules
-    from realtime_fsm.testing.memory_network import MemoryNetwork
-    from realtime_fsm.testing.network_faults import NetworkFaults
-    from realtime_fsm.testing.oracle import Violation
-    from realtime_fsm.testing.schedule import Schedule, Setting, Step, random_schedule
-    from realtime_fsm.testing.schedule_strategies import fault_schedules
-    from realtime_fsm.testing.seed_sweep import Failure, Sweep, sweep
-    from realtime_fsm.testing.shrinking import shrink
-    from realtime_fsm.testing.simulated_backend import SimulatedBackend
-    from realtime_fsm.testing.simulated_http import Request, SimulatedHttp
-    from realtime_fsm.testing.simulated_outbox import SimulatedDisk, SimulatedOutbox
-    from realtime_fsm.testing.simulated_server import (
+    from realtime_fsm.testing.proxy.proxy import FaultProxy, ProxyCounters
+    from realtime_fsm.testing.simulated.backend import SimulatedBackend
+    from realtime_fsm.testing.simulated.http import Request, SimulatedHttp
+    from realtime_fsm.testing.simulated.outbox import SimulatedDisk, SimulatedOutbox
+    from realtime_fsm.testing.simulated.server import (
         Accept,
         Hang,
         Refuse,
         SimulatedServer,
+        SimulatedTransport,
         echo,
         echo_only,
         silence,
     )
-    from realtime_fsm.testing.simulated_sessions import SimulatedSessions
-    from realtime_fsm.testing.simulated_transport import SimulatedTransport
-    from realtime_fsm.testing.simulation import Simulation, Story, play
+    from realtime_fsm.testing.simulated.sessions import SimulatedSessions
     from realtime_fsm.testing.strategies import (
         MessageDraft,
+        configs,
         event_names,
         facts,
         failures,
+        fault_schedules,
         json_values,
         messages,
         trigger_sequences,
@@ -78,80 +74,80 @@ if TYPE_CHECKING:
     )
 
 _HOME: Final = {
-    "Accept": "simulated_server",
-    "ConnectionRules": "connection_rules",
+    "Accept": "simulated.server",
+    "ConnectionRules": "machine_rules",
     "Contract": "contracts.contract",
     "Deadlock": "virtual_loop",
-    "Delay": "frame_rules",
-    "Direction": "lane_faults",
-    "Duplicate": "frame_rules",
-    "Environment": "environment",
+    "Delay": "proxy.frames",
+    "Direction": "proxy.faults",
+    "Duplicate": "proxy.frames",
+    "Environment": "fuzz.world",
     "Exploration": "exploration",
-    "Failure": "seed_sweep",
-    "FaultProxy": "fault_proxy",
-    "FrameLog": "frame_rules",
-    "FullStackEnvironment": "full_stack",
-    "Hang": "simulated_server",
-    "Inject": "frame_rules",
+    "Failure": "fuzz.sweep",
+    "FaultProxy": "proxy.proxy",
+    "FrameLog": "proxy.frames",
+    "FullStackEnvironment": "fuzz.full_stack",
+    "Hang": "simulated.server",
+    "Inject": "proxy.frames",
     "LeakError": "virtual_loop",
     "LimitError": "virtual_loop",
     "MachineRules": "machine_rules",
-    "Match": "frame_rules",
-    "MemoryNetwork": "memory_network",
+    "Match": "proxy.frames",
+    "MemoryNetwork": "fuzz.memory_network",
     "MessageDraft": "strategies",
     "Move": "exploration",
-    "NetworkFaults": "network_faults",
+    "NetworkFaults": "proxy.faults",
     "OutboxContract": "contracts.outbox_contract",
-    "Pass": "frame_rules",
-    "Passage": "frame_rules",
+    "Pass": "proxy.frames",
+    "Passage": "proxy.frames",
     "PollerContract": "contracts.poller_contract",
-    "PollerServer": "contracts.poller_server",
-    "ProxyCounters": "fault_proxy",
+    "PollerServer": "contracts.poller_contract",
+    "ProxyCounters": "proxy.proxy",
     "RealtimeBackend": "backend_thread",
-    "Refuse": "simulated_server",
-    "Request": "simulated_http",
-    "Reset": "frame_rules",
-    "Rule": "frame_rules",
-    "Schedule": "schedule",
-    "Setting": "schedule",
-    "SimulatedBackend": "simulated_backend",
-    "SimulatedDisk": "simulated_outbox",
-    "SimulatedEnvironment": "environment",
-    "SimulatedHttp": "simulated_http",
-    "SimulatedOutbox": "simulated_outbox",
-    "SimulatedServer": "simulated_server",
-    "SimulatedSessions": "simulated_sessions",
-    "SimulatedTransport": "simulated_transport",
-    "Simulation": "simulation",
-    "Step": "schedule",
-    "Story": "simulation",
-    "Swallow": "frame_rules",
-    "Sweep": "seed_sweep",
+    "Refuse": "simulated.server",
+    "Request": "simulated.http",
+    "Reset": "proxy.frames",
+    "Rule": "proxy.frames",
+    "Schedule": "fuzz.schedule",
+    "Setting": "fuzz.schedule",
+    "SimulatedBackend": "simulated.backend",
+    "SimulatedDisk": "simulated.outbox",
+    "SimulatedEnvironment": "fuzz.world",
+    "SimulatedHttp": "simulated.http",
+    "SimulatedOutbox": "simulated.outbox",
+    "SimulatedServer": "simulated.server",
+    "SimulatedSessions": "simulated.sessions",
+    "SimulatedTransport": "simulated.server",
+    "Simulation": "fuzz.simulation",
+    "Step": "fuzz.schedule",
+    "Story": "fuzz.simulation",
+    "Swallow": "proxy.frames",
+    "Sweep": "fuzz.sweep",
     "ThreadedProxy": "backend_thread",
     "TokenSourceContract": "contracts.token_source_contract",
     "TransportContract": "contracts.transport_contract",
-    "Violation": "oracle",
+    "Violation": "fuzz.simulation",
     "VirtualLoop": "virtual_loop",
     "VirtualRunner": "virtual_loop",
     "VirtualSession": "virtual_loop",
-    "configs": "config_strategies",
-    "echo": "simulated_server",
-    "echo_only": "simulated_server",
+    "configs": "strategies",
+    "echo": "simulated.server",
+    "echo_only": "simulated.server",
     "event_names": "strategies",
     "explore": "exploration",
     "facts": "strategies",
     "failures": "strategies",
-    "fault_schedules": "schedule_strategies",
+    "fault_schedules": "strategies",
     "json_values": "strategies",
     "messages": "strategies",
     "moves_of": "exploration",
-    "play": "simulation",
-    "random_schedule": "schedule",
+    "play": "fuzz.simulation",
+    "random_schedule": "fuzz.schedule",
     "run": "virtual_loop",
     "run_in_real_time": "contracts.contract",
-    "shrink": "shrinking",
-    "silence": "simulated_server",
-    "sweep": "seed_sweep",
+    "shrink": "fuzz.sweep",
+    "silence": "simulated.server",
+    "sweep": "fuzz.sweep",
     "trigger_sequences": "strategies",
     "triggers": "strategies",
     "wall_clock": "virtual_loop",
@@ -237,10 +233,5 @@ __all__ = [  # a test compares it with the table above
     "wall_clock",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from its module."""
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazily(__name__, _HOME)

@@ -36,7 +36,7 @@ class Move:
 
 @frozen(kw_only=True)
 class Exploration:
-    """What was found. Guarded rows count as possible, and as avoidable.
+    """The findings of a search. Guarded rows count as possible, and as avoidable.
 
     Attributes:
         initial: Where it began.
@@ -59,7 +59,7 @@ class Exploration:
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is wrong. Missing pairs are not: they may be illegal on purpose."""
+        """True if nothing is wrong. Missing pairs are not: they may be illegal on purpose."""
         return not self.findings
 
     def cannot_reach(self, *goals: Any) -> tuple[Any, ...]:
@@ -84,7 +84,7 @@ class Exploration:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What is wrong, each in words for people."""
+        """All that is wrong, each in words for people."""
         return (
             *(f"unreachable state: {state}" for state in self.unreachable_states),
             *(f"unreachable row: {move}" for move in self.unreachable_moves),

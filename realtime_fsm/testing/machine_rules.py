@@ -13,39 +13,171 @@ For a table of your own, in your own test suite::
 That finds states and rows that cannot be reached, rows that are never taken, dead ends, and states from
 which no goal can be reached. With ``make_machine`` it also finds every move that your machine makes otherwise
 than the table says, and shrinks the way there to the fewest steps. What else must hold is an ``@invariant``.
+
+``ConnectionRules`` does the same to the whole engine in virtual time, with a server and an application.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable, Mapping
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
+from attrs import define, field, frozen
 from transitions import Machine, MachineError
 
+from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.errors import IllegalTransitionError, MissingExtraError
 from realtime_fsm.machine.guard import GUARDS
 from realtime_fsm.machine.table import TRANSITIONS, Guard
-from realtime_fsm.testing.exploration import Exploration, Move
-from realtime_fsm.testing.table_law import (
-    GuardFunctions,
-    Pair,
-    TableLaw,
-    TableMachine,
-    guard_function,
-    read_table,
-)
+from realtime_fsm.service import RealtimeService
+from realtime_fsm.testing.exploration import Exploration, Move, explore, moves_of
+from realtime_fsm.testing.fuzz.schedule import PAUSES, Action, Schedule, Setting, Step
+from realtime_fsm.testing.fuzz.simulation import EnvironmentFactory, Simulation
+from realtime_fsm.testing.fuzz.world import SimulatedEnvironment
+from realtime_fsm.testing.strategies import facts
+from realtime_fsm.testing.virtual_loop import VirtualSession
 
 try:
     from hypothesis import strategies as st
     from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 except ImportError as error:
-    raise MissingExtraError(extra="testing", what="MachineRules") from error
+    raise MissingExtraError(extra="testing", what="MachineRules and ConnectionRules") from error
+
+T = TypeVar("T")
 
 _REFUSALS: Final = (IllegalTransitionError, MachineError)
 
+Pair = tuple[Any, Any]
+"""A state and a trigger."""
+
+GuardFunctions = Mapping[Any, Callable[[Any], object]]
+"""The functions of guards that a table only names."""
+
+
+@frozen
+class TableLaw:
+    """The contents of a table of transitions, worked out once.
+
+    Attributes:
+        moves: The rows.
+        exploration: What was found in them.
+        states: All states: those of the rows, and those that were declared.
+        triggers: All triggers.
+        findings: What is wrong, in words for people.
+    """
+
+    moves: tuple[Move, ...]
+    exploration: Exploration
+    states: tuple[Any, ...]
+    triggers: tuple[Any, ...]
+    findings: tuple[str, ...]
+
+
+@define
+class TableMachine:
+    """Runs a table as it stands: the first row whose guard holds. Where there is no machine but the table.
+
+    Attributes:
+        state: The state it is in.
+    """
+
+    state: Any
+    _moves: tuple[Move, ...]
+    _ignored: Collection[Pair] = ()
+    _guards: GuardFunctions = field(factory=dict)
+
+    def fire(self, trigger: Any, facts: Any) -> bool:
+        """Take the first row of the pair whose guard holds.
+
+        Returns:
+            Whether a transition happened.
+
+        Raises:
+            IllegalTransitionError: If the pair is neither in the table nor ignored.
+        """
+        rows = [move for move in self._moves if (move.source, move.trigger) == (self.state, trigger)]
+        if not rows and (self.state, trigger) not in self._ignored:
+            legal = tuple(str(move.trigger) for move in self._moves if move.source == self.state)
+            raise IllegalTransitionError(state=str(self.state), trigger=str(trigger), legal=legal)
+        for row in rows:
+            if not row.is_guarded or self._guard(row)(facts):
+                self.state = row.dest
+                return True
+        return False
+
+    def _guard(self, row: Move) -> Callable[[Any], object]:
+        guard = guard_function(row.guard, self._guards)
+        if guard is None:
+            raise LookupError(f"`guards` does not say what the guard {row.guard!r} of {row} is")
+        return guard
+
+
+def read_table(
+    table: Any,
+    *,
+    initial: Any = None,
+    states: Iterable[Any] = (),
+    ignored: Collection[Pair] = (),
+    final: Collection[Any] = (),
+    goals: Collection[Any] = (),
+    is_complete: bool = False,
+) -> TableLaw:
+    """Work out what a table says, and all that is wrong with it.
+
+    Args:
+        table: As ``explore`` takes it.
+        initial: As there.
+        states: States that it must know.
+        ignored: Pairs that do nothing, on purpose.
+        final: States that need not be left.
+        goals: States of which one must be reachable from every state that is not final.
+        is_complete: Whether every pair must be a row or ignored.
+    """
+    moves = moves_of(table)
+    found = explore(table, initial=initial, ignored=ignored, final=final)
+    declared = [*states]
+    if isinstance(table, Machine):
+        declared += [state.value for state in table.states.values()]
+    of_rows = dict.fromkeys([found.initial, *(state for move in moves for state in (move.source, move.dest))])
+    lonely = [state for state in dict.fromkeys(declared) if state not in of_rows]
+    return TableLaw(
+        moves=moves,
+        exploration=found,
+        states=(*of_rows, *lonely),
+        triggers=tuple(dict.fromkeys(move.trigger for move in moves)),
+        findings=(
+            *found.findings,
+            *(f"unreachable state: {state}, which is in no row" for state in lonely),
+            *_contradictions(moves, ignored),
+            *_without_goal(found, goals, final),
+            *(f"neither a row nor ignored: {s} --{t}-->" for s, t in found.missing if is_complete),
+        ),
+    )
+
+
+def _contradictions(moves: Iterable[Move], ignored: Collection[Pair]) -> Iterable[str]:
+    pairs = {(move.source, move.trigger) for move in moves}
+    for state, trigger in ignored:
+        if (state, trigger) in pairs:
+            yield f"contradiction: {state} --{trigger}--> is a row, and is ignored"
+
+
+def _without_goal(found: Exploration, goals: Collection[Any], final: Collection[Any]) -> Iterable[str]:
+    """Tell from where no goal can be reached; dead ends are told of elsewhere."""
+    for state in found.cannot_reach(*goals, *final) if goals else ():
+        if state not in found.dead_ends:
+            yield f"no way to {' or '.join(map(str, goals))} from {state}, reached by {found.way_to(state)}"
+
+
+def guard_function(guard: Any, guards: GuardFunctions) -> Callable[[Any], object] | None:
+    """Return the function of a guard; ``None`` where it is not known."""
+    if isinstance(guard, Hashable) and guard in guards:
+        return guards[guard]
+    return guard if callable(guard) else None
+
 
 def _drawn(is_wanted: Callable[["MachineRules", Any], bool]) -> st.SearchStrategy[Any]:
-    """Return what draws a trigger out of all, so that a step means the same when others are shrunk away."""
+    """Draw a trigger out of all, so that a step means the same when others are shrunk away."""
     return st.runner().flatmap(
         lambda self: st.sampled_from(self.law.triggers).filter(partial(is_wanted, self))
     )
@@ -176,12 +308,10 @@ class MachineRules(RuleBasedStateMachine):
         )
 
     def drawn_facts(self) -> st.SearchStrategy[Any]:
-        """Return what draws the facts for the guards."""
+        """Return the strategy of the facts for the guards."""
         if self.facts is not None:
             return self.facts
         if any(isinstance(move.guard, Guard) for move in self.law.moves):
-            from realtime_fsm.testing.strategies import facts  # noqa: PLC0415 - only where it is wanted
-
             return facts()
         return st.none()
 
@@ -253,3 +383,89 @@ class MachineRules(RuleBasedStateMachine):
                 is_complete=cls.is_complete,
             )
         return cls._laws[cls]
+
+
+class ConnectionRules(RuleBasedStateMachine):
+    """The engine, a server and an application in virtual time; anything may happen, and every promise holds.
+
+    ::
+
+        class BookingRules(ConnectionRules):
+            def begin(self):
+                self.seen = []
+                self.client.on("tick", self.seen.append)
+
+            @rule()
+            def ask(self):
+                self.run(self.client.emit("ask", 1))
+
+            @invariant()
+            def remembers_little(self):
+                assert len(self.seen) < 1000
+
+
+        TestBooking = BookingRules.TestCase
+
+    Rules and invariants of a subclass come to those that are here. After each step everything that must
+    always hold is checked, and in the end all is mended, and everything must be delivered.
+
+    Attributes:
+        setting: What kind of server it is.
+        environment: Makes the server and its network.
+        actions: What may happen.
+        simulation: The application, its client, and its server.
+    """
+
+    setting: ClassVar[Setting] = Setting.REFERENCE
+    environment: ClassVar[EnvironmentFactory] = SimulatedEnvironment
+    actions: ClassVar[tuple[Action, ...]] = tuple(Action)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._session = VirtualSession()
+        self.simulation: Simulation = self.run(self._made())
+        self.begin()
+
+    @property
+    def client(self) -> RealtimeService:
+        """The client of the present process: a crash makes another one."""
+        return self.simulation.application.client
+
+    def config(self) -> RealtimeConfig | None:
+        """Return the configuration of the clients; ``None`` for one with short times. To be overridden."""
+        return None
+
+    def begin(self) -> None:
+        """Do what is to be done first, with the client not yet connected. To be overridden."""
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in virtual time."""
+        return self._session.run(main)
+
+    @rule(data=st.data(), pause=st.sampled_from(PAUSES))
+    def happens(self, data: st.DataObject, pause: float) -> None:
+        """Let one of ``actions`` happen."""
+        action = data.draw(st.sampled_from(self.actions), label="action")
+        self.run(self.simulation.do(Step(action, pause)))
+
+    @invariant()
+    def every_promise_holds(self) -> None:
+        """Check what must always hold."""
+        self.run(self._checked())
+
+    def teardown(self) -> None:
+        """Mend everything, and see it delivered; then close, and see nothing left."""
+        with self._session:
+            self.run(self._ended())
+
+    async def _made(self) -> Simulation:
+        simulation = Simulation(Schedule((), 0, self.setting), type(self).environment, config=self.config())
+        await simulation.environment.open()
+        return simulation
+
+    async def _checked(self) -> None:
+        self.simulation.check()
+
+    async def _ended(self) -> None:
+        await self.simulation.heal()
+        await self.simulation.close()

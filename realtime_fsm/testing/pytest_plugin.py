@@ -22,7 +22,7 @@ pytest.register_assert_rewrite("realtime_fsm.testing.contracts")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options."""
+    """Add the options that say which schedules are played."""
     group = parser.getgroup("realtime_fsm", "realtime_fsm: sweeps over seeds and schedules of faults")
     group.addoption(
         "--realtime-seeds",
@@ -69,7 +69,7 @@ def memory_network(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def realtime_backend_config() -> "BackendConfig":
-    """What `realtime_backend` is configured with; override it for another one. Use port 0."""
+    """The configuration of `realtime_backend`; override it for another one. Use port 0."""
     config: BackendConfig = import_module("realtime_fsm.testing.backend_thread").default_config()
     return config
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 START: Final = 1_000_000.0
-"""Where the clock starts: far from 0 and from the real one, so that code which goes round it fails."""
+"""The start of the clock: far from 0 and from the real one, so that code which goes round it fails."""
 
 _DISCARD_TIMEOUT: Final = 60.0
 """Virtual seconds that cancelled tasks get to end."""
@@ -196,7 +196,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._interruption = error
 
     def _process_events(self, event_list: Any) -> None:
-        """There are none."""
+        """Do nothing: no socket of this loop ever has an event."""
 
     def _write_to_self(self) -> None:
         """There is nobody to be woken: it never waits."""
@@ -265,7 +265,7 @@ def run(main: Coroutine[Any, Any, T], *, limit: float = _WEEK, seed: int | None 
 
 
 class VirtualRunner:
-    """What runs coroutines in virtual time, as an object: the fixture ``virtual_loop``."""
+    """Runs coroutines in virtual time, as an object: the fixture ``virtual_loop``."""
 
     def run(self, main: Coroutine[Any, Any, T], *, limit: float = _WEEK) -> T:
         """Run a coroutine on a fresh loop in virtual time; see ``run`` of this module."""

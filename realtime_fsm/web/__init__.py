@@ -1,4 +1,4 @@
-"""The status page: what a client does, for people, and the few things that they may ask of it.
+"""A client for people and for balancers: its status page and its health, over HTTP.
 
 ::
 
@@ -8,7 +8,29 @@
         print(page.url)
 """
 
-from realtime_fsm.web.application import status_application
-from realtime_fsm.web.serving import StatusPage, serve_status_page
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["StatusPage", "serve_status_page", "status_application"]
+from realtime_fsm import lazily
+
+if TYPE_CHECKING:
+    from realtime_fsm.web.application import StatusPage, serve_status_page, status_application
+    from realtime_fsm.web.health import health_application, serve_health
+
+_HOME: Final = {
+    "StatusPage": "application",
+    "health_application": "health",
+    "serve_health": "health",
+    "serve_status_page": "application",
+    "status_application": "application",
+}
+
+__all__ = [
+    "StatusPage",
+    "health_application",
+    "serve_health",
+    "serve_status_page",
+    "status_application",
+]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazily(__name__, _HOME)

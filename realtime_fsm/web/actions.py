@@ -1,4 +1,4 @@
-"""What people may ask of a client through the page: who may, what it does, and that it is written down."""
+"""The actions of the page: retry, fall back, pause. Who may ask for them is checked, and each is logged."""
 
 import asyncio
 import hmac
@@ -29,7 +29,7 @@ _logger = logging.getLogger("realtime_fsm.web")
 
 @frozen
 class Refusal:
-    """Why a request is not obeyed."""
+    """The reason why a request is not obeyed."""
 
     status: HTTPStatus
     reason: str
@@ -37,7 +37,7 @@ class Refusal:
 
 @frozen(kw_only=True)
 class Access:
-    """Who may act.
+    """The rule of who may act.
 
     Attributes:
         token: What has to be shown; ``None`` where there is none.
@@ -110,7 +110,7 @@ def _foreign_origin(request: web.Request) -> Refusal | None:
 
 @define(kw_only=True)
 class ActionCounts:
-    """How often each action was done, changed nothing, or was refused."""
+    """Counts of the actions that were done, that changed nothing, and that were refused."""
 
     done: Counter[str] = field(factory=Counter)
     idle: Counter[str] = field(factory=Counter)

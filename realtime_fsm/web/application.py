@@ -1,21 +1,24 @@
 """The page as an application, to be mounted anywhere: every address in it is relative."""
 
+import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 from attrs import frozen
 
+from realtime_fsm.adapters.serving import Listener
 from realtime_fsm.diagram import shipped_svg, stylesheet
 from realtime_fsm.machine.errors import ConfigurationError
 from realtime_fsm.service import RealtimeService
-from realtime_fsm.web.actions import Access, Actions, host_name
-from realtime_fsm.web.events import EventHub
+from realtime_fsm.web.actions import Access, Actions, host_name, is_loopback
+from realtime_fsm.web.events import EventHub, Traffic
 
 HUB: Final = web.AppKey("realtime_fsm_hub", EventHub)
 ACTIONS: Final = web.AppKey("realtime_fsm_actions", Actions)
@@ -181,3 +184,67 @@ def _guard(hosts: Collection[str] | None) -> Middleware:
         return await handler(request)
 
     return guard
+
+
+# The page on a port of its own.
+
+LOOPBACK: Final = "127.0.0.1"
+_LOCAL_NAMES: Final = ("localhost", LOOPBACK, "::1")
+_SHUTDOWN: Final = 1.0
+
+
+@frozen
+class StatusPage:
+    """A page that is being served.
+
+    Attributes:
+        url: Where.
+    """
+
+    url: str
+    _hub: EventHub
+
+    @property
+    def traffic(self) -> Traffic:
+        """What its streams counted."""
+        return self._hub.traffic
+
+    async def opened(self, within: float) -> bool:
+        """Wait until somebody has opened the page, for so many seconds; return whether anybody has."""
+        try:
+            async with asyncio.timeout(within):
+                await self._hub.watched.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def announce(self, text: str) -> None:
+        """Show a note on the page, and among the changes: what the program does just now."""
+        self._hub.announce(text)
+
+
+@asynccontextmanager
+async def serve_status_page(
+    realtime: RealtimeService, *, host: str = LOOPBACK, port: int = 0, **options: Any
+) -> AsyncIterator[StatusPage]:
+    """Serve the status page of a client while the context lasts.
+
+    ::
+
+        async with RealtimeService(config) as realtime, serve_status_page(realtime, port=9102) as page:
+            print(page.url)
+
+    Args:
+        realtime: The client.
+        host: Where to listen; by default only for this machine, and then only under names of this machine.
+        port: Of it; 0 picks one.
+        options: As of ``status_application``.
+
+    Raises:
+        ConfigurationError: If nothing can listen there.
+    """
+    if is_loopback(host):
+        options.setdefault("hosts", (*_LOCAL_NAMES, host))
+    application = status_application(realtime, **options)
+    async with Listener(application, host, port, shutdown_timeout=_SHUTDOWN) as listener:
+        yield StatusPage(f"{listener.url}/", application[HUB])

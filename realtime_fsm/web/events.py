@@ -48,7 +48,7 @@ HEARTBEAT: Final = b": heartbeat\n\n" + frame("beat", None)
 
 @define(eq=False)
 class Reader:
-    """One open stream.
+    """A stream that is open.
 
     Attributes:
         transport: What is cut where it does not read.
@@ -63,7 +63,7 @@ class Reader:
 
 @define(kw_only=True)
 class Traffic:
-    """What the streams counted.
+    """Counts of the streams.
 
     Attributes:
         opened: Streams opened.

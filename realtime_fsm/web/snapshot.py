@@ -26,7 +26,7 @@ _PRECISION: Final = 0.5
 
 @frozen
 class _Seen:
-    """What is told of in sentences: without figures that move, because the sentences are read aloud."""
+    """The facts told in sentences: without figures that move, because the sentences are read aloud."""
 
     status: ConnectionStatus
     messages_waiting: int = 0
@@ -95,7 +95,7 @@ def words(realtime: RealtimeService) -> dict[str, str]:
 
 
 def change_json(change: StatusChange) -> _Json:
-    """Return one change."""
+    """Return a change of the status as JSON."""
     return {
         "epoch": change.epoch,
         "at": change.at,

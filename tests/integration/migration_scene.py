@@ -11,7 +11,7 @@ import canary
 
 from realtime_fsm import Dialect, RealtimeConfig, Receipt
 from realtime_fsm.migration import Rollout
-from realtime_fsm.migration.rollout_setting import RolloutConfig
+from realtime_fsm.rollout.setting import RolloutConfig
 from realtime_fsm.server import BackendConfig, Client, WebSocketService
 
 SOON = 20.0

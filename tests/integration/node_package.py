@@ -1,5 +1,6 @@
 """Packages of Node, installed outside of the repository and kept for the next run."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -19,7 +20,10 @@ def environment(package: str, version: str) -> dict[str, str]:
     The test is skipped where that is impossible, but never in continuous integration.
     """
     folder = _CACHE / f"{package}-{version}"
-    problem = _installed(package, version, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests that run beside this one want the same package
+        problem = _installed(package, version, folder)
     if problem is not None:
         if os.environ.get("CI"):
             pytest.fail(problem)
@@ -35,7 +39,6 @@ def _installed(package: str, version: str, folder: Path) -> str | None:
     manifest = folder / "node_modules" / package / "package.json"
     if manifest.exists() and json.loads(manifest.read_text())["version"] == version:
         return None
-    folder.mkdir(parents=True, exist_ok=True)
     command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), f"{package}@{version}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)

@@ -10,9 +10,16 @@ from typing import Any
 import canary
 
 from realtime_fsm import ConnectionStatus, Delivery, Dialect, RealtimeConfig, RealtimeService, StatusChange
-from realtime_fsm.cli.demo_backend import CHANNEL, PUBLISHED, QUIET, RECEIVED, numbers, received_numbers
-from realtime_fsm.cli.demo_process import Backend
-from realtime_fsm.testing.fault_proxy import FaultProxy
+from realtime_fsm.cli.demo_backend import (
+    CHANNEL,
+    PUBLISHED,
+    QUIET,
+    RECEIVED,
+    Backend,
+    numbers,
+    received_numbers,
+)
+from realtime_fsm.testing.proxy.proxy import FaultProxy
 
 SOON = 20.0
 """Seconds after which a wait is given up; none should come near it."""

@@ -3,14 +3,15 @@
 import asyncio
 import contextlib
 import socket as sockets
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
+import pytest
 import socketio
 from aiohttp import web
 from hostile_server import Server, application, tcp
 
-from realtime_fsm.adapters.aiohttp_client import AiohttpClient
+from realtime_fsm.adapters.http import AiohttpClient
 from realtime_fsm.adapters.library_check import SILENT
 from realtime_fsm.adapters.socketio_transport import SocketIOTransport
 from realtime_fsm.engine.port import HttpClient, Transport, TransportListener
@@ -25,11 +26,12 @@ from realtime_fsm.testing import (
 )
 
 
-def free_port() -> int:
-    """Return a port at which nobody listens."""
-    with sockets.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return int(unused.getsockname()[1])
+@contextlib.contextmanager
+def unused_port() -> Iterator[int]:
+    """Give a port at which nobody listens: it stays bound, so that no other process gets it."""
+    with sockets.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
 
 
 class Backend:
@@ -95,7 +97,7 @@ class SocketIOTransportLaws(TransportContract):
             return await self.make(listener)
         if kind is ProtocolError:
             return self.to(self.stack.enter_context(application(web.Application())).url, listener)
-        return self.to(f"http://127.0.0.1:{free_port()}", listener)
+        return self.to(f"http://127.0.0.1:{self.stack.enter_context(unused_port())}", listener)
 
     async def make_hanging(self, listener: TransportListener) -> Transport:
         """Return one to a server that accepts, and says nothing."""
@@ -146,6 +148,13 @@ class TestAiohttpClient(PollerContract):
 
     bound = 5.0
     server: PollerServer
+    unused: int
+
+    @pytest.fixture(autouse=True)
+    def nobody_listens(self) -> Iterator[None]:
+        """Keep a port for it."""
+        with unused_port() as self.unused:
+            yield
 
     def run(self, main: Coroutine[Any, Any, None]) -> None:
         """Run a law on a real loop."""
@@ -165,7 +174,7 @@ class TestAiohttpClient(PollerContract):
 
     async def make_unreachable(self) -> tuple[HttpClient, str]:
         """Return one that reaches nobody."""
-        url = f"http://127.0.0.1:{free_port()}"
+        url = f"http://127.0.0.1:{self.unused}"
         return AiohttpClient(RealtimeConfig(server_url=url)), f"{url}/"
 
     def url(self, path: str) -> str:

@@ -14,7 +14,7 @@ from socketio import exceptions
 from realtime_fsm import migration
 from realtime_fsm.machine.errors import ConfigurationError
 from realtime_fsm.migration import AsyncClient as EngineClient
-from realtime_fsm.testing.fault_proxy import FaultProxy
+from realtime_fsm.testing.proxy.proxy import FaultProxy
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 Make = Callable[..., Any]
@@ -464,6 +464,22 @@ def test_several_namespaces_are_refused_with_the_remedy(run_async: Run) -> None:
     async def main() -> None:
         with pytest.raises(ConfigurationError, match="AsyncClient for each"):
             await EngineClient().connect("http://127.0.0.1:9", namespaces=["/a", "/b"])
+
+    run_async(main())
+
+
+def test_randomization_factor_widens_the_jitter_and_nothing_else(run_async: Run) -> None:
+    """The jitter is as wide as the old client's, and the first attempt after a loss as soon as asked for."""
+
+    async def main() -> None:
+        async with serving() as server:
+            client = EngineClient(reconnection_delay=1.0, randomization_factor=3.0)
+            await client.connect(server.url)
+            config = client.realtime.config
+            await client.disconnect()
+        assert config.backoff_limits.spread == 6.0
+        assert config.first_retry_within == 1.0
+        assert (config.backoff_base, config.backoff_jitter) == (1.0, True)
 
     run_async(main())
 

@@ -14,8 +14,8 @@ import pytest
 from realtime_fsm import ClosedError, ConfigurationError
 from realtime_fsm.server import BackendConfig
 from realtime_fsm.testing import RealtimeBackend
-from realtime_fsm.testing import loop_thread as module
-from realtime_fsm.testing.loop_thread import LoopThread
+from realtime_fsm.testing import backend_thread as module
+from realtime_fsm.testing.backend_thread import LoopThread
 
 
 def fetched(url: str) -> bytes:

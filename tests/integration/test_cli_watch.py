@@ -17,10 +17,10 @@ import pytest
 from attrs import define, field
 from commands import command, line
 
-from realtime_fsm.cli.exit_code import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
+from realtime_fsm.cli.arguments import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
 from realtime_fsm.diagram import read_history
 from realtime_fsm.server import BackendConfig, WebSocketService
-from realtime_fsm.testing.fault_proxy import FaultProxy
+from realtime_fsm.testing.proxy.proxy import FaultProxy
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 SECRET: Final = canary.SIGNING

@@ -18,7 +18,7 @@ import pytest
 from crash_jobs import ACCEPTED, EFFECTS
 from server_process import ENVIRONMENT, HERE
 
-from realtime_fsm.testing.fault_proxy import FaultProxy
+from realtime_fsm.testing.proxy.proxy import FaultProxy
 
 RunBounded = Callable[[Coroutine[Any, Any, None], float], None]
 SOON = 20.0

@@ -22,8 +22,8 @@ from aiohttp import web
 from attrs import frozen
 
 from realtime_fsm.cli import main as command_line
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
-from realtime_fsm.doctor import CHECKS, Patient, Verdict, examine
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE
+from realtime_fsm.doctor import CHECKS, Target, Verdict, examine
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.server import BackendConfig, WebSocketService
 
@@ -775,13 +775,20 @@ def test_doctor_in_code_tells_each_finding_as_it_comes(run_async: Run) -> None:
     async def main() -> None:
         told = []
         async with sick.sound() as url:
-            patient = Patient(config=RealtimeConfig(server_url=url), token=canary.token(), idle=0.05)
-            report = await examine(patient, told.append)
+            target = Target(config=RealtimeConfig(server_url=url), token=canary.token(), idle=0.05)
+            report = await examine(target, told.append)
         assert tuple(told) == report.findings
         assert report.is_ok
         assert report.finding("namespace").verdict is Verdict.OK
-        assert canary.found_in(repr(patient), repr(report)) == []
+        assert canary.found_in(repr(target), repr(report)) == []
         with pytest.raises(KeyError):
             report.finding("horoscope")
 
     run_async(main())
+
+
+def test_doctor_gives_its_target_by_the_former_name_with_a_warning() -> None:
+    """`Patient` is still importable: it is `Target`, and a warning says so."""
+    with pytest.warns(DeprecationWarning, match="Target"):
+        from realtime_fsm.doctor import Patient  # noqa: PLC0415
+    assert Patient is Target

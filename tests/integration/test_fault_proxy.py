@@ -9,9 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 from attrs import define, field
 
-from realtime_fsm.testing.fault_proxy import FaultProxy
-from realtime_fsm.testing.lane_faults import Direction
-from realtime_fsm.testing.proxied_connection import is_request_for
+from realtime_fsm.testing.proxy.faults import Direction
+from realtime_fsm.testing.proxy.proxy import FaultProxy, is_request_for
 
 Run = Callable[[Awaitable[None]], None]
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]

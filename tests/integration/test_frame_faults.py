@@ -14,8 +14,8 @@ from attrs import define, field
 
 from realtime_fsm import ConnectionStatus, Delivery, Dialect, RealtimeConfig, RealtimeService, StatusChange
 from realtime_fsm.server import BackendConfig, Client, WebSocketService
-from realtime_fsm.testing.fault_proxy import FaultProxy
-from realtime_fsm.testing.frame_rules import (
+from realtime_fsm.testing.proxy.faults import Direction
+from realtime_fsm.testing.proxy.frames import (
     Delay,
     Duplicate,
     Inject,
@@ -25,7 +25,7 @@ from realtime_fsm.testing.frame_rules import (
     Rule,
     Swallow,
 )
-from realtime_fsm.testing.lane_faults import Direction
+from realtime_fsm.testing.proxy.proxy import FaultProxy
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 SOON = 10.0

@@ -21,8 +21,8 @@ from realtime_fsm import (
     RealtimeConfig,
     RealtimeService,
 )
-from realtime_fsm.adapters.health_application import health_application, serve_health
 from realtime_fsm.server import BackendConfig, WebSocketService
+from realtime_fsm.web.health import health_application, serve_health
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from hostile_server import Server, http, run, tcp
 
-from realtime_fsm.adapters.aiohttp_client import AiohttpClient
+from realtime_fsm.adapters.http import AiohttpClient
 from realtime_fsm.engine.port import HttpAnswer
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import (

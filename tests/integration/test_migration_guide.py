@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from realtime_fsm.migration import RollbackLimits, Rollout, RolloutConfig
-from realtime_fsm.migration.rollout_setting import Setting, place_of
+from realtime_fsm.rollout.setting import RolloutSetting, place_of
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 GUIDE = README.partition("## Migration guide\n")[2].partition("\n## ")[0]
@@ -31,7 +31,7 @@ def test_guide_runs_from_stage_one_to_the_rollback() -> None:
 def test_settings_and_names_of_the_guide_exist() -> None:
     """Every setting that the guide shows is one, and so is every name."""
     for text in re.findall(r"`(\{.*?\})`", GUIDE):
-        assert Setting.of_text(text) is not None or text == "{}"
+        assert RolloutSetting.of_text(text) is not None or text == "{}"
     for name in re.findall(r"rollout\.(\w+)", GUIDE.replace("rollout.json", "")):
         assert hasattr(Rollout, name), name
     config = RolloutConfig()

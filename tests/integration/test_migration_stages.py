@@ -18,8 +18,8 @@ from realtime_fsm.migration import (
     RollbackRule,
     Rollout,
 )
-from realtime_fsm.migration.rollout_setting import Source
-from realtime_fsm.migration.rollout_stage import default_clients
+from realtime_fsm.rollout.setting import Source
+from realtime_fsm.rollout.stage import default_clients
 from realtime_fsm.testing import FaultProxy
 
 

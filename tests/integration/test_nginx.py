@@ -22,9 +22,9 @@ from realtime_fsm import (
     StatusChange,
 )
 from realtime_fsm.server import BackendConfig, Client, WebSocketService
-from realtime_fsm.testing.fault_proxy import FaultProxy
-from realtime_fsm.testing.frame_rules import Match
-from realtime_fsm.testing.lane_faults import Direction
+from realtime_fsm.testing.proxy.faults import Direction
+from realtime_fsm.testing.proxy.frames import Match
+from realtime_fsm.testing.proxy.proxy import FaultProxy
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 SOON = 15.0

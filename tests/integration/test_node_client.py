@@ -3,12 +3,11 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from engineio.payload import Payload
 from node_package import environment
 from server_process import HERE
 
@@ -29,14 +28,6 @@ any_way = pytest.mark.parametrize("way", WAYS)
 def node_environment() -> dict[str, str]:
     """Return an environment with the client."""
     return environment("socket.io-client", SOCKET_IO_CLIENT)
-
-
-@pytest.fixture(autouse=True)
-def unlimited_packets() -> Iterator[None]:
-    """The backend raises a process-wide limit of the library; put it back for the other tests."""
-    before = Payload.max_decode_packets
-    yield
-    Payload.max_decode_packets = before
 
 
 class NodeClient:

@@ -19,7 +19,7 @@ from realtime_fsm import (
     RealtimeService,
     ServerDisconnectError,
 )
-from realtime_fsm.testing.fault_proxy import FaultProxy
+from realtime_fsm.testing.proxy.proxy import FaultProxy
 
 SOCKET_IO = "4.8.4"
 

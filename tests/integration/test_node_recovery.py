@@ -12,7 +12,7 @@ from node_package import environment
 from server_process import HERE
 
 from realtime_fsm import ConnectionStatus, Missed, RealtimeConfig, RealtimeService
-from realtime_fsm.testing.fault_proxy import FaultProxy
+from realtime_fsm.testing.proxy.proxy import FaultProxy
 
 SOCKET_IO: Final = "4.8.4"
 BOUND: Final = 10.0  # of every wait; none comes near it

@@ -15,7 +15,7 @@ from migration_scene import SOON, Stream, backend, client_config, settings, unti
 from socketio import packet
 
 from realtime_fsm import ClosedError, DeliveryError, Dialect, Outcome, SubscriptionRefusedError
-from realtime_fsm.adapters.sqlite_metrics_file import read
+from realtime_fsm.adapters.metrics_file import read
 from realtime_fsm.migration import (
     DecisionKind,
     EngineClient,
@@ -25,9 +25,9 @@ from realtime_fsm.migration import (
     Rollout,
     database_evidence,
 )
-from realtime_fsm.migration.rollback_rule import RollbackRule
-from realtime_fsm.migration.rollout_stage import default_clients
-from realtime_fsm.monitoring.report_data import Level, Measurements
+from realtime_fsm.monitoring.records import Level, Measurements
+from realtime_fsm.rollout.rule import RollbackRule
+from realtime_fsm.rollout.stage import default_clients
 from realtime_fsm.testing import FaultProxy
 
 
@@ -586,5 +586,31 @@ def test_messages_that_another_client_sent_do_not_stay_in_the_outbox(
                 await (await rollout.emit("number", 10))
                 await until(lambda: 10 in received)
             assert received == list(range(11))
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("implementation", ["legacy", "new"])
+def test_reason_of_a_receipt_is_whole_whatever_the_name_of_the_event(
+    run_async: Callable[..., Any], implementation: str
+) -> None:
+    """The reason is the server's, also where the event's name holds what separates the two in an error."""
+
+    async def main() -> None:
+        async with backend() as (server, token):
+            rollout = Rollout(
+                client_config(server.url),
+                settings(implementation=implementation),
+                client_id="me",
+                token=token,
+                environ={},
+            )
+            async with rollout, asyncio.timeout(SOON):
+                receipt = await rollout.emit("note: a: b")
+                with pytest.raises(DeliveryError, match=r"'note: a: b'.*No handler"):
+                    await receipt
+            assert receipt.outcome is Outcome.REFUSED
+            assert receipt.reason.startswith("No handler")
+            assert receipt.answer is None
 
     run_async(main())

@@ -15,7 +15,7 @@ from aiohttp import web
 from hostile_server import Server, http, run, tcp
 
 from realtime_fsm import ConfigurationError, RealtimeConfig, RealtimeService
-from realtime_fsm.adapters.webhook import Signature, WebhookLimits, WebhookSink
+from realtime_fsm.export.webhook import Signature, WebhookLimits, WebhookSink
 from realtime_fsm.machine.errors import (
     AuthenticationError,
     ProtocolError,
@@ -25,10 +25,9 @@ from realtime_fsm.machine.errors import (
     ServerUnreachableError,
 )
 from realtime_fsm.machine.table import Severity
-from realtime_fsm.monitoring.alert_record import Alert, AlertState
+from realtime_fsm.monitoring.alert_engine import Alert, AlertState
 from realtime_fsm.monitoring.alert_rules import AlertRule
-from realtime_fsm.monitoring.alert_sinks import CLOSED, CallbackSink
-from realtime_fsm.monitoring.alerts import Alerts
+from realtime_fsm.monitoring.alerting import CLOSED, Alerts, CallbackSink
 
 SECRET = canary.token("that-signs-webhooks")
 PATH = f"/services/{canary.token('in-the-path')}"

@@ -23,7 +23,7 @@ from monitored_side import MonitoredSide
 from raw_side import RawSide
 from realtime_side import STABLE_AFTER, RealtimeSide
 
-from realtime_fsm.testing.fault_proxy import FaultProxy
+from realtime_fsm.testing.proxy.proxy import FaultProxy
 
 Side = RawSide | RealtimeSide
 Figures = dict[str, float]

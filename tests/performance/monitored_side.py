@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from realtime_side import RealtimeSide
 
 from realtime_fsm import RealtimeService
-from realtime_fsm.export.prometheus import RealtimeCollector
-from realtime_fsm.monitoring.alerts import Alerts, LogSink
-from realtime_fsm.monitoring.metrics_database import MetricsDatabase
+from realtime_fsm.export.collector import RealtimeCollector
+from realtime_fsm.monitoring.alerting import Alerts, LogSink
+from realtime_fsm.monitoring.database import MetricsDatabase
 from realtime_fsm.web import serve_status_page
 
 _SCRAPE_INTERVAL: Final = 1.0

@@ -23,11 +23,10 @@ import psutil
 from engineio import base_client
 
 from realtime_fsm import ConnectionStatus, Delivery, Dialect, RealtimeConfig, RealtimeService
-from realtime_fsm.cli.demo_backend import CHANNEL, RECEIVED, received_numbers
-from realtime_fsm.cli.demo_process import Backend
+from realtime_fsm.cli.demo_backend import CHANNEL, RECEIVED, Backend, received_numbers
 from realtime_fsm.server import issue_token
-from realtime_fsm.testing.fault_proxy import FaultProxy
-from realtime_fsm.testing.lane_faults import Direction
+from realtime_fsm.testing.proxy.faults import Direction
+from realtime_fsm.testing.proxy.proxy import FaultProxy
 
 MOST_MEMORY_BYTES: Final = 5 * 1024 * 1024
 SOON: Final = 15.0

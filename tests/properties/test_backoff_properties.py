@@ -120,7 +120,7 @@ def test_backoff_reset_makes_it_as_new(
     assert used.next_delay() == fresh.next_delay()
 
 
-@pytest.mark.parametrize("formula", FORMULAS.values(), ids=str)
+@pytest.mark.parametrize("formula", FORMULAS.values(), ids=FORMULAS)
 def test_backoff_formula_never_overflows(formula: object) -> None:
     """A million failures, or more than any counter holds, give a delay like any other."""
     for attempt in (10**6, 10**30):

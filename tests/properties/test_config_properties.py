@@ -5,9 +5,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from realtime_fsm.machine.config import Endpoint, RealtimeConfig
+from realtime_fsm.machine.config import OLD_NAMES, PREFIX, Endpoint, RealtimeConfig
 from realtime_fsm.machine.dialect import Dialect
-from realtime_fsm.machine.environment import OLD_NAMES, PREFIX
 from realtime_fsm.machine.errors import ConfigurationError
 from realtime_fsm.testing import configs
 

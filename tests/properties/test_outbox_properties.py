@@ -7,10 +7,10 @@ from conftest import run_bounded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
+from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 from realtime_fsm.engine.message import Message
 from realtime_fsm.machine.errors import RealtimeError
-from realtime_fsm.testing.contracts.kept_messages import letter, message, sequences
+from realtime_fsm.testing.contracts.outbox_contract import letter, message, sequences
 
 
 def refuse(error: RealtimeError) -> None:

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from realtime_fsm.testing.http_messages import HttpReader, NotHttpError
-from realtime_fsm.testing.websocket_frames import MessageReader, encoded
+from realtime_fsm.testing.proxy.frames import HttpReader, NotHttpError, WebSocketReader, websocket_frame
 
 contents = st.one_of(st.text(max_size=300), st.binary(max_size=300))
 cuts = st.lists(st.integers(1, 40), max_size=60)
@@ -28,8 +27,8 @@ def test_messages_are_read_as_they_were_made(
     messages: list[str | bytes], is_masked: bool, sizes: list[int]
 ) -> None:
     """Each message comes out once, in order, with its content and its very bytes; nothing is held."""
-    raw = [encoded(message, is_masked=is_masked) for message in messages]
-    reader = MessageReader()
+    raw = [websocket_frame(message, is_masked=is_masked) for message in messages]
+    reader = WebSocketReader()
     found = [each for piece in segments(b"".join(raw), sizes) for each in reader.feed(piece)]
     assert [each.content for each in found] == messages
     assert [each.raw for each in found] == raw
@@ -39,14 +38,14 @@ def test_messages_are_read_as_they_were_made(
 @given(parts=st.lists(st.binary(max_size=20), min_size=1, max_size=5), at=st.integers(0, 4), sizes=cuts)
 def test_a_fragmented_message_is_one(parts: list[bytes], at: int, sizes: list[int]) -> None:
     """Fragments are one message with all their bytes; a control frame between them comes out at once."""
-    frames = [bytearray(encoded(part, is_masked=False)) for part in parts]
+    frames = [bytearray(websocket_frame(part, is_masked=False)) for part in parts]
     for number, frame in enumerate(frames):
         is_last = number == len(frames) - 1
         frame[0] = (0x80 if is_last else 0) | (2 if number == 0 else 0)
     ping = b"\x89\x02hi"
     at = min(at, len(frames) - 1)
     data = b"".join([*frames[:at], ping, *frames[at:]])
-    reader = MessageReader()
+    reader = WebSocketReader()
     found = [each for piece in segments(data, sizes) for each in reader.feed(piece)]
     assert [(each.content, each.raw) for each in found] == [
         (None, ping),
@@ -57,17 +56,17 @@ def test_a_fragmented_message_is_one(parts: list[bytes], at: int, sizes: list[in
 @given(content=contents, cut=st.integers(0, 400), is_masked=st.booleans())
 def test_what_is_not_whole_is_kept_unchanged(content: str | bytes, cut: int, is_masked: bool) -> None:
     """A message that ends early gives nothing, and the rest is what came of it."""
-    raw = encoded(content, is_masked=is_masked)
-    reader = MessageReader()
+    raw = websocket_frame(content, is_masked=is_masked)
+    reader = WebSocketReader()
     assert reader.feed(raw[: min(cut, len(raw) - 1)]) == []
     assert reader.rest == raw[: min(cut, len(raw) - 1)]
 
 
 def test_what_is_compressed_is_not_read_but_kept() -> None:
     """A message with a reserved bit has no content, and its bytes."""
-    raw = bytearray(encoded("hello", is_masked=False))
+    raw = bytearray(websocket_frame("hello", is_masked=False))
     raw[0] |= 0x40
-    (message,) = MessageReader().feed(bytes(raw))
+    (message,) = WebSocketReader().feed(bytes(raw))
     assert (message.content, message.raw) == (None, bytes(raw))
 
 

@@ -123,7 +123,7 @@ def main() -> int:
     disturb_clock(random)  # before anything is imported that binds it
     disturb_loop(random, steps)
     from realtime_fsm.testing import FullStackEnvironment, SimulatedEnvironment, Sweep, play  # noqa: PLC0415
-    from realtime_fsm.testing.schedule import random_schedule  # noqa: PLC0415
+    from realtime_fsm.testing.fuzz.schedule import random_schedule  # noqa: PLC0415
 
     environment = FullStackEnvironment if parsed.full_stack else SimulatedEnvironment
     logging.disable()

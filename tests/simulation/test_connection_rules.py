@@ -9,8 +9,8 @@ from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
 from realtime_fsm import ConnectionStatus
 from realtime_fsm.engine.sender import Sender
-from realtime_fsm.testing.connection_rules import ConnectionRules
-from realtime_fsm.testing.schedule import Action, Setting
+from realtime_fsm.testing.fuzz.schedule import Action, Setting
+from realtime_fsm.testing.machine_rules import ConnectionRules
 
 FEW = settings(max_examples=30, stateful_step_count=15, deadline=None)
 

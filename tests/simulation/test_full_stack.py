@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from realtime_fsm import ConnectionStatus
-from realtime_fsm.testing.environment import SimulatedEnvironment
-from realtime_fsm.testing.full_stack import FullStackEnvironment
-from realtime_fsm.testing.schedule import LASTING, Action, Schedule, Setting, Step, random_schedule
-from realtime_fsm.testing.seed_sweep import sweep
-from realtime_fsm.testing.simulation import EnvironmentFactory, Simulation, play
+from realtime_fsm.testing.fuzz.full_stack import FullStackEnvironment
+from realtime_fsm.testing.fuzz.schedule import LASTING, Action, Schedule, Setting, Step, random_schedule
+from realtime_fsm.testing.fuzz.simulation import EnvironmentFactory, Simulation, play
+from realtime_fsm.testing.fuzz.sweep import sweep
+from realtime_fsm.testing.fuzz.world import SimulatedEnvironment
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 SEEDS = range(150)

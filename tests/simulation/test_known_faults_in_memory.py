@@ -9,10 +9,10 @@ from typing import Any
 from attrs import evolve
 
 from realtime_fsm import ConnectionStatus, Dialect, RealtimeConfig, RealtimeService
-from realtime_fsm.testing.application import simulated_config
-from realtime_fsm.testing.environment import CHANNEL, NUMBER, TICK
-from realtime_fsm.testing.full_stack import FullStackEnvironment
-from realtime_fsm.testing.schedule import Setting
+from realtime_fsm.testing.fuzz.application import simulated_config
+from realtime_fsm.testing.fuzz.full_stack import FullStackEnvironment
+from realtime_fsm.testing.fuzz.schedule import Setting
+from realtime_fsm.testing.fuzz.world import CHANNEL, NUMBER, TICK
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 

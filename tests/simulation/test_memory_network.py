@@ -10,9 +10,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from realtime_fsm.testing.lane_faults import Direction
-from realtime_fsm.testing.memory_network import MemoryNetwork
-from realtime_fsm.testing.memory_pipe import KERNEL_BUFFER, MemoryTransport
+from realtime_fsm.testing.fuzz.memory_network import KERNEL_BUFFER, MemoryNetwork, MemoryTransport
+from realtime_fsm.testing.proxy.faults import Direction
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 HOST = ("server", 80)

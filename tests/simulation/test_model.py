@@ -7,8 +7,8 @@ what the server has applied. Nothing here decides where a trigger leads: the shi
 from collections import deque
 from collections.abc import Iterator
 from functools import cache
-from types import SimpleNamespace
-from typing import Any, Final
+from random import Random
+from typing import Final
 
 import pytest
 from attrs import evolve, frozen
@@ -24,8 +24,7 @@ from realtime_fsm import (
     ServerUnreachableError,
     Trigger,
 )
-from realtime_fsm.engine.pace import Pace
-from realtime_fsm.machine.episode import Episode
+from realtime_fsm.machine.backoff import Episode, ExponentialBackoff, Pace
 from realtime_fsm.machine.guard import Facts
 from realtime_fsm.testing.exploration import explore
 
@@ -103,11 +102,12 @@ def fire(
     keeps_flight: bool = False,
 ) -> World:
     """Return the world after a trigger, as the manager fires it; an illegal one raises."""
-    parts: Any = SimpleNamespace(
-        config=SimpleNamespace(stable_after=STABLE_AFTER), backoff=SimpleNamespace(reset=lambda: None)
+    pace = Pace(
+        backoff=ExponentialBackoff(random=Random(0)),  # noqa: S311 - no delay is asked for
+        stable_after=STABLE_AFTER,
+        first_retry_within=0.0,
+        episode=Episode(*world.episode),
     )
-    pace = Pace(parts)
-    pace.episode = Episode(*world.episode)
     pace.note(trigger, TRAITS[world.status], connected_for=connected_for)
     facts = Facts(
         reconnects=pace.episode.reconnects,

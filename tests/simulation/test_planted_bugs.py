@@ -7,16 +7,15 @@ from typing import Any
 import pytest
 
 from realtime_fsm import RealtimeError, Trigger
-from realtime_fsm.engine.backoff import backoff
+from realtime_fsm.engine.activities import backoff, establish
 from realtime_fsm.engine.component import Components, Stay
-from realtime_fsm.engine.establish import establish
+from realtime_fsm.engine.fallback import FallbackPollingService
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.message import Message
-from realtime_fsm.engine.polling import FallbackPollingService
 from realtime_fsm.engine.sender import Sender
 from realtime_fsm.engine.token import TokenProvider
-from realtime_fsm.testing.seed_sweep import sweep
+from realtime_fsm.testing.fuzz.sweep import sweep
 
 SEEDS = 3000
 MOST_STEPS = 4
@@ -70,7 +69,7 @@ def removed_before_the_ack(patch: Patch) -> None:
 
     def and_remove(sender: Sender, link: Link, message: Message) -> None:
         send(sender, link, message)
-        sender.settlement._outbox.remove(message)
+        sender.queue._outbox.remove(message)
 
     patch.setattr(Sender, "_send", and_remove)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from realtime_fsm.testing.environment import SimulatedEnvironment
-from realtime_fsm.testing.full_stack import FullStackEnvironment
-from realtime_fsm.testing.seed_sweep import sweep
-from realtime_fsm.testing.simulation import EnvironmentFactory
+from realtime_fsm.testing.fuzz.full_stack import FullStackEnvironment
+from realtime_fsm.testing.fuzz.simulation import EnvironmentFactory
+from realtime_fsm.testing.fuzz.sweep import sweep
+from realtime_fsm.testing.fuzz.world import SimulatedEnvironment
 
 SCRIPT = Path(__file__).with_name("disturbed_sweep.py")
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime_fsm import InvalidArgumentError
-from realtime_fsm.testing.schedule import (
+from realtime_fsm.testing.fuzz.schedule import (
     ENDINGS,
     EXAMPLE,
     LASTING,

@@ -12,7 +12,7 @@ import socketio
 from aiohttp import web
 from engineio import base_client
 
-from realtime_fsm.testing.memory_network import MemoryNetwork
+from realtime_fsm.testing.fuzz.memory_network import MemoryNetwork
 from realtime_fsm.testing.virtual_loop import LeakError, VirtualSession
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from realtime_fsm.monitoring.metrics_database import MetricsDatabase
+from realtime_fsm.monitoring.database import MetricsDatabase
 
 MAY: float = 1_777_593_600.0
 """2026-05-01, 00:00 UTC."""

@@ -8,17 +8,16 @@ import pytest
 from attrs import evolve
 
 from realtime_fsm import ConfigurationError, Severity
-from realtime_fsm.monitoring.alert_engine import Watch, begin, evaluate
-from realtime_fsm.monitoring.alert_record import Alert, AlertState, Sample
+from realtime_fsm.machine.figures import duration
+from realtime_fsm.monitoring.alert_engine import Alert, AlertState, Sample, Watch, begin, evaluate
 from realtime_fsm.monitoring.alert_rules import (
+    DEFAULT_RULES,
     MAX_ROUND_TRIPS,
     AlertRule,
     Measure,
     check_rules,
-    duration,
     read_rules,
 )
-from realtime_fsm.monitoring.default_rules import DEFAULT_RULES
 
 WALL = 1_700_000_000.0
 

@@ -20,12 +20,10 @@ from realtime_fsm import (
     ServerUnreachableError,
 )
 from realtime_fsm.machine.table import Severity
-from realtime_fsm.monitoring.alert_record import Alert, AlertState
-from realtime_fsm.monitoring.alert_rules import AlertRule
-from realtime_fsm.monitoring.alert_sinks import CLOSED, QUEUE_FULL, AlertSink, CallbackSink, LogSink
-from realtime_fsm.monitoring.alerts import Alerts
-from realtime_fsm.monitoring.default_rules import DEFAULT_RULES
-from realtime_fsm.testing.simulated_server import silence
+from realtime_fsm.monitoring.alert_engine import Alert, AlertState
+from realtime_fsm.monitoring.alert_rules import DEFAULT_RULES, AlertRule
+from realtime_fsm.monitoring.alerting import CLOSED, QUEUE_FULL, Alerts, AlertSink, CallbackSink, LogSink
+from realtime_fsm.testing.simulated.server import silence
 from realtime_fsm.testing.virtual_loop import wall_clock
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -372,7 +370,7 @@ def test_stop_leaves_nothing_and_tells_nothing_more(run_virtual: Run) -> None:
                 await asyncio.sleep(20)
             assert pager.story == []
             assert alerts.counters.samples == 1
-            assert world.client.connection_status._callbacks == [world.changes.append]
+            assert list(world.client.connection_status._changes) == [world.changes.append]
             with pytest.raises(ClosedError):
                 alerts.start()
 
@@ -394,7 +392,7 @@ def fire(alerts: Alerts, count: int) -> None:
         at=0.0,
     )
     for number in range(count):
-        for lane in alerts._lanes:
+        for lane in alerts._queues:
             lane.put(evolve(alert, incident=f"x-{number}"))
 
 

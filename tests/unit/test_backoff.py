@@ -51,6 +51,13 @@ def test_exponential_without_jitter_is_exact(attempt: int, seconds: float) -> No
     assert random.ranges == []
 
 
+def test_exponential_draws_its_jitter_as_wide_as_the_limits_say() -> None:
+    """The width of the jitter is one of the limits, and the draw knows it from nothing else."""
+    random = ScriptedRandom(0.5)
+    assert exponential(BackoffLimits(spread=6.0), 0, 0.0, random) == 4.0
+    assert random.ranges == [(0.0, 6.0)]
+
+
 @pytest.mark.parametrize("attempt", [0, 1, 4, 5, 10**6])
 def test_exponential_adds_up_to_one_second_past_the_cap(attempt: int) -> None:
     """Jitter adds a draw from [0, 1 s], after the cap."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from realtime_fsm.cli import main
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 
 COMMANDS = ["demo", "listen", "report", "diagram", "serve", "outbox"]
 HEAVY = {"socketio", "engineio", "aiohttp"}

@@ -6,7 +6,7 @@ import pytest
 
 from realtime_fsm.cli import main
 from realtime_fsm.engine.sender import Sender
-from realtime_fsm.testing.seed_sweep import Sweep, sweep
+from realtime_fsm.testing.fuzz.sweep import Sweep, sweep
 
 BROKEN = "reference:0/publish,lose-ack@3,emit/heal"
 

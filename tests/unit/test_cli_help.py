@@ -16,10 +16,10 @@ from typing import Final
 import pytest
 from attrs import frozen
 
-from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
+from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 from realtime_fsm.cli import command_line_parser
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE, EXIT_USAGE
-from realtime_fsm.monitoring.metrics_database import MetricsDatabase
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE, EXIT_USAGE
+from realtime_fsm.monitoring.database import MetricsDatabase
 
 BOUND: Final = 60.0
 ESCAPE: Final = "\x1b"

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
+from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 from realtime_fsm.cli import main
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.engine.message import DeadLetter
 from realtime_fsm.engine.outbox import OutboxContents
 from realtime_fsm.engine.payload import Payload
-from realtime_fsm.testing.contracts.kept_messages import append_all, fields_of, letter, message, sequences
+from realtime_fsm.testing.contracts.outbox_contract import append_all, fields_of, letter, message, sequences
 
 Capture = pytest.CaptureFixture[str]
 

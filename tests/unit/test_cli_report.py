@@ -21,11 +21,10 @@ import pytest
 from recorded import MAY, many_runs, record, two_runs
 
 from realtime_fsm.cli import main
-from realtime_fsm.cli.exit_code import EXIT_FAILED, EXIT_OK, EXIT_USAGE
-from realtime_fsm.cli.report_arguments import moment
-from realtime_fsm.monitoring import confidence
-from realtime_fsm.monitoring.metrics_database import MetricsDatabase
-from realtime_fsm.monitoring.report_svg import dark_rules
+from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_USAGE, moment
+from realtime_fsm.monitoring.database import MetricsDatabase
+from realtime_fsm.report import statistics as confidence
+from realtime_fsm.report.plots import dark_rules
 
 Capture = pytest.CaptureFixture[str]
 

@@ -6,8 +6,8 @@ from math import log
 
 import pytest
 
-from realtime_fsm.monitoring import confidence
-from realtime_fsm.monitoring.confidence import (
+from realtime_fsm.report import statistics as confidence
+from realtime_fsm.report.statistics import (
     Interval,
     Rate,
     quantile,

@@ -39,6 +39,7 @@ DEFAULTS: dict[str, object] = {
     "backoff_base": 1.0,
     "backoff_maximum": 30.0,
     "backoff_jitter": True,
+    "backoff_spread": 1.0,
     "heartbeat_interval": 25.0,
     "heartbeat_timeout": 10.0,
     "enable_fallback": True,

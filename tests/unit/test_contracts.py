@@ -11,7 +11,7 @@ from typing import Any
 import canary
 import pytest
 
-from realtime_fsm.adapters.sqlite_outbox import SqliteOutbox
+from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 from realtime_fsm.engine.outbox import MemoryOutbox, Outbox
 from realtime_fsm.engine.port import HttpClient, Token, TokenSource, Transport, TransportListener
 from realtime_fsm.machine.errors import (

@@ -24,7 +24,7 @@ from realtime_fsm import (
     ServerUnreachableError,
     UnsupportedDeliveryError,
 )
-from realtime_fsm.testing.simulated_backend import SimulatedBackend
+from realtime_fsm.testing.simulated.backend import SimulatedBackend
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus

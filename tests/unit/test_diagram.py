@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 
 from realtime_fsm.diagram import FORMATS, render
-from realtime_fsm.diagram.dot import render_dot
 from realtime_fsm.diagram.graph import Arrow, Edge, Graph, IgnoredPair, Node, build_graph
-from realtime_fsm.diagram.mermaid import render_mermaid
 from realtime_fsm.diagram.palette import PALETTE
 from realtime_fsm.diagram.shipped import PLANS, data_name
-from realtime_fsm.diagram.table import render_table
+from realtime_fsm.diagram.text import render_dot, render_mermaid, render_table
 from realtime_fsm.machine.errors import InvalidArgumentError
 from realtime_fsm.machine.table import (
     ACTIVITIES,

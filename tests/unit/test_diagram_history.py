@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from realtime_fsm.cli.listen import _JsonPrinter
-from realtime_fsm.diagram import History, Step, read_history, render
-from realtime_fsm.diagram.history import Visits, duration, history_of
+from realtime_fsm.diagram import History, HistoryStep, read_history, render
+from realtime_fsm.diagram.history import Visits, history_of
 from realtime_fsm.machine.errors import ConnectionLostError, InvalidArgumentError
+from realtime_fsm.machine.figures import Form, duration
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.table import ConnectionStatus, Trigger
 
@@ -201,7 +202,7 @@ def test_history_without_changes_marks_nothing_as_taken() -> None:
 
 def test_history_of_another_machine_is_refused() -> None:
     """A history whose moves the machine does not have is refused, and the move is named."""
-    steps = [Step(source="on", trigger="dim", dest="low", at=0.0)]
+    steps = [HistoryStep(source="on", trigger="dim", dest="low", at=0.0)]
     with pytest.raises(InvalidArgumentError, match="on -> low by dim"):
         render(history=steps)
     assert f"on --> low : dim {TIMES}1" in render([("on", "dim", "low")], history=steps)
@@ -277,4 +278,11 @@ def test_history_holds_no_more_of_an_error_than_its_reason() -> None:
 )
 def test_duration_is_short(seconds: float, said: str) -> None:
     """A length of time takes few characters, and never says 60 of anything."""
-    assert duration(seconds) == said
+    assert duration(seconds, Form.SHORT) == said
+
+
+def test_step_has_its_former_name_with_a_warning() -> None:
+    """`Step` is still importable: it is `HistoryStep`, and a warning says so."""
+    with pytest.warns(DeprecationWarning, match="HistoryStep"):
+        from realtime_fsm.diagram import Step  # noqa: PLC0415
+    assert Step is HistoryStep

@@ -19,10 +19,9 @@ from transitions.extensions.asyncio import AsyncMachine
 
 from realtime_fsm.diagram import render
 from realtime_fsm.diagram.drawing import Text
-from realtime_fsm.diagram.graph import Edge
-from realtime_fsm.diagram.history import Step
+from realtime_fsm.diagram.graph import Edge, graph_of
+from realtime_fsm.diagram.history import HistoryStep
 from realtime_fsm.diagram.layout import laid_out
-from realtime_fsm.diagram.machines import graph_of
 from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.errors import InvalidArgumentError, MissingExtraError
 from realtime_fsm.machine.table import TRANSITIONS, ConnectionStatus, Row, Trigger
@@ -40,7 +39,7 @@ LAMP: list[tuple[str, ...]] = [
     ("on", "dim", "low"),
     ("low", "press", "off"),
 ]
-SEES = Step(source="off", trigger="press", dest="on", at=100.0, reason="it got dark")
+SEES = HistoryStep(source="off", trigger="press", dest="on", at=100.0, reason="it got dark")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -306,7 +305,7 @@ def test_svg_of_strange_names_is_a_document() -> None:
 @drawn
 def test_svg_of_another_machine_shows_a_history() -> None:
     """States and moves of any machine show how often and how long."""
-    steps = [SEES, Step(source="on", trigger="dim", dest="low", at=107.5)]
+    steps = [SEES, HistoryStep(source="on", trigger="dim", dest="low", at=107.5)]
     root = ET.fromstring(render(LAMP, format="svg", history=steps))  # noqa: S314 - our own document
     badges = [e for e in root.iter(f"{SVG}g") if e.attrib.get("class") == "badge"]
     said = {str(text.text) for badge in badges for text in badge.iter(f"{SVG}text")}

@@ -12,9 +12,8 @@ from realtime_fsm.diagram import render, shipped_svg, stylesheet
 from realtime_fsm.diagram.drawing import Box, Drawing, Line, Point, Text
 from realtime_fsm.diagram.graph import Edge, Graph, build_graph
 from realtime_fsm.diagram.palette import THEMES
-from realtime_fsm.diagram.plan import placed
-from realtime_fsm.diagram.shapes import HALF_DIAMOND, number, path, pill_box
-from realtime_fsm.diagram.shipped import PLANS, data_name, paint_shipped, shipped_drawing
+from realtime_fsm.diagram.shipped import PLANS, data_name, paint_shipped, placed, shipped_drawing
+from realtime_fsm.diagram.svg import HALF_DIAMOND, number, path, pill_box
 from realtime_fsm.machine.errors import InternalError, InvalidArgumentError
 from realtime_fsm.machine.table import ACTIVITIES, TRAITS, TRANSITIONS, ConnectionStatus, rows_of
 

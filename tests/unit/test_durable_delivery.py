@@ -17,8 +17,8 @@ from realtime_fsm import (
     Outcome,
     ServerUnreachableError,
 )
-from realtime_fsm.testing.simulated_backend import SimulatedBackend
-from realtime_fsm.testing.simulated_outbox import SimulatedDisk, SimulatedOutbox
+from realtime_fsm.testing.simulated.backend import SimulatedBackend
+from realtime_fsm.testing.simulated.outbox import SimulatedDisk, SimulatedOutbox
 from realtime_fsm.testing.virtual_loop import wall_clock
 
 Run = Callable[[Coroutine[Any, Any, None]], None]

@@ -5,9 +5,8 @@ from typing import Any
 import attrs
 import pytest
 
-from realtime_fsm.machine.config import Endpoint, RealtimeConfig
+from realtime_fsm.machine.config import OLD_NAMES, OTHER_NAMES, PREFIX, Endpoint, RealtimeConfig
 from realtime_fsm.machine.dialect import Dialect
-from realtime_fsm.machine.environment import OLD_NAMES, OTHER_NAMES, PREFIX
 from realtime_fsm.machine.errors import ConfigurationError
 from realtime_fsm.server import BackendConfig
 
@@ -26,6 +25,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "backoff_base": ("0.5", 0.5),
     "backoff_maximum": ("60", 60.0),
     "backoff_jitter": ("off", False),
+    "backoff_spread": ("2.5", 2.5),
     "heartbeat_interval": ("12", 12.0),
     "heartbeat_timeout": ("3", 3.0),
     "enable_fallback": ("FALSE", False),

@@ -20,8 +20,8 @@ from world import World
 
 from realtime_fsm import ConnectionStatus, Delivery, ServerUnreachableError
 from realtime_fsm.engine.message import Message
+from realtime_fsm.export.collector import RealtimeCollector, metrics_application
 from realtime_fsm.export.opentelemetry import Instrumentation
-from realtime_fsm.export.prometheus import RealtimeCollector, metrics_application
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
@@ -214,7 +214,7 @@ def test_observer_of_messages_that_raises_disturbs_nobody(run_virtual: Run) -> N
 @pytest.mark.parametrize(
     ("module", "hidden", "extra"),
     [
-        ("realtime_fsm.export.prometheus", "prometheus_client", "prometheus"),
+        ("realtime_fsm.export.collector", "prometheus_client", "prometheus"),
         ("realtime_fsm.export.opentelemetry", "opentelemetry", "otel"),
     ],
 )

@@ -19,7 +19,7 @@ from realtime_fsm import (
     ServerUnreachableError,
     TransportError,
 )
-from realtime_fsm.testing.simulated_http import Request
+from realtime_fsm.testing.simulated.http import Request
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus

@@ -8,7 +8,7 @@ import pytest
 from world import World
 
 from realtime_fsm import ConnectionStatus, Delivery, DeliveryError, HeartbeatTimeoutError, Outcome
-from realtime_fsm.testing.simulated_server import echo
+from realtime_fsm.testing.simulated.server import echo
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus

@@ -10,7 +10,7 @@ from world import World
 
 from realtime_fsm import ConnectionStatus, RealtimeConfig, RealtimeService
 from realtime_fsm.machine.errors import ClosedError, InvalidArgumentError, OutboxFullError, RealtimeError
-from realtime_fsm.migration import call_sites
+from realtime_fsm.migration import legacy_websocket as call_sites
 from realtime_fsm.migration.legacy_websocket import LegacyWebSocket, ReadyState
 from realtime_fsm.server import BackendConfig, WebSocketService, issue_token
 

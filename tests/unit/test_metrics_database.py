@@ -13,16 +13,16 @@ import pytest
 from world import World
 
 from realtime_fsm import ConnectionStatus, MetricsStorageError, RealtimeError
-from realtime_fsm.adapters import sqlite_metrics, sqlite_metrics_file, sqlite_metrics_schema
-from realtime_fsm.adapters.sqlite_metrics_file import MetricsRows, read
+from realtime_fsm.adapters import metrics_file, sqlite_thread
+from realtime_fsm.adapters.metrics_file import MetricsRows, read
 from realtime_fsm.machine.errors import (
     ClosedError,
     ConnectionLostError,
     InvalidArgumentError,
     ServerUnreachableError,
 )
-from realtime_fsm.monitoring.metrics_database import MetricsDatabase
-from realtime_fsm.monitoring.report_data import Level, Measurements
+from realtime_fsm.monitoring.database import MetricsDatabase
+from realtime_fsm.monitoring.records import Level, Measurements
 from realtime_fsm.testing.virtual_loop import wall_clock
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -31,10 +31,10 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the writer neither linger nor rest for long."""
-    monkeypatch.setattr(sqlite_metrics, "LINGER", 0.005)
-    monkeypatch.setattr(sqlite_metrics, "_LONGEST_PAUSE", 0.1)
-    monkeypatch.setattr(sqlite_metrics, "_FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(sqlite_metrics_file, "_BUSY_TIMEOUT", 0.02)
+    monkeypatch.setattr(metrics_file.SqliteMetrics, "LINGER", 0.005)
+    monkeypatch.setattr(metrics_file.SqliteMetrics, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(sqlite_thread, "_FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(metrics_file, "_BUSY_TIMEOUT", 0.02)
 
 
 @pytest.fixture
@@ -142,8 +142,8 @@ def test_disk_that_is_full_is_told_once_and_gets_over_it(
         connection.execute(f"PRAGMA max_page_count = {room['pages']}")
         return connection
 
-    real = sqlite_metrics_file.connect
-    monkeypatch.setattr(sqlite_metrics_file, "connect", connect)
+    real = metrics_file.connect
+    monkeypatch.setattr(metrics_file, "connect", connect)
 
     async def main() -> None:
         async with MetricsDatabase(path, on_problem=problems.append, wall=early) as database:
@@ -333,7 +333,7 @@ def test_closed_database_leaves_its_file_and_nothing_else(run_async: Run, path: 
 
 def test_retention_bounds_age_and_rows(run_async: Run, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is too old goes, and so does what is too much, the oldest first; the last change stays."""
-    monkeypatch.setattr(sqlite_metrics, "_TRIM_INTERVAL", 0.0)
+    monkeypatch.setattr(metrics_file, "_TRIM_INTERVAL", 0.0)
 
     async def main() -> None:
         async with MetricsDatabase(path, wall=lambda: 1000.0, max_age=100.0, max_rows=5) as database:
@@ -406,7 +406,7 @@ def test_close_is_bounded_while_the_file_cannot_be_written(
     run_async: Run, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Closing gives up after its time-out, counts what is lost, and leaves no thread."""
-    monkeypatch.setattr(sqlite_metrics, "FLUSH_TIMEOUT", 0.2)
+    monkeypatch.setattr(sqlite_thread, "FLUSH_TIMEOUT", 0.2)
 
     async def main() -> None:
         database = MetricsDatabase(path.parent / "never" / "metrics.db")
@@ -445,7 +445,7 @@ def test_problem_reaches_the_issues_of_the_client(run_async: Run, path: Path) ->
             await until(lambda: bool(issues))
             with pytest.raises(InvalidArgumentError, match="attached already"):
                 database.attach(world.client)
-            database._writer._deadline = 0.0  # it would wait for the folder
+            database._writer._backlog._deadline = 0.0  # it would wait for the folder
         assert "metrics.db" in issues[0].message
 
     run_async(main())
@@ -490,7 +490,7 @@ def test_file_is_private(run_async: Run, path: Path) -> None:
 def newer(path: Path) -> Path:
     """Give a file that a newer version wrote."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        sqlite_metrics_schema.set_up(connection)
+        metrics_file.set_up(connection)
         connection.execute("PRAGMA user_version = 99")
     return path
 

@@ -8,7 +8,7 @@ import pytest
 from world import World
 
 from realtime_fsm import ConnectionStatus, InvalidArgumentError, ServerUnreachableError
-from realtime_fsm.engine.outage import Outage
+from realtime_fsm.engine.status import Outage
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus

@@ -12,9 +12,8 @@ import pytest
 
 from realtime_fsm import RealtimeService
 from realtime_fsm.cli import main
-from realtime_fsm.cli.exit_code import EXIT_UNREACHABLE
-from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.machine.environment import OLD_NAMES, PREFIX
+from realtime_fsm.cli.arguments import EXIT_UNREACHABLE
+from realtime_fsm.machine.config import OLD_NAMES, PREFIX, RealtimeConfig
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -123,7 +122,7 @@ def test_readme_snippets_in_virtual_time_run_and_print_what_they_say(marker: str
     ("marker", "printed"),
     [
         ("serve_health(realtime)", "200 True ok\n503 False unavailable\n"),
-        ("await examine(Patient(", "name unreachable\n"),
+        ("await examine(Target(", "name unreachable\n"),
     ],
 )
 def test_readme_health_and_doctor_run_and_print_what_they_say(marker: str, printed: str) -> None:
@@ -222,7 +221,7 @@ def test_readme_quick_start_holds_exactly_two_commands() -> None:
         for number in "12"
     )
     assert first.endswith("realtime-fsm demo")
-    assert second.endswith("pytest")
+    assert re.search(r"\.venv/bin/pytest [-\w ]*$", second)
 
 
 @pytest.mark.parametrize("line", re.findall(r"^\$ (realtime-fsm .*)$", README, re.MULTILINE))

@@ -3,7 +3,7 @@ import itertools
 import attrs
 import pytest
 
-from realtime_fsm.machine.episode import Episode
+from realtime_fsm.machine.backoff import Episode
 from realtime_fsm.machine.errors import TransportError
 from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.table import TRANSITIONS, ConnectionStatus, Row, Trigger

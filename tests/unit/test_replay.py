@@ -17,7 +17,7 @@ from realtime_fsm import (
     SubscriptionRefusedError,
     SubscriptionState,
 )
-from realtime_fsm.testing.simulated_backend import Session, SimulatedBackend
+from realtime_fsm.testing.simulated.backend import Session, SimulatedBackend
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus

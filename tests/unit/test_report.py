@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from recorded import MAY, many_runs, record, two_runs, with_an_outage
 
-from realtime_fsm.adapters.sqlite_metrics_file import read
+from realtime_fsm.adapters.metrics_file import read
 from realtime_fsm.machine.errors import InvalidArgumentError, MetricsStorageError
-from realtime_fsm.monitoring import confidence
-from realtime_fsm.monitoring import report_words as words
-from realtime_fsm.monitoring.confidence import Interval
-from realtime_fsm.monitoring.metrics_database import MetricsDatabase
-from realtime_fsm.monitoring.report import Report, make_report
-from realtime_fsm.monitoring.report_comparison import Comparison, Verdict
-from realtime_fsm.monitoring.report_data import Level, Measurements
+from realtime_fsm.monitoring.database import MetricsDatabase
+from realtime_fsm.monitoring.records import Level, Measurements
+from realtime_fsm.report import statistics as confidence
+from realtime_fsm.report import words
+from realtime_fsm.report.comparison import Comparison, ComparisonVerdict
+from realtime_fsm.report.report import MetricsReport, make_report
+from realtime_fsm.report.statistics import Interval
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +30,15 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "metrics.db"
 
 
-def report_on(path: Path, *, since: float | None = None, compared: tuple[str, str] | None = None) -> Report:
+def report_on(
+    path: Path, *, since: float | None = None, compared: tuple[str, str] | None = None
+) -> MetricsReport:
     """Make a report as the command does."""
     found = Measurements.from_rows(read(path, since=since or 0.0), since=since or 0.0)
     return make_report(found, source="metrics.db", since=since, compared=compared)
 
 
-def by_figure(report: Report) -> dict[str, Comparison]:
+def by_figure(report: MetricsReport) -> dict[str, Comparison]:
     """Return what is told of each figure."""
     return {one.figure: one for one in report.comparison}
 
@@ -172,7 +174,7 @@ def test_candidate_that_is_better_is_said_to_be(path: Path) -> None:
     many_runs(path, "legacy", failures=68, recover=60.0, latency=0.2)
     many_runs(path, "new", failures=24, recover=10.0, latency=0.1)
     told = by_figure(report_on(path, compared=("legacy", "new")))
-    assert {name for name, one in told.items() if one.verdict is Verdict.BETTER} == {
+    assert {name for name, one in told.items() if one.verdict is ComparisonVerdict.BETTER} == {
         "availability",
         "recovery",
         "failures",
@@ -185,7 +187,7 @@ def test_candidate_that_is_better_is_said_to_be(path: Path) -> None:
         "new recovers faster (median): 9.5 s against 57.0 s, difference -48 s ["
     )
     assert told["availability"].difference == pytest.approx(50 * 0.975 / 3600)
-    assert told["outages"].verdict is Verdict.UNDECIDED
+    assert told["outages"].verdict is ComparisonVerdict.UNDECIDED
     assert told["outages"].sentence == (
         "No difference in the number of outages can be told: "
         "new 24 a day, legacy 24 a day, difference +0.0 a day [+0.0, +0.0]."
@@ -199,8 +201,8 @@ def test_candidate_that_is_worse_is_said_to_be(path: Path) -> None:
     told = by_figure(report_on(path, compared=("legacy", "new")))
     swapped = by_figure(report_on(path, compared=("new", "legacy")))
     for figure in ("availability", "recovery", "failures", "latency"):
-        assert told[figure].verdict is Verdict.WORSE
-        assert swapped[figure].verdict is Verdict.BETTER
+        assert told[figure].verdict is ComparisonVerdict.WORSE
+        assert swapped[figure].verdict is ComparisonVerdict.BETTER
         assert told[figure].difference == -(swapped[figure].difference or 0.0)
     assert told["failures"].sentence.startswith("new fails more: 3.4 % against 1.2 %, difference +2.2 points")
     assert told["availability"].sentence.startswith("new is available less: ")
@@ -211,7 +213,7 @@ def test_equal_implementations_cannot_be_told_apart(path: Path) -> None:
     for name in ("legacy", "new"):
         many_runs(path, name, failures=30)
     for one in report_on(path, compared=("legacy", "new")).comparison:
-        assert one.verdict is Verdict.UNDECIDED
+        assert one.verdict is ComparisonVerdict.UNDECIDED
         assert one.interval is not None
         assert one.interval.low <= 0 <= one.interval.high
         assert "No difference" in one.sentence
@@ -222,7 +224,7 @@ def test_too_few_samples_are_said(path: Path) -> None:
     two_runs(path)
     many_runs(path, "new", runs=8)
     told = by_figure(report_on(path, compared=("legacy", "new")))
-    assert {one.verdict for one in told.values()} == {Verdict.TOO_FEW}
+    assert {one.verdict for one in told.values()} == {ComparisonVerdict.TOO_FEW}
     assert told["availability"].sentence == (
         "Too few runs to compare the availability: new has 8, legacy 2, and each needs 8."
     )
@@ -245,7 +247,7 @@ def test_side_without_any_record_is_too_few(path: Path) -> None:
     assert told["failures"].baseline.value is None
     assert told["availability"].baseline.value is None
     assert told["failures"].difference is None
-    assert {one.verdict for one in told.values()} == {Verdict.TOO_FEW}
+    assert {one.verdict for one in told.values()} == {ComparisonVerdict.TOO_FEW}
 
 
 def test_report_of_the_same_file_is_always_the_same(path: Path) -> None:

@@ -9,12 +9,20 @@ import pytest
 from realtime_fsm.engine.dispatcher import Dispatcher
 from realtime_fsm.engine.message import Receipt
 from realtime_fsm.engine.statistics import Statistics
-from realtime_fsm.engine.subscription import Position
+from realtime_fsm.engine.subscriptions import Position
 from realtime_fsm.machine.delivery import Outcome
 from realtime_fsm.machine.errors import OutboxFullError, OutboxStorageError
-from realtime_fsm.migration.rollout_client import Letter, Places, Signal, SignalKind, Sink, Wanted, post_to
-from realtime_fsm.migration.rollout_outflow import RolloutOutflow
-from realtime_fsm.migration.rollout_running import Handover, Running
+from realtime_fsm.rollout.client import (
+    Letter,
+    Positions,
+    Running,
+    Signal,
+    SignalKind,
+    Sink,
+    Wanted,
+    post_to,
+)
+from realtime_fsm.rollout.stage import Handover, RolloutOutflow
 
 
 class FakeClient:
@@ -45,9 +53,9 @@ class FakeClient:
         """Keep the sink."""
         self.sink = sink
 
-    async def subscribe(self, wanted: Wanted, places: Places) -> None:
+    async def subscribe(self, wanted: Wanted, positions: Positions) -> None:
         """Note it."""
-        self.log.append(f"{self.name} subscribe {sorted(places)}")
+        self.log.append(f"{self.name} subscribe {sorted(positions)}")
 
     async def post(self, letter: Letter) -> None:
         """Take a message, or fail, or never come back."""
@@ -64,7 +72,7 @@ class FakeClient:
         if self.is_stuck:
             await asyncio.Event().wait()
 
-    async def cut(self) -> Places:
+    async def cut(self) -> Positions:
         """Give the last event after a turn of the loop."""
         self.log.append(f"{self.name} cut")
         sink, self.sink = self.sink, None
@@ -180,7 +188,7 @@ def test_stuck_client_does_not_hold_a_switch_up(run_virtual: Callable[..., Any])
 def test_old_client_is_cut_and_closed_before_the_new_one_is_heard(
     run_virtual: Callable[..., Any], numbered: bool
 ) -> None:
-    """Drain, cut, release, then the other one: from the place of the cut where there are places."""
+    """Drain, cut, release, then the other one: from the place of the cut where there are positions."""
 
     async def main() -> None:
         log: list[str] = []
@@ -197,9 +205,9 @@ def test_old_client_is_cut_and_closed_before_the_new_one_is_heard(
         wanted = {"ticks": None}
         handover = Handover(outflow=outflow, dispatcher=dispatcher, numbered=numbered, drain_timeout=2.0)
         coming = running(new)
-        places = await handover.move(running(old), coming, wanted, sink)
+        positions = await handover.move(running(old), coming, wanted, sink)
         if numbered:
-            await handover.subscribe(coming, wanted, places)
+            await handover.subscribe(coming, wanted, positions)
         await turns()
         early, late = ([], ["new subscribe ['ticks']"]) if numbered else (["new subscribe []"], [])
         assert log == [*early, "old drain", "old cut", "old release", *late]

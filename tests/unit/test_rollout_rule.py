@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime_fsm.machine.errors import ConfigurationError
-from realtime_fsm.migration.rollback_rule import Rate, RollbackLimits, RollbackRule, judge, rates
-from realtime_fsm.migration.rollout_comparison import Comparison
-from realtime_fsm.monitoring.report_data import Attempt, Measurements, Outage, Run
+from realtime_fsm.monitoring.records import Attempt, Measurements, OutageRecord, Run
+from realtime_fsm.rollout.rule import FailureRate, RollbackLimits, RollbackRule, judge, rates
+from realtime_fsm.rollout.shadow import EventComparison
 
 LIMITS = RollbackLimits(threshold=0.1, min_samples=10, window=60.0)
 
@@ -15,17 +15,19 @@ LIMITS = RollbackLimits(threshold=0.1, min_samples=10, window=60.0)
 @pytest.mark.parametrize(
     ("new", "legacy", "rolls_back"),
     [
-        (Rate(10, 5), Rate(10, 0), True),
-        (Rate(10, 1), Rate(10, 0), False),  # exactly the threshold is not more than it
-        (Rate(10, 2), Rate(10, 0), True),
-        (Rate(9, 9), Rate(10, 0), False),
-        (Rate(10, 10), Rate(9, 0), False),
-        (Rate(0, 0), Rate(0, 0), False),
-        (Rate(100, 50), Rate(100, 45), False),
-        (Rate(100, 0), Rate(100, 100), False),
+        (FailureRate(10, 5), FailureRate(10, 0), True),
+        (FailureRate(10, 1), FailureRate(10, 0), False),  # exactly the threshold is not more than it
+        (FailureRate(10, 2), FailureRate(10, 0), True),
+        (FailureRate(9, 9), FailureRate(10, 0), False),
+        (FailureRate(10, 10), FailureRate(9, 0), False),
+        (FailureRate(0, 0), FailureRate(0, 0), False),
+        (FailureRate(100, 50), FailureRate(100, 45), False),
+        (FailureRate(100, 0), FailureRate(100, 100), False),
     ],
 )
-def test_new_one_is_rolled_back_by_threshold_and_samples(new: Rate, legacy: Rate, rolls_back: bool) -> None:
+def test_new_one_is_rolled_back_by_threshold_and_samples(
+    new: FailureRate, legacy: FailureRate, rolls_back: bool
+) -> None:
     """Only by more than the threshold, and only with enough samples of both (SPEC G3)."""
     verdict = judge(LIMITS, new=new, legacy=legacy)
     assert verdict.roll_back is rolls_back
@@ -35,8 +37,8 @@ def test_new_one_is_rolled_back_by_threshold_and_samples(new: Rate, legacy: Rate
 def test_baseline_stands_in_for_the_old_one() -> None:
     """With a baseline the old one needs no samples; with enough of them it is not looked at."""
     limits = RollbackLimits(threshold=0.1, min_samples=10, baseline=0.05)
-    assert judge(limits, new=Rate(10, 2), legacy=Rate(0, 0)).roll_back
-    assert not judge(limits, new=Rate(10, 2), legacy=Rate(10, 2)).roll_back
+    assert judge(limits, new=FailureRate(10, 2), legacy=FailureRate(0, 0)).roll_back
+    assert not judge(limits, new=FailureRate(10, 2), legacy=FailureRate(10, 2)).roll_back
 
 
 def test_only_what_is_in_the_window_counts() -> None:
@@ -48,7 +50,7 @@ def test_only_what_is_in_the_window_counts() -> None:
     assert rule.decide(9.0).roll_back
     assert rule.decide(60.0).roll_back
     assert not rule.decide(61.0).roll_back
-    assert rule.rate("new", 69.5) == Rate(0, 0)
+    assert rule.rate("new", 69.5) == FailureRate(0, 0)
 
 
 def test_forgotten_samples_do_not_count() -> None:
@@ -66,9 +68,9 @@ def test_more_failures_of_the_new_one_never_speak_for_it(
     good: int, bad: int, legacy_good: int, legacy_bad: int
 ) -> None:
     """If it is rolled back, it would be with one more failure as well."""
-    legacy = Rate(legacy_good + legacy_bad, legacy_bad)
-    before = judge(LIMITS, new=Rate(good + bad, bad), legacy=legacy)
-    after = judge(LIMITS, new=Rate(good + bad + 1, bad + 1), legacy=legacy)
+    legacy = FailureRate(legacy_good + legacy_bad, legacy_bad)
+    before = judge(LIMITS, new=FailureRate(good + bad, bad), legacy=legacy)
+    after = judge(LIMITS, new=FailureRate(good + bad + 1, bad + 1), legacy=legacy)
     assert after.roll_back or not before.roll_back
 
 
@@ -94,12 +96,12 @@ def test_rates_of_a_database_count_dials_and_outages_of_each() -> None:
         spans=(),
         attempts=tuple(Attempt(run=run, at=at, duration=0.1, cause=cause) for run, at, cause in dials),
         outages=(
-            Outage(run=3, began_at=7.0, ended_at=None, cause="x", recovered=False),
-            Outage(run=2, began_at=1.0, ended_at=8.0, cause="x", recovered=True),
+            OutageRecord(run=3, began_at=7.0, ended_at=None, cause="x", recovered=False),
+            OutageRecord(run=2, began_at=1.0, ended_at=8.0, cause="x", recovered=True),
         ),
         latencies=(),
     )
-    assert rates(measured, since=2.0) == (Rate(3, 2), Rate(1, 0))
+    assert rates(measured, since=2.0) == (FailureRate(3, 2), FailureRate(1, 0))
 
 
 # The comparison of a shadow run.
@@ -107,7 +109,7 @@ def test_rates_of_a_database_count_dials_and_outages_of_each() -> None:
 
 def test_equal_events_cancel_each_other_out() -> None:
     """In whatever order and however often: what both see equally often is no difference."""
-    comparison = Comparison(within=1.0)
+    comparison = EventComparison(within=1.0)
     comparison.begin()
     for number in (1, 2, 2):
         comparison.seen("legacy", "tick", [{"n": number, "m": 0}], 0.0)
@@ -119,7 +121,7 @@ def test_equal_events_cancel_each_other_out() -> None:
 
 def test_event_that_one_side_misses_is_counted_after_the_time() -> None:
     """What the other does not see in time is a difference; that it comes late is one of another kind."""
-    comparison = Comparison(within=1.0)
+    comparison = EventComparison(within=1.0)
     comparison.begin()
     comparison.seen("legacy", "tick", [1], 0.0)
     comparison.seen("new", "tick", [b"2"], 0.0)
@@ -134,7 +136,7 @@ def test_event_that_one_side_misses_is_counted_after_the_time() -> None:
 
 def test_what_came_before_the_begin_is_no_difference() -> None:
     """Events that the old one saw before both were listening match, but do not count when they do not."""
-    comparison = Comparison(within=1.0)
+    comparison = EventComparison(within=1.0)
     comparison.seen("legacy", "tick", [1], 0.0)
     comparison.seen("legacy", "tick", [2], 0.0)
     comparison.begin()
@@ -146,7 +148,7 @@ def test_what_came_before_the_begin_is_no_difference() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["legacy", "new"]), st.integers(0, 3)), max_size=60))
 def test_comparison_counts_every_event_once(seen: list[tuple[str, int]]) -> None:
     """Of each side the events are matched, or counted as unseen: none twice, none forgotten."""
-    comparison = Comparison(within=1.0)
+    comparison = EventComparison(within=1.0)
     comparison.begin()
     for side, number in seen:
         comparison.seen(side, "tick", [number], 0.0)

@@ -8,23 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.machine.environment import read_environment
+from realtime_fsm.machine.config import RealtimeConfig, read_environment
 from realtime_fsm.machine.errors import ConfigurationError
-from realtime_fsm.migration.rollout_control import RolloutControl
-from realtime_fsm.migration.rollout_decision import Decision, DecisionKind, Decisions
-from realtime_fsm.migration.rollout_file import SettingFile
-from realtime_fsm.migration.rollout_setting import (
+from realtime_fsm.rollout.setting import (
+    Decision,
+    DecisionKind,
+    Decisions,
     Implementation,
     RolloutConfig,
-    Setting,
+    RolloutControl,
+    RolloutSetting,
+    SettingFile,
     Source,
     choose,
     place_of,
 )
 
-LEGACY, NEW = Setting(Implementation.LEGACY), Setting(Implementation.NEW)
-SHADOW = Setting(Implementation.SHADOW)
+LEGACY, NEW = RolloutSetting(Implementation.LEGACY), RolloutSetting(Implementation.NEW)
+SHADOW = RolloutSetting(Implementation.SHADOW)
 
 
 @pytest.mark.parametrize(
@@ -36,12 +37,12 @@ SHADOW = Setting(Implementation.SHADOW)
         ((None, None, NEW, LEGACY), "new", Source.FILE),
         ((None, None, None, NEW), "new", Source.ENVIRONMENT),
         ((None, None, None, None), "legacy", Source.CONFIG),
-        ((None, None, Setting(Implementation.PERCENT, 100.0), LEGACY), "new", Source.FILE),
-        ((None, None, Setting(Implementation.PERCENT, 0.0), NEW), "legacy", Source.FILE),
+        ((None, None, RolloutSetting(Implementation.PERCENT, 100.0), LEGACY), "new", Source.FILE),
+        ((None, None, RolloutSetting(Implementation.PERCENT, 0.0), NEW), "legacy", Source.FILE),
     ],
 )
 def test_first_source_that_says_anything_has_the_last_word(
-    said: tuple[Setting | None, ...], role: str, source: Source
+    said: tuple[RolloutSetting | None, ...], role: str, source: Source
 ) -> None:
     """Override before rollback before file before environment before config (SPEC G3)."""
     sources = (Source.OVERRIDE, Source.ROLLBACK, Source.FILE, Source.ENVIRONMENT, Source.CONFIG)
@@ -53,10 +54,10 @@ def test_first_source_that_says_anything_has_the_last_word(
 def test_raising_the_percentage_moves_nobody_back(client_id: str, low: float, high: float) -> None:
     """Whoever has the new one keeps it at every higher percentage; 0 is nobody, 100 is everybody."""
     low, high = sorted((low, high))
-    at_low, at_high = (Setting(Implementation.PERCENT, p).role(client_id) for p in (low, high))
+    at_low, at_high = (RolloutSetting(Implementation.PERCENT, p).role(client_id) for p in (low, high))
     assert at_low is Implementation.LEGACY or at_high is Implementation.NEW
-    assert Setting(Implementation.PERCENT, 0.0).role(client_id) is Implementation.LEGACY
-    assert Setting(Implementation.PERCENT, 100.0).role(client_id) is Implementation.NEW
+    assert RolloutSetting(Implementation.PERCENT, 0.0).role(client_id) is Implementation.LEGACY
+    assert RolloutSetting(Implementation.PERCENT, 100.0).role(client_id) is Implementation.NEW
 
 
 @given(client_id=st.text())
@@ -77,7 +78,7 @@ KNOWN_PLACE = 73.66568053328132
 def test_half_of_many_clients_get_the_new_one() -> None:
     """At 50 % about half of the ids get it, and at 10 % about a tenth."""
     for percent in (50.0, 10.0):
-        setting = Setting(Implementation.PERCENT, percent)
+        setting = RolloutSetting(Implementation.PERCENT, percent)
         count = sum(setting.role(f"user-{n}") is Implementation.NEW for n in range(4000))
         assert count / 40 == pytest.approx(percent, abs=3.0)
 
@@ -102,7 +103,7 @@ def test_half_of_many_clients_get_the_new_one() -> None:
 def test_wrong_setting_is_told_with_field_value_rule_and_remedy(text: str, told: str) -> None:
     """A text that is no setting is refused, and what is wrong is named."""
     with pytest.raises(ConfigurationError) as caught:
-        Setting.of_text(text)
+        RolloutSetting.of_text(text)
     assert told in str(caught.value)
 
 
@@ -112,23 +113,23 @@ def test_wrong_setting_is_told_with_field_value_rule_and_remedy(text: str, told:
         ({}, None),
         ({"REALTIME_IMPLEMENTATION": " "}, None),
         ({"REALTIME_IMPLEMENTATION": "New"}, NEW),
-        ({"REALTIME_ROLLOUT_PERCENT": "12.5"}, Setting(Implementation.PERCENT, 12.5)),
-        ({"REALTIME_ROLLOUT_PERCENT": "50%"}, Setting(Implementation.PERCENT, 50.0)),
+        ({"REALTIME_ROLLOUT_PERCENT": "12.5"}, RolloutSetting(Implementation.PERCENT, 12.5)),
+        ({"REALTIME_ROLLOUT_PERCENT": "50%"}, RolloutSetting(Implementation.PERCENT, 50.0)),
         (
             {"REALTIME_IMPLEMENTATION": "percent", "REALTIME_ROLLOUT_PERCENT": "5"},
-            Setting(Implementation.PERCENT, 5.0),
+            RolloutSetting(Implementation.PERCENT, 5.0),
         ),
     ],
 )
-def test_environment_says_what_runs(environ: dict[str, str], setting: Setting | None) -> None:
+def test_environment_says_what_runs(environ: dict[str, str], setting: RolloutSetting | None) -> None:
     """The two variables are read; one that is empty says nothing."""
-    assert Setting.of_environment(environ) == setting
+    assert RolloutSetting.of_environment(environ) == setting
 
 
 def test_wrong_environment_is_told_by_the_name_of_the_variable() -> None:
     """A value that is wrong is told by its variable's name."""
     with pytest.raises(ConfigurationError, match="REALTIME_ROLLOUT_PERCENT='x' must be a number"):
-        Setting.of_environment({"REALTIME_ROLLOUT_PERCENT": "x"})
+        RolloutSetting.of_environment({"REALTIME_ROLLOUT_PERCENT": "x"})
 
 
 def test_variables_of_a_rollout_are_no_mistake_to_the_configuration() -> None:
@@ -170,13 +171,13 @@ def test_bad_file_is_told_once_and_the_last_good_setting_stays(tmp_path: Path) -
     file = SettingFile(path)
     assert (loaded(file), file.setting) == (None, None)
     path.write_text('{"percent": 20}', encoding="utf-8")
-    assert (loaded(file), file.setting) == (None, Setting(Implementation.PERCENT, 20.0))
+    assert (loaded(file), file.setting) == (None, RolloutSetting(Implementation.PERCENT, 20.0))
     for content in (b'{"percent": 200}', b"\xff", b"x" * 70_000, b""):
         path.write_bytes(content)
         told = loaded(file)
         assert "stays: 20 %" in str(told)
         assert loaded(file) is None, "told twice"
-        assert file.setting == Setting(Implementation.PERCENT, 20.0)
+        assert file.setting == RolloutSetting(Implementation.PERCENT, 20.0)
     path.unlink()
     told = loaded(file)
     assert "it is gone" in str(told)

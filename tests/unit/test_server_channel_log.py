@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime_fsm.engine.subscription import Position
-from realtime_fsm.server.channel_log import ChannelLog, ChannelLogs
+from realtime_fsm.engine.subscriptions import Position
+from realtime_fsm.server.channels import ChannelLog, ChannelLogs
 
 
 def at(offset: int, epoch: str = "e") -> Position:

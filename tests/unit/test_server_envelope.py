@@ -2,8 +2,7 @@ from typing import Any
 
 import pytest
 
-from realtime_fsm.server.channel_request import RequestError
-from realtime_fsm.server.envelope import MAX_SEQUENCE, Envelope, read_envelope, split_arguments
+from realtime_fsm.server.request import MAX_SEQUENCE, Envelope, RequestError, read_envelope, split_arguments
 
 FULL = {"message_id": "m", "client_id": "c", "sequence": 7}
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from realtime_fsm.server import Ledger, MemoryLedger, SqliteLedger, Stamp
-from realtime_fsm.server.answer import Answer
 from realtime_fsm.server.ledger import MAX_ANSWER_BYTES, MAX_KEPT_ANSWERS, MAX_KEPT_BYTES
+from realtime_fsm.server.request import Answer
 
 RunAsync = Callable[..., Any]
 REFUSED = {"ok": False, "error": {"category": "application", "code": "handler_failed", "message": "No."}}

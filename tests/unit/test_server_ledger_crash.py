@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from realtime_fsm.server import SqliteLedger, Stamp
-from realtime_fsm.server.answer import Answer
+from realtime_fsm.server.request import Answer
 
 BOUND = 20.0
 LAST = 300

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from realtime_fsm.server import BackendConfig, Client, MemoryLedger, Stamp
-from realtime_fsm.server.answer import Answer
 from realtime_fsm.server.ledger import Handle, LedgerUnavailableError
-from realtime_fsm.server.message_router import MessageRouter
+from realtime_fsm.server.request import Answer
+from realtime_fsm.server.router import MessageRouter
 
 RunVirtual = Callable[..., Any]
 CONFIG = BackendConfig(secret="0123456789abcdef0123456789abcdef")

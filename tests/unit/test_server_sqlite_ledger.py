@@ -13,9 +13,9 @@ import pytest
 
 from realtime_fsm.machine.errors import ClosedError, ConfigurationError
 from realtime_fsm.server import BackendConfig, Client, SqliteLedger, Stamp, sqlite_ledger
-from realtime_fsm.server.answer import Answer
 from realtime_fsm.server.ledger import LedgerUnavailableError
-from realtime_fsm.server.message_router import MessageRouter
+from realtime_fsm.server.request import Answer
+from realtime_fsm.server.router import MessageRouter
 
 RunAsync = Callable[..., Any]
 BOUND = 8.0

@@ -25,7 +25,7 @@ from realtime_fsm import (
 from realtime_fsm.adapters.tap import FrameTap
 from realtime_fsm.engine.session_recovery import SessionRecovery
 from realtime_fsm.engine.statistics import Statistics
-from realtime_fsm.testing.simulated_sessions import SimulatedSessions
+from realtime_fsm.testing.simulated.sessions import SimulatedSessions
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus

@@ -21,17 +21,17 @@ from realtime_fsm.machine.errors import (
     ServerUnavailableError,
     ServerUnreachableError,
 )
-from realtime_fsm.testing.simulated_backend import Handled, SimulatedBackend
-from realtime_fsm.testing.simulated_http import SimulatedHttp
-from realtime_fsm.testing.simulated_server import (
+from realtime_fsm.testing.simulated.backend import Handled, SimulatedBackend
+from realtime_fsm.testing.simulated.http import SimulatedHttp
+from realtime_fsm.testing.simulated.server import (
     Accept,
     Hang,
     Refuse,
     SimulatedServer,
+    SimulatedTransport,
     echo_only,
     silence,
 )
-from realtime_fsm.testing.simulated_transport import SimulatedTransport
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 LATENCY = 0.01

@@ -231,6 +231,19 @@ def test_messages_need_room_for_a_name() -> None:
         found(messages(max_bytes=255), lambda _: True)
 
 
+def test_schedules_are_played_without_hypothesis() -> None:
+    """Where Hypothesis is missing a schedule can still be read and played: only the strategies need it."""
+    program = (
+        "import sys; sys.modules['hypothesis'] = None\n"
+        "from realtime_fsm.testing import Schedule, play\n"
+        "print(play(Schedule.parse('plain:1/emit/heal')).violations)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() in {"()", "[]"}
+
+
 def test_strategies_without_hypothesis_say_what_to_install() -> None:
     """Where Hypothesis is missing, asking for a strategy names the extra that brings it."""
     program = (

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from realtime_fsm import EventsMissedError, Missed, Position, Subscription, SubscriptionState
-from realtime_fsm.engine.resync import Resync
+from realtime_fsm import EventsMissedError, Missed, Position, RealtimeConfig, Subscription, SubscriptionState
 from realtime_fsm.engine.statistics import Statistics
-from realtime_fsm.engine.subscriptions import Subscriptions
+from realtime_fsm.engine.subscriptions import Resync, Subscriptions
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 State = SubscriptionState
@@ -48,7 +47,8 @@ class Book:
         self.statistics = Statistics()
         self.errands = Errands(has_hook=has_hook)
         self.reported: list[Any] = []
-        self.all = Subscriptions(self.statistics, self.errands, self.reported.append)
+        config = RealtimeConfig(server_url="http://server")
+        self.all = Subscriptions(config, self.statistics, self.errands, self.reported.append)
         self.all.want(["c"])
         self.one.state = State.ACTIVE
         self.one.position = None if offset is None else at(offset)
@@ -88,7 +88,7 @@ def test_event_is_taken_only_if_it_follows_the_last_one(
 
     def test() -> None:
         book = Book()
-        assert book.all.take_place("c", here) is taken
+        assert book.all.take_position("c", here) is taken
         assert (book.one.position, book.one.state) == (place, state)
         statistics = book.statistics
         assert (statistics.duplicates, statistics.gaps, statistics.dropped[LEFT]) == counted
@@ -101,10 +101,10 @@ def test_first_event_and_unknown_channels_are_taken() -> None:
 
     def test() -> None:
         book = Book(offset=None)
-        assert book.all.take_place("c", at(9))
+        assert book.all.take_position("c", at(9))
         assert book.one.position == at(9)
-        assert book.all.take_place("another", at(3))
-        assert book.all.take_place("another", at(1))
+        assert book.all.take_position("another", at(3))
+        assert book.all.take_position("another", at(1))
 
     on_loop(test)
 
@@ -115,7 +115,7 @@ def test_gap_is_told_once_and_each_event_that_is_left_is_counted(caplog: pytest.
     def test() -> None:
         book = Book()
         for offset in (8, 9, 10):
-            assert not book.all.take_place("c", at(offset))
+            assert not book.all.take_position("c", at(offset))
         assert book.statistics.gaps == 1
         assert book.statistics.dropped[LEFT] == 3
         assert book.one.left_at == at(10)
@@ -157,7 +157,7 @@ def test_lost_log_is_loaded_anew_and_goes_on_from_the_snapshot() -> None:
         book.all.confirm(book.one, told(20, "new", recovered=False))
         ((missed, done),) = book.errands.begun
         assert (missed.channel, missed.position) == ("c", at(20, "new"))
-        assert not book.all.take_place("c", at(21, "new"))
+        assert not book.all.take_position("c", at(21, "new"))
         assert book.statistics.dropped[LEFT] == 1
         assert book.all.positions() == {}
         book.all.confirm(book.one, told(22, "new", recovered=False))

@@ -150,17 +150,17 @@ def test_table_legal_triggers_are_those_with_a_row_each_once(state: ConnectionSt
 
 def test_table_traits_are_exactly_these() -> None:
     """What each state means for the rest of the engine."""
-    names = ("sends", "publishes", "carries_data", "online", "settles", "waits", "wakes")
+    names = [trait.name for trait in attrs.fields(Traits) if trait.type is bool]
     traits = {
         state.value: {name for name in names if getattr(TRAITS[state], name)} for state in ConnectionStatus
     }
     assert traits == {
         "disconnected": {"settles"},
-        "connecting": {"online"},
-        "connected": {"sends", "carries_data", "online", "settles"},
-        "reconnecting": {"online", "settles", "waits", "wakes"},
-        "failed": {"settles", "wakes"},
-        "fallback": {"publishes", "carries_data", "online", "settles", "wakes"},
+        "connecting": {"wanted", "online"},
+        "connected": {"sends", "carries_data", "wanted", "online", "settles"},
+        "reconnecting": {"wanted", "online", "settles", "waits", "wakes"},
+        "failed": {"wanted", "gives_up", "settles", "wakes"},
+        "fallback": {"publishes", "carries_data", "wanted", "online", "settles", "wakes"},
     }
 
 

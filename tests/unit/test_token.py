@@ -1,6 +1,7 @@
 """The token provider: one fetch at a time, shared, early and spread out (SPEC A3)."""
 
 import asyncio
+import base64
 import itertools
 import random
 from collections import deque
@@ -13,7 +14,7 @@ from world import World
 from realtime_fsm import ConnectionStatus, Dialect, Token, TokenSourceError
 from realtime_fsm.engine.flight_recorder import FlightRecorder
 from realtime_fsm.engine.statistics import Statistics
-from realtime_fsm.engine.token import TokenProvider
+from realtime_fsm.engine.token import TokenProvider, jwt_expiry
 from realtime_fsm.testing.virtual_loop import wall_clock
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -289,3 +290,17 @@ def test_polling_service_says_whether_it_polls(run_virtual: Run) -> None:
             assert not polling.is_polling
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    ("claims", "expiry"),
+    [('{"exp": 12.5}', 12.5), ('{"exp": 12}', 12.0)]
+    + [(f'{{"exp": {exp}}}', None) for exp in ("9" * 400, "9" * 5000, "true", '"soon"', "[]", "null")]
+    + [("[" * 100_000, None), ("[12]", None), ("exp", None)],
+    ids=lambda value: repr(value)[:24],
+)
+def test_expiry_is_read_without_trust(claims: str, expiry: float | None) -> None:
+    """Whatever the claims of a token are, its expiry is a number of seconds or unknown, never an error."""
+    part = base64.urlsafe_b64encode(claims.encode()).rstrip(b"=").decode()
+    assert jwt_expiry(f"head.{part}.signature") == expiry
+    assert jwt_expiry(part) is None

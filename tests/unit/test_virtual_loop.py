@@ -9,10 +9,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import Leftovers
+from conftest import INTEGRATION, Leftovers, pytest_pyfunc_call
 
 import realtime_fsm.testing
 from realtime_fsm.testing.virtual_loop import (
@@ -348,6 +349,59 @@ def test_run_async_fails_on_errors_that_nobody_handled(run_async: Run, held: boo
 
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         run_async(main())
+
+
+@pytest.mark.parametrize("hours", [1, 100])
+async def test_async_test_runs_in_virtual_time(hours: int) -> None:
+    """A test may be a coroutine: it gets its arguments, and hours of waiting take no time."""
+    await asyncio.sleep(hours * 3600)
+    assert asyncio.get_running_loop().time() == START + hours * 3600
+
+
+@pytest.mark.real_loop(timeout=20)
+async def test_async_test_runs_on_a_real_loop_where_it_is_marked_so() -> None:
+    """The mark `real_loop` gives the loop of `run_async`."""
+    assert not isinstance(asyncio.get_running_loop(), VirtualLoop)
+
+
+@pytest.mark.parametrize(
+    ("folder", "mark", "error"),
+    [
+        ("engine", None, Deadlock),
+        ("engine", pytest.mark.real_loop(timeout=0.01), TimeoutError),
+        ("integration", pytest.mark.real_loop(0.01), TimeoutError),
+    ],
+)
+def test_async_test_is_bounded(folder: str, mark: pytest.MarkDecorator | None, error: type) -> None:
+    """A test that hangs is ended by the loop that its folder or its mark gives it."""
+    item: Any = SimpleNamespace(
+        obj=asyncio.Event().wait,
+        path=INTEGRATION.parent / folder / "test_it.py",
+        get_closest_marker=lambda name, default: mark.mark if mark else default,
+    )
+    pytest_pyfunc_call(item)
+    with pytest.raises(error):
+        item.obj()
+
+
+@pytest.mark.parametrize(("folder", "error"), [("engine", LeakError), ("integration", AssertionError)])
+def test_async_test_may_leave_nothing_behind(
+    folder: str, error: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that outlives its test fails it, on whichever loop."""
+    monkeypatch.setattr("conftest.ENDING", 0.01)
+
+    async def test() -> None:
+        item.task = asyncio.create_task(asyncio.sleep(100), name="forgotten")
+
+    item: Any = SimpleNamespace(
+        obj=test,
+        path=INTEGRATION.parent / folder / "test_it.py",
+        get_closest_marker=lambda name, default: default,
+    )
+    pytest_pyfunc_call(item)
+    with pytest.raises(error, match="forgotten"):
+        item.obj()
 
 
 def test_leftovers_name_threads_processes_and_descriptors() -> None:

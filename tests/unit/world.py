@@ -7,8 +7,8 @@ from typing import Any, Final, Self
 import canary
 
 from realtime_fsm import ConnectionStatus, Outbox, RealtimeConfig, RealtimeService, StatusChange, TokenSource
-from realtime_fsm.testing.simulated_http import SimulatedHttp
-from realtime_fsm.testing.simulated_server import SimulatedServer
+from realtime_fsm.testing.simulated.http import SimulatedHttp
+from realtime_fsm.testing.simulated.server import SimulatedServer
 from realtime_fsm.testing.virtual_loop import wall_clock
 
 TOKEN: Final = canary.token("world")

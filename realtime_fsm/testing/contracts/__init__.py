@@ -1,4 +1,4 @@
-"""What every implementation of a port must do: suites of laws, to be inherited by your own tests.
+"""Suites of laws, one for each port, to be inherited by the tests of whoever implements it.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What all contracts have in common: how their laws run, and how they wait."""
+"""The part that all contracts have in common: how their laws run, and how they wait."""
 
 import asyncio
 import sys

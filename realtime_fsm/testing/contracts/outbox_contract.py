@@ -1,23 +1,33 @@
-"""What every outbox must do: inherit the suite, and override ``make``."""
+"""The laws of every outbox: inherit the suite, and override ``make``."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from realtime_fsm.engine.message import Message
+from realtime_fsm.engine.message import DeadLetter, Message, Receipt
 from realtime_fsm.engine.outbox import Outbox
 from realtime_fsm.engine.payload import Payload
 from realtime_fsm.machine.delivery import Delivery
 from realtime_fsm.machine.errors import OutboxStorageError
-from realtime_fsm.testing.contracts.dead_letter_laws import DeadLetterLaws
-from realtime_fsm.testing.contracts.kept_messages import append_all, fields_of, message, sequences
+from realtime_fsm.testing.contracts.contract import Contract, skip
 
 _LONGEST_ID: Final = 64
 
 
-class OutboxContract(DeadLetterLaws):
+class OutboxContract(Contract):
     """The laws of the port ``Outbox``. Override ``make``; what only a durable one can keep is skipped."""
+
+    def make(self, folder: Path, *, max_dead_letters: int = 1000) -> Outbox:
+        """Return an outbox; for the same folder one that holds the same."""
+        raise NotImplementedError
+
+    def durable(self, folder: Path) -> Outbox:
+        """Return an outbox, or skip the test."""
+        outbox = self.make(folder)
+        if not outbox.is_durable:
+            skip("it does not outlive the process")
+        return outbox
 
     def test_new_outbox_is_empty(self, tmp_path: Path) -> None:
         """A new outbox holds nothing, and names the client by something that can travel."""
@@ -50,7 +60,7 @@ class OutboxContract(DeadLetterLaws):
         self.run(main())
 
     def test_outbox_in_use_is_refused_to_others(self, tmp_path: Path) -> None:
-        """What one client uses no other can open, until it is closed; and it is not disturbed by the try."""
+        """While one client uses an outbox no other can open it; and it is not disturbed by the try."""
         outbox, other = self.durable(tmp_path), self.durable(tmp_path)
 
         async def main() -> None:
@@ -78,7 +88,7 @@ class OutboxContract(DeadLetterLaws):
         self.run(main())
 
     def test_append_keeps_in_the_order_of_the_calls(self, tmp_path: Path) -> None:
-        """What is not kept at once is resolved in the order of the calls, and is marked by then."""
+        """Futures of messages are resolved in the order of the calls, and the messages are marked by then."""
 
         async def main() -> None:
             outbox = self.make(tmp_path)
@@ -219,7 +229,7 @@ class OutboxContract(DeadLetterLaws):
         self.run(main())
 
     def test_closed_outbox_keeps_nothing(self, tmp_path: Path) -> None:
-        """What is appended to, claimed from or asked of one that is closed fails."""
+        """Appending to an outbox that is closed, claiming from it or asking it fails."""
         outbox = self.durable(tmp_path)
 
         async def main() -> None:
@@ -235,6 +245,106 @@ class OutboxContract(DeadLetterLaws):
                 assert isinstance(await _error_of(asked), OutboxStorageError)
 
         self.run(main())
+
+    def test_dead_letters_are_kept_the_oldest_first(self, tmp_path: Path) -> None:
+        """Dead letters come whole, in the order of their burial, and stay when it is closed."""
+
+        async def main() -> None:
+            outbox = self.make(tmp_path)
+            await outbox.open()
+            letters = [letter(5, "no \udcff"), letter(2, payload=Payload('["n"]', (b"12",))), letter(9)]
+            await append_all(outbox, [letters[1].message])
+            for one in letters:
+                outbox.bury(one)
+            for _ in range(2):
+                found = await outbox.dead_letters()
+                assert [fields_of(one.message) for one in found] == [
+                    fields_of(one.message) for one in letters
+                ]
+                assert [one.died_at for one in found] == [one.died_at for one in letters]
+                assert [one.reason for one in found[1:]] == ["refused", "refused"]
+                await outbox.close()
+                assert not (await outbox.open()).waiting
+            await outbox.close()
+
+        self.run(main())
+
+    def test_dead_letters_are_bounded(self, tmp_path: Path) -> None:
+        """Beyond the bound the oldest dead letters go."""
+
+        async def main() -> None:
+            outbox = self.make(tmp_path, max_dead_letters=3)
+            await outbox.open()
+            for number in (4, 1, 3, 2, 5):
+                outbox.bury(letter(number))
+            assert sequences(await outbox.dead_letters()) == [3, 2, 5]
+            await outbox.close()
+
+        self.run(main())
+
+    def test_dead_letters_are_taken_once(self, tmp_path: Path) -> None:
+        """Taken dead letters are gone: by id, in their own order, unknown ids without effect; or all."""
+
+        async def main() -> None:
+            outbox = self.make(tmp_path)
+            await outbox.open()
+            for number in (1, 2, 3, 4):
+                outbox.bury(letter(number))
+            assert await outbox.take_dead(["c-9"]) == await outbox.take_dead([]) == []
+            assert sequences(await outbox.take_dead(["c-3", "c-9", "c-1"])) == [1, 3]
+            assert sequences(await outbox.dead_letters()) == [2, 4]
+            assert sequences(await outbox.take_dead()) == [2, 4]
+            assert await outbox.take_dead() == await outbox.dead_letters() == []
+            await outbox.close()
+
+        self.run(main())
+
+
+def message(sequence: int, **changes: Any) -> Message:
+    """Return a message that was accepted."""
+    event = changes.get("event", "note")
+    fields: dict[str, Any] = {
+        "event": event,
+        "payload": Payload(f'["note",{sequence}]'),
+        "delivery": Delivery.AT_LEAST_ONCE,
+        "wants_ack": True,
+        "receipt": Receipt(event, f"c-{sequence}"),
+        "sequence": sequence,
+        "accepted_at": 1_700_000_000.25 + sequence,
+    }
+    return Message(**fields | changes)
+
+
+def letter(sequence: int, reason: str = "refused", **changes: Any) -> DeadLetter:
+    """Return a dead letter."""
+    return DeadLetter(message=message(sequence, **changes), reason=reason, died_at=1_700_000_100.5 + sequence)
+
+
+def fields_of(kept: Message) -> dict[str, Any]:
+    """Return the fields of a message that an outbox has to keep."""
+    return {
+        "event": kept.event,
+        "payload": kept.payload,
+        "delivery": kept.delivery,
+        "wants_ack": kept.wants_ack,
+        "receipt": (kept.receipt.event, kept.receipt.message_id),
+        "sequence": kept.sequence,
+        "accepted_at": kept.accepted_at,
+        "expires_at": kept.expires_at,
+        "attempts": kept.attempts,
+        "size_bytes": kept.size_bytes,
+    }
+
+
+def sequences(kept: Iterable[Message | DeadLetter]) -> list[int]:
+    """Return the numbers of messages or dead letters, in their order."""
+    return [item.message.sequence if isinstance(item, DeadLetter) else item.sequence for item in kept]
+
+
+async def append_all(outbox: Outbox, messages: Iterable[Message]) -> None:
+    """Append messages, and wait until they are kept."""
+    futures = [outbox.append(one) for one in messages]
+    await asyncio.gather(*(future for future in futures if future is not None))
 
 
 async def _closed_twice_at_once(outbox: Outbox) -> None:

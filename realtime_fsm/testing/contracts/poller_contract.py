@@ -1,10 +1,14 @@
-"""What every HTTP client of FALLBACK must do: inherit the suite, and override its hooks."""
+"""The laws of every HTTP client of FALLBACK: inherit the suite, and override its hooks."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, Final
+from http import HTTPStatus
+from typing import Any, ClassVar, Final, Self
 
+from aiohttp import web
+
+from realtime_fsm.adapters.serving import Listener
 from realtime_fsm.engine.port import HttpAnswer, HttpClient
 from realtime_fsm.machine.errors import (
     AuthenticationError,
@@ -31,10 +35,13 @@ PATHS: Final = (
     "/busy",
     "/silent",
 )
-"""What the server has; see ``PollerContract``."""
+"""The paths that the server has; see ``PollerContract``."""
 
 _SECRET: Final = "contract-token-51d07c0de5ec2e7"  # noqa: S105 - made up, and looked for in errors
 _NOT_MODIFIED: Final = 304
+_HOST: Final = "127.0.0.1"
+_SAME_TAG: Final = '"same"'
+_SHUTDOWN_TIMEOUT: Final = 0.1
 
 
 class PollerContract(Contract):
@@ -95,13 +102,13 @@ class PollerContract(Contract):
             await self.tear_down()
 
     async def get(self, client: HttpClient, path: str, etag: str | None = None) -> HttpAnswer:
-        """Fetch something."""
+        """Fetch a path, within the bound."""
         answer = await self.within_bound(client.get(self.url(path), token=_SECRET, etag=etag), f"GET {path}")
         assert isinstance(answer, HttpAnswer)
         return answer
 
     async def post(self, client: HttpClient, path: str, body: object, key: str = "k-1") -> HttpAnswer:
-        """Send something."""
+        """Send a body to a path, within the bound."""
         request = client.post(self.url(path), body, token=_SECRET, idempotency_key=key)
         answer = await self.within_bound(request, f"POST {path}")
         assert isinstance(answer, HttpAnswer)
@@ -200,7 +207,7 @@ class PollerContract(Contract):
         self.run(main())
 
     def test_nobody_there_is_told_as_such(self) -> None:
-        """Where nobody answers a request fails as ``ServerUnreachableError``: it certainly was not heeded."""
+        """A request that nobody answers fails as ``ServerUnreachableError``: it certainly was not heeded."""
 
         async def main() -> None:
             client, url = await self.make_unreachable()
@@ -271,7 +278,7 @@ class PollerContract(Contract):
         self.run(main())
 
     def test_client_shows_no_token(self) -> None:
-        """What a client shows of itself does not hold the token that it sent."""
+        """A client shows nothing of the token that it sent."""
 
         async def main() -> None:
             async with self.client() as client:
@@ -286,3 +293,76 @@ class PollerContract(Contract):
         done, _ = await asyncio.wait({request}, timeout=self.bound / 100)
         assert not done, "/silent was to be silent"
         return request
+
+
+class PollerServer:
+    """Serves the paths of ``PollerContract`` at a free port of 127.0.0.1, on the running loop.
+
+    ::
+
+        async with PollerServer() as server:
+            ...  # fetch server.url + "/count"
+
+    Attributes:
+        url: Where it listens.
+    """
+
+    def __init__(self) -> None:
+        self.url = ""
+        self._count = 0
+        self._listener: Listener | None = None
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_get("/count", self._counted)
+        app.router.add_get("/same", self._same)
+        app.router.add_post("/echo", self._echo)
+        app.router.add_get("/garbled", self._garbled)
+        app.router.add_get("/silent", self._silent)
+        app.router.add_get("/{status}", self._refuse)
+        self._listener = Listener(
+            app, _HOST, 0, shutdown_timeout=_SHUTDOWN_TIMEOUT, handler_cancellation=True
+        )
+        await self._listener.start()
+        self.url = self._listener.url
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Stop it; requests that wait are cancelled."""
+        if self._listener is not None:
+            await self._listener.stop()
+
+    async def _counted(self, _: web.Request) -> web.Response:
+        self._count += 1
+        return web.json_response(self._count)
+
+    async def _same(self, request: web.Request) -> web.Response:
+        if request.headers.get("If-None-Match") == _SAME_TAG:
+            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers={"ETag": _SAME_TAG})
+        return web.json_response(["same", 1], headers={"ETag": _SAME_TAG})
+
+    async def _echo(self, request: web.Request) -> web.Response:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        key = request.headers.get("Idempotency-Key")
+        shown = token if scheme == "Bearer" else None
+        return web.json_response({"body": await request.json(), "token": shown, "key": key})
+
+    async def _garbled(self, _: web.Request) -> web.Response:
+        return web.Response(text="<html>", content_type="application/json")
+
+    async def _silent(self, _: web.Request) -> web.Response:
+        await asyncio.Event().wait()  # cancelled when the client goes away
+        return web.Response()
+
+    async def _refuse(self, request: web.Request) -> web.Response:
+        match request.match_info["status"]:
+            case "unauthorized":
+                return web.Response(status=HTTPStatus.UNAUTHORIZED)
+            case "forbidden":
+                return web.Response(status=HTTPStatus.FORBIDDEN)
+            case "moved":
+                return web.Response(status=HTTPStatus.FOUND, headers={"Location": "http://127.0.0.2:9/"})
+            case "busy":
+                headers = {"Retry-After": f"{RETRY_AFTER:.0f}"}
+                return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, headers=headers)
+        return web.Response(status=HTTPStatus.NOT_FOUND)

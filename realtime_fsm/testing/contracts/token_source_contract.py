@@ -1,4 +1,4 @@
-"""What every token source must do: inherit the suite, and override its hooks."""
+"""The laws of every token source: inherit the suite, and override its hooks."""
 
 import asyncio
 import inspect
@@ -70,7 +70,7 @@ class TokenSourceContract(Contract):
             await self.tear_down()
 
     async def fetched(self, provider: TokenProvider) -> Token:
-        """Return a token."""
+        """Return a token, within the bound."""
         token = await self.within_bound(provider.refresh(), "a token is fetched")
         assert isinstance(token, Token)
         return token
@@ -95,7 +95,7 @@ class TokenSourceContract(Contract):
         self.run(main())
 
     def test_token_is_not_expired_yet(self) -> None:
-        """Where it is known when a token expires, it is still good when it is fetched."""
+        """A token whose expiry is known is still good when it is fetched."""
 
         async def main() -> None:
             async with self.source() as (_, provider):
@@ -117,7 +117,7 @@ class TokenSourceContract(Contract):
         self.run(main())
 
     def test_source_shows_no_token(self) -> None:
-        """What a source shows of itself, and what its token shows, does not hold the token."""
+        """Neither a source nor its token shows the token itself."""
 
         async def main() -> None:
             async with self.source() as (source, provider):

@@ -1,0 +1,1 @@
+"""A report of what the metrics database has kept: figures, comparisons, plots."""

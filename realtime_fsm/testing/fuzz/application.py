@@ -1,0 +1,491 @@
+"""The application on a client: it emits numbers, mirrors a channel, and notices what goes wrong."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from random import Random
+from typing import Any, Final
+
+from attrs import define, field
+
+from realtime_fsm.engine.message import Receipt
+from realtime_fsm.engine.port import Token
+from realtime_fsm.engine.subscriptions import Missed, Position
+from realtime_fsm.machine.config import Endpoint, RealtimeConfig
+from realtime_fsm.machine.delivery import Delivery, Outcome
+from realtime_fsm.machine.dialect import Dialect
+from realtime_fsm.machine.errors import (
+    AuthenticationError,
+    CallTimeoutError,
+    ConnectionLostError,
+    ConnectTimeoutError,
+    DeliveryError,
+    HeartbeatTimeoutError,
+    NamespaceRefusedError,
+    RealtimeError,
+    ServerDisconnectError,
+    ServerUnavailableError,
+    ServerUnreachableError,
+    TokenSourceError,
+)
+from realtime_fsm.machine.record import StatusChange
+from realtime_fsm.machine.table import (
+    TRAITS,
+    TRANSITIONS,
+    Activity,
+    ConnectionStatus,
+    Row,
+    Trigger,
+    legal_triggers,
+)
+from realtime_fsm.monitoring.metrics import ConnectionMetrics
+from realtime_fsm.service import RealtimeService
+from realtime_fsm.testing.fuzz.schedule import Action, Setting
+from realtime_fsm.testing.fuzz.world import ASK, CHANNEL, NEWS, NEWS_PATH, NUMBER, TICK, Environment
+from realtime_fsm.testing.simulated.outbox import SimulatedDisk, SimulatedOutbox
+from realtime_fsm.testing.virtual_loop import wall_clock
+
+# What a sweep must have seen, or it proves nothing: every row, every fault, every outcome of an activity.
+
+FULL_SWEEP: Final = 2000
+"""Seeds that are enough to have seen everything; a sweep of so many that has not is vacuous."""
+
+_DIAL_ERRORS: Final[tuple[type[RealtimeError], ...]] = (
+    AuthenticationError,
+    ConnectTimeoutError,
+    NamespaceRefusedError,
+    ServerUnavailableError,
+    ServerUnreachableError,
+    TokenSourceError,
+)
+_LOSSES: Final[tuple[type[RealtimeError], ...]] = (
+    ConnectionLostError,
+    HeartbeatTimeoutError,
+    ServerDisconnectError,
+)
+_COUNTED: Final = {
+    f"{Activity.HEARTBEAT}: answered": "last_latency",
+    f"{Activity.CATCH_UP}: gap closed": "gaps",
+    f"{Activity.CATCH_UP}: missed": "unrecovered",
+    f"{Activity.CATCH_UP}: loaded anew": "resyncs",
+    f"{Activity.POLLING}: failed": "failed_polls",
+    f"{Activity.PUBLISHING}: published": "messages_published",
+    f"{Activity.PUBLISHING}: failed": "failed_publishes",
+}
+_WAKEABLE: Final = tuple(status for status in ConnectionStatus if TRAITS[status].wakes)
+_NOT_HERE: Final = frozenset({Outcome.PENDING, Outcome.REFUSED})
+"""No end of a message, and one that only the application's own handlers make."""
+
+
+def everything() -> frozenset[str]:
+    """Return all that there is to be seen."""
+    return frozenset(
+        [
+            *(of_row(row) for row in TRANSITIONS),
+            *(of_fault(action) for action in Action),
+            *(of_error(Trigger.ATTEMPT_FAILED, error) for error in _DIAL_ERRORS),
+            *(of_error(Trigger.CONNECTION_LOST, error) for error in _LOSSES),
+            *_COUNTED,
+            *(of_wake(status) for status in _WAKEABLE),
+            *(of_outcome(outcome.value) for outcome in Outcome if outcome not in _NOT_HERE),
+            *(of_refresh(failed=failed) for failed in (False, True)),
+            _POLLED,
+            _PROBE_FAILED,
+        ]
+    )
+
+
+def of_row(row: Row | StatusChange) -> str:
+    """Return the name of a row of the table."""
+    source, dest = (row.source, row.dest) if isinstance(row, Row) else (row.previous, row.current)
+    return f"row {source} {row.trigger} {dest}"
+
+
+def of_fault(action: Action) -> str:
+    """Return the name of a step of a schedule."""
+    return f"step {action}"
+
+
+def of_error(trigger: Trigger, error: type[RealtimeError]) -> str:
+    """Return the name of a failure and its trigger."""
+    return f"{trigger}: {error.__name__}"
+
+
+def of_wake(status: ConnectionStatus) -> str:
+    """Return the name of a wait that was cut short."""
+    return f"woken in {status}"
+
+
+def of_outcome(outcome: str) -> str:
+    """Return the name of the end of a message."""
+    return f"message {outcome}"
+
+
+def of_refresh(*, failed: bool) -> str:
+    """Return the name of the end of a token's refresh on a live connection."""
+    return f"{Activity.TOKEN_REFRESH}: {'failed' if failed else 'refreshed'}"
+
+
+_POLLED: Final = f"{Activity.POLLING}: polled"
+_PROBE_FAILED: Final = f"{Activity.PROBING}: failed"
+
+
+def seen_of(changes: list[StatusChange], metrics: ConnectionMetrics) -> Iterator[str]:
+    """Yield what one client went through."""
+    for change in changes:
+        yield of_row(change)
+        if change.error is not None:
+            yield of_error(change.trigger, type(change.error))
+    for name, counter in _COUNTED.items():
+        if getattr(metrics, counter):
+            yield name
+    for outcome in metrics.messages_by_outcome:
+        yield of_outcome(outcome)
+    if metrics.polls > metrics.failed_polls:
+        yield _POLLED
+    if metrics.failed_connections > 2 * sum(c.trigger is Trigger.ATTEMPT_FAILED for c in changes):
+        yield _PROBE_FAILED  # an attempt fails twice at most: its token is renewed once
+
+
+CALL_TIMEOUT: Final = 20.0
+_TOKEN_LIFE: Final = 30.0
+_TOKEN_DELAY: Final = 0.02
+
+
+def simulated_config(setting: Setting) -> RealtimeConfig:
+    """Return a configuration whose times are short, so that a few seconds bring everything about."""
+    reference = setting is Setting.REFERENCE
+    return RealtimeConfig(
+        dialect=Dialect.REFERENCE if reference else Dialect.PLAIN,
+        default_delivery=Delivery.EXACTLY_ONCE if reference else Delivery.AT_LEAST_ONCE,
+        fallback_endpoints=() if reference else (Endpoint(url=NEWS_PATH, event=NEWS),),
+        max_reconnect_attempts=2,
+        backoff_base=0.3,
+        backoff_maximum=1.0,
+        stable_after=2.0,
+        heartbeat_interval=5.0,
+        heartbeat_timeout=2.0,
+        connection_timeout=3.0,
+        fallback_polling_interval=1.0,
+        reconnect_interval=2.0,
+        request_timeout=3.0,
+        ack_timeout=30.0,
+        max_in_flight=4,
+        max_delivery_attempts=2,
+        outbox_max_messages=20,
+    )
+
+
+@define(eq=False)
+class ScriptedTokenSource:
+    """A source of tokens that live for half a minute.
+
+    Attributes:
+        issue: Makes a new token, good from now on.
+        on_end: Told how each fetch ended: whether it failed.
+        valid: The tokens that are good; the server's set, too.
+        is_down: Whether it fails.
+        most: The most fetches that ran at the same time.
+    """
+
+    issue: Callable[[], str]
+    on_end: Callable[[bool], None]
+    valid: set[str] = field(factory=set)
+    is_down: bool = False
+    most: int = 0
+    _running: int = 0
+
+    async def __call__(self) -> Token:
+        """Return a new token."""
+        self._running += 1
+        self.most = max(self.most, self._running)
+        try:
+            await asyncio.sleep(_TOKEN_DELAY)
+        finally:
+            self._running -= 1
+        self.on_end(self.is_down)
+        if self.is_down:
+            raise TokenSourceError("The source of tokens is down.")
+        return Token(value=self.issue(), expires_at=wall_clock()() + _TOKEN_LIFE)
+
+
+@define(eq=False)
+class Emitted:
+    """A message of the application's.
+
+    Attributes:
+        number: Which.
+        event: Its name.
+        delivery: As it was asked for.
+        process: Which one emitted it.
+        receipt: ``None`` until it was accepted.
+        is_refused: It was not accepted, and the application was told so.
+        is_forgotten: Its process crashed before it was accepted, so nobody counts on it.
+    """
+
+    number: int
+    event: str
+    delivery: Delivery
+    process: int
+    receipt: Receipt | None = None
+    is_refused: bool = False
+    is_forgotten: bool = False
+
+
+class Application:
+    """One process of it after another, on the same disk.
+
+    Args:
+        environment: The server.
+        seed: Of the client's jitter.
+        tell: Told everything that happens, as text.
+        config: Of the clients; by default ``simulated_config``.
+
+    Attributes:
+        client: The client of the present process.
+        seen: What its clients went through.
+        violations: What the application must never see, and has seen.
+        emitted: All messages.
+        changes: Every change of the present process's status.
+        changed_at: When the last one was, on the loop's clock.
+        stories: The changes of every process.
+        is_closed: Whether it is disconnected, and nothing may come any more.
+        is_disk_full: Whether its disk takes nothing.
+        published: Ticks that the server sent.
+        last: The last tick that is known; ``None`` before the first.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        seed: int,
+        tell: Callable[[str], None],
+        *,
+        config: RealtimeConfig | None = None,
+    ) -> None:
+        self._setting = environment.setting
+        self._environment = environment
+        self._seed = seed
+        self._tell = tell
+        self._starts = 0
+        self._known = 0  # ticks up to here came with a snapshot, and may come again
+        self._tasks: dict[asyncio.Task[None], None] = {}  # in order: a run must be repeatable
+        self.disk = SimulatedDisk()
+        self.identity = ScriptedTokenSource(environment.token, on_end=self._fetched)
+        self.config = simulated_config(self._setting) if config is None else config
+        self.seen: set[str] = set()
+        self.violations: list[str] = []
+        self.emitted: list[Emitted] = []
+        self.changes: list[StatusChange] = []
+        self.stories: list[list[StatusChange]] = []
+        self.published = 0
+        self.is_closed = True
+        self.is_disk_full = False
+        self.changed_at = 0.0
+        environment.admit(self.identity.valid)
+        self.start()
+
+    def start(self) -> None:
+        """Start the process: a new client on the old disk, that knows no tick."""
+        self._starts += 1
+        self._known = 0
+        self.last: int | None = None
+        self.outbox = SimulatedOutbox(self.disk) if self._setting is Setting.REFERENCE else None
+        self.set_disk_full(full=self.is_disk_full)
+        self.client: RealtimeService = self._environment.client(
+            self.config,
+            token=self.identity,
+            outbox=self.outbox,
+            random=Random(f"{self._seed}:{self._starts}"),  # noqa: S311 - jitter
+        )
+        self.changes = []
+        self.stories.append(self.changes)
+        self.client.connection_status.subscribe(self._changed)
+        self.client.on(TICK, self._hear)
+        self.client.on(NEWS, self._read)
+        self.client.on_resync(self._load)
+
+    # What it does.
+
+    def emit(self, delivery: Delivery | None = None) -> None:
+        """Emit the next number, in the background."""
+        message = self._next(NUMBER, self.config.default_delivery if delivery is None else delivery)
+
+        async def send() -> None:
+            receipt = await self.client.emit(NUMBER, message.number, delivery=message.delivery)
+            message.receipt = receipt
+            answer = await receipt
+            self._tell(f"number {message.number} is {receipt.outcome.value}")
+            if receipt.outcome is Outcome.ACKNOWLEDGED and answer != message.number:
+                self.violations.append(f"message {message.number} got the answer {answer!r}")
+
+        self._do(message, send)
+
+    def call(self) -> None:
+        """Ask for a number, in the background; the answer must be that number."""
+        message = self._next(ASK, Delivery.AT_LEAST_ONCE)
+
+        async def ask() -> None:
+            try:
+                answer = await self.client.call(ASK, message.number, timeout=CALL_TIMEOUT)
+            except CallTimeoutError:
+                self._tell(f"call {message.number} timed out")
+                return
+            self._tell(f"call {message.number} answered")
+            if answer != message.number:
+                self.violations.append(f"call {message.number} got the answer {answer!r}")
+            if (ASK, message.number) not in self._environment.applied:
+                self.violations.append(f"call {message.number} was answered, and never arrived")
+
+        self._do(message, ask)
+
+    def publish(self) -> None:
+        """Let the server send the next tick."""
+        self.published += 1
+        self._environment.publish(self.published)
+
+    async def connect(self) -> None:
+        """Connect in the background."""
+        if self.is_closed:
+            self.is_closed = False
+            if self._setting is Setting.REFERENCE:
+                await self.client.subscribe([CHANNEL])
+        self._start_task(self._connect())
+
+    async def disconnect(self, *, drain: bool = True) -> None:
+        """Disconnect; it must not take longer than it may."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        await self.client.disconnect(drain=drain)
+        self.is_closed = True
+        if loop.time() > begun + self.config.close_timeout + 0.1:
+            self.violations.append(f"disconnect() took {loop.time() - begun:.3f} s")
+
+    async def crash(self) -> None:
+        """End the process without a goodbye, and start it again."""
+        self.disk.crash()
+        waiting = list(self._tasks)
+        for task in waiting:
+            task.cancel()
+        if waiting:
+            await asyncio.wait(waiting)
+        for message in self.emitted:
+            message.is_forgotten = message.is_forgotten or self._is_forgotten(message)
+        self.end()
+        was_closed = self.is_closed
+        await self.disconnect(drain=False)  # what is left of the old process: nobody counts on it
+        self.start()
+        if not was_closed:
+            await self.connect()
+
+    def retry_now(self) -> None:
+        """Let whatever waits be tried at once."""
+        status = self.client.status
+        if self.client.retry_now():
+            self.seen.add(of_wake(status))
+
+    def end(self) -> None:
+        """Note what the present client went through, before another replaces it."""
+        self.seen.update(seen_of(self.changes, self.client.metrics))
+
+    def force_fallback(self) -> None:
+        """Force the fallback; there must be a connection, or an attempt at one."""
+        if Trigger.FORCE_FALLBACK in legal_triggers(self.client.status):
+            self.client.force_fallback()
+
+    def set_disk_full(self, *, full: bool) -> None:
+        """Let the disk be full, or free."""
+        self.is_disk_full = full
+        if self.outbox is not None:
+            self.outbox.is_full = full
+
+    @property
+    def tasks(self) -> frozenset[asyncio.Task[None]]:
+        """The tasks of the application itself."""
+        return frozenset(self._tasks)
+
+    @property
+    def is_busy(self) -> bool:
+        """True if anything of it still runs."""
+        return bool(self._tasks)
+
+    async def settled(self) -> None:
+        """Wait until nothing of it runs any more. The caller bounds it."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    # What it is told.
+
+    def _hear(self, number: int, *_: object) -> None:
+        self._tell(f"tick {number}")
+        if self.is_closed:
+            self.violations.append(f"tick {number} came after disconnect()")
+        if number <= self._known:
+            return  # the snapshot had it already
+        if self.last is not None and number != self.last + 1:
+            self.violations.append(f"tick {number} came after tick {self.last}")
+        self.last = number
+
+    def _read(self, number: int) -> None:
+        self._tell(f"news {number}")
+        self._known = max(self._known, number)
+        self.last = max(self.last or 0, number)
+
+    async def _load(self, missed: Missed) -> Position | None:
+        await asyncio.sleep(_TOKEN_DELAY)
+        self._tell(f"snapshot {self.published}: {missed.reason}")
+        self.last = self.published
+        position = self._environment.position()
+        if position is None:
+            self._known = self.published  # without positions, what is on its way comes again
+        return position
+
+    def _fetched(self, failed: bool) -> None:
+        if TRAITS[self.client.status].sends:
+            self.seen.add(of_refresh(failed=failed))
+
+    def _changed(self, change: StatusChange) -> None:
+        self.changes.append(change)
+        self.changed_at = asyncio.get_running_loop().time()
+        self._tell(f"{change.previous} -> {change.current} by {change.trigger}: {change.reason}")
+
+    # Inside.
+
+    def _next(self, event: str, delivery: Delivery) -> Emitted:
+        message = Emitted(len(self.emitted) + 1, event, delivery, self._starts)
+        self.emitted.append(message)
+        return message
+
+    def _do(self, message: Emitted, send: Callable[[], Awaitable[None]]) -> None:
+        async def guarded() -> None:
+            try:
+                await send()
+            except RealtimeError as error:
+                message.is_refused = message.receipt is None
+                # Not its words: the ids in them differ from run to run.
+                what = error.outcome if isinstance(error, DeliveryError) else type(error).__name__
+                self._tell(f"{message.event} {message.number}: {what}")
+
+        self._start_task(guarded())
+
+    async def _connect(self) -> None:
+        try:
+            await self.client.connect()
+        except RealtimeError as error:
+            self._tell(f"connect: {type(error).__name__}")
+
+    def _start_task(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine, name="application")
+        self._tasks[task] = None
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.violations.append(f"the application was surprised by {error!r}")
+
+    def _is_forgotten(self, message: Emitted) -> bool:
+        """Tell whether a crash ends a message: what was not kept on the disk, and what nobody accepted."""
+        if message.receipt is None:
+            return not message.is_refused
+        kept = self.outbox is not None and message.delivery is Delivery.EXACTLY_ONCE
+        return not kept and message.receipt.outcome is Outcome.PENDING

@@ -1,0 +1,1 @@
+"""A proxy on real sockets that does to connections what networks do."""

@@ -1,0 +1,1 @@
+"""The engine's ports, simulated: a server, an HTTP side, a disk."""
