@@ -324,7 +324,7 @@ def test_run_async_is_bounded(run_async: Run) -> None:
 
 def test_run_async_fails_on_a_task_left_behind(run_async: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that ends before its tasks do is told which ones."""
-    monkeypatch.setattr("conftest.ENDING", 0.01)
+    monkeypatch.setattr("running.ENDING", 0.01)
 
     async def main() -> None:
         main.task = asyncio.create_task(asyncio.sleep(100), name="forgotten")  # type: ignore[attr-defined]
@@ -389,7 +389,7 @@ def test_async_test_may_leave_nothing_behind(
     folder: str, error: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task that outlives its test fails it, on whichever loop."""
-    monkeypatch.setattr("conftest.ENDING", 0.01)
+    monkeypatch.setattr("running.ENDING", 0.01)
 
     async def test() -> None:
         item.task = asyncio.create_task(asyncio.sleep(100), name="forgotten")

@@ -88,7 +88,7 @@ class Failure:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether it failed again, in the same way, and so did the shortest one."""
+        """True if it failed again in the same way, and the shortest one failed too."""
         return self.replay.digest == self.story.digest and bool(self.shortest.violations)
 
     def __str__(self) -> str:
