@@ -323,6 +323,7 @@ class RolloutWatch:
         self._interval = interval
         self._kicked = kicked
         self._looked = asyncio.Event()
+        self._begun = self._ended = 0
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -346,8 +347,9 @@ class RolloutWatch:
     async def settled(self) -> None:
         """Look now, and wait until what is to run does."""
         self._kicked.set()
+        begun = self._begun  # a look that is under way may have read the file already
         while self._task is not None and (
-            self._kicked.is_set() or self._control.chosen.role.value != self._stage.role
+            self._ended <= begun or self._control.chosen.role.value != self._stage.role
         ):
             self._looked.clear()
             await self._looked.wait()
@@ -365,10 +367,12 @@ class RolloutWatch:
             except TimeoutError:
                 pass  # it is time to look
             self._kicked.clear()
+            self._begun += 1
             try:
                 await self._look()
             except Exception:
                 _logger.exception("the rollout failed to look after itself; it tries again")
+            self._ended = self._begun
             self._looked.set()
 
     async def _look(self) -> None:

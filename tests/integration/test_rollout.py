@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ from realtime_fsm.migration import (
 )
 from realtime_fsm.monitoring.records import Level, Measurements
 from realtime_fsm.rollout.rule import RollbackRule
+from realtime_fsm.rollout.setting import SettingFile
 from realtime_fsm.rollout.stage import default_clients
 from realtime_fsm.testing import FaultProxy
 
@@ -113,7 +115,7 @@ def test_both_are_recorded_in_one_database_and_it_is_the_evidence(
 
     async def main() -> None:
         async with backend() as (server, token), FaultProxy("127.0.0.1", server.port) as proxy:
-            config = client_config(proxy.url, heartbeat_interval=0.05, heartbeat_timeout=0.05)
+            config = client_config(proxy.url)
             clients = default_clients(config, token) | {
                 "legacy": lambda: PlainClient(config, token=token, reconnect_delay=0.02)
             }
@@ -201,6 +203,37 @@ def test_bad_file_and_what_is_decided_can_be_shown(
     assert json.loads(json.dumps(shown))["counts"] == {"setting": 1, "start": 1, "bad_file": 1}
     assert shown["chosen"] == {"role": "new", "source": "file"}
     assert shown["said"] == {"config": "legacy", "environment": "legacy", "file": "new"}
+
+
+def test_settled_does_not_trust_a_look_that_began_before(
+    run_async: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that changes after it was read, and before that look has ended, is looked at again."""
+    path = tmp_path / "rollout.json"
+    has_read, goes_on = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        async with backend() as (server, token):
+            config = client_config(server.url)
+            rollout = Rollout(config, settings(path=str(path)), client_id="me", token=token, environ={})
+            async with rollout:
+                load = SettingFile.load
+
+                def slow(file: SettingFile) -> Any:
+                    found = load(file)
+                    has_read.set()
+                    assert goes_on.wait(SOON)
+                    return found
+
+                monkeypatch.setattr(SettingFile, "load", slow)
+                assert await asyncio.to_thread(has_read.wait, SOON)
+                path.write_text('{"implementation": "new"}', encoding="utf-8")
+                asked = asyncio.create_task(settled(rollout))
+                await asyncio.sleep(0)
+                goes_on.set()
+                assert await asked == "new"
+
+    run_async(main())
 
 
 def test_switch_is_put_off_while_the_other_does_not_connect(
