@@ -162,7 +162,7 @@ def run_long() -> Callable[..., Any]:
     return run_bounded
 
 
-def run_bounded(main: Coroutine[Any, Any, T], timeout: float = 30.0) -> T:
+def run_bounded(main: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
     """Run a coroutine on a fresh real loop, as the fixture ``run_async`` says."""
     unhandled: list[dict[str, Any]] = []
 

@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from playwright.async_api import Page
 
-SOON: Final = 10_000.0
+SOON: Final = 30_000.0
 """Milliseconds after which a wait in the browser is given up; none should come near it."""
 
 _NOTING: Final = """

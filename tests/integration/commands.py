@@ -21,7 +21,7 @@ async def command(*arguments: str, **environment: str) -> asyncio.subprocess.Pro
 async def line(process: asyncio.subprocess.Process) -> str:
     """Return the next line of a command's output, bounded."""
     assert process.stdout is not None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         text = (await process.stdout.readline()).decode().strip()
     assert text, (await canary.output_of(process))[1].decode()
     assert not canary.found_in(text)

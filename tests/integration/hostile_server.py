@@ -17,7 +17,7 @@ from engineio import base_client
 
 OPEN = '0{"sid":"s1","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}'
 CONNECT = '40{"sid":"n1"}'
-BOUND = 10.0
+BOUND = 20.0
 """Seconds after which a test is given up; none comes near it."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -19,6 +19,7 @@ from engineio import base_client
 from realtime_fsm import ConnectionStatus, Delivery, RealtimeConfig, RealtimeService, ServerUnreachableError
 
 _process = psutil.Process()
+SOON = 20.0
 
 
 Counts = dict[str, int]
@@ -26,7 +27,7 @@ Counts = dict[str, int]
 
 async def snapshot() -> tuple[Counts, Counter[str]]:
     """Return what the process holds once the tasks that are ending have ended, and its objects by type."""
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(SOON):
         unchanged, tasks = 0, -1
         while unchanged < 5:
             await asyncio.sleep(0.005)
@@ -72,11 +73,11 @@ async def reconnects(port: int, warm_up: int, cycles: int) -> dict[str, Counts]:
         changes = realtime.changes()
 
         async def cycle(number: int) -> None:
-            if await realtime.call("ask", number, timeout=5.0) != number:
+            if await realtime.call("ask", number, timeout=SOON) != number:
                 raise AssertionError("the answer belongs to another question")
             await realtime.emit("drop", delivery=Delivery.VOLATILE)
             in_flight = await realtime.emit("ask", number, delivery=Delivery.AT_LEAST_ONCE)
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(SOON):
                 while not (await anext(changes)).is_connected:
                     pass
                 await in_flight
@@ -99,7 +100,7 @@ async def failed_dials(port: int, warm_up: int, cycles: int) -> dict[str, Counts
     async def cycle(_: int) -> None:
         changes = realtime.changes()
         realtime.retry_now()
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(SOON):
             while (await anext(changes)).current is not ConnectionStatus.FAILED:
                 pass
 
@@ -118,7 +119,7 @@ async def stays(port: int, warm_up: int, cycles: int) -> dict[str, Counts]:
 
     async def cycle(number: int) -> None:
         async with RealtimeService(config) as realtime:
-            await realtime.call("ask", number, timeout=5.0)
+            await realtime.call("ask", number, timeout=SOON)
 
     return await measured(cycle, warm_up, cycles)
 

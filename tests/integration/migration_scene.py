@@ -14,9 +14,9 @@ from realtime_fsm.migration import Rollout
 from realtime_fsm.rollout.setting import RolloutConfig
 from realtime_fsm.server import BackendConfig, Client, WebSocketService
 
-SOON = 20.0
+SOON = 30.0
 MOST_UNDERWAY = 20
-QUICK: dict[str, Any] = {"poll_interval": 0.05, "switch_timeout": 5.0, "drain_timeout": 3.0}
+QUICK: dict[str, Any] = {"poll_interval": 0.05, "switch_timeout": SOON, "drain_timeout": SOON}
 
 
 class Stream:
@@ -124,7 +124,7 @@ def client_config(url: str, **given: Any) -> RealtimeConfig:
     """Return a client's configuration that loses no time."""
     quick: dict[str, Any] = {
         "dialect": Dialect.REFERENCE,
-        "connection_timeout": 3.0,
+        "connection_timeout": 10.0,
         "first_retry_within": 0.05,
         "backoff_base": 0.05,
         "backoff_maximum": 0.2,

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 import pytest
 
-_SOON: Final = 10.0
+_SOON: Final = 20.0
 _UPGRADE: Final = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;"
 _CONFIG: Final = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log; {user}

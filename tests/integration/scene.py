@@ -98,7 +98,7 @@ async def scene(folder: Path, **config: Any) -> AsyncIterator[Scene]:
             "backoff_base": 0.1,
             "backoff_maximum": 0.5,
             "heartbeat_interval": 1.0,
-            "heartbeat_timeout": 0.5,
+            "heartbeat_timeout": 1.0,
             "fallback_polling_interval": 0.2,
             "reconnect_interval": 0.3,
         }

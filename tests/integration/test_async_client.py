@@ -118,7 +118,7 @@ async def connected(make: Make, server: Server, **options: Any) -> AsyncIterator
     """Connect a client, and have it disconnected."""
     client = make()
     async with asyncio.timeout(BOUND):
-        await client.connect(server.url, wait_timeout=5, **options)
+        await client.connect(server.url, wait_timeout=20, **options)
     try:
         yield client
     finally:
@@ -191,9 +191,9 @@ def test_callback_and_call_get_the_acknowledgement(make: Make, run_async: Run) -
             await client.emit("echo", ("a", 2), callback=lambda *args: answers.put_nowait(args))
             async with asyncio.timeout(BOUND):
                 assert await answers.get() == ("a", 2)
-            assert await client.call("echo", "one", timeout=5) == "one"
-            assert await client.call("echo", (1, 2), timeout=5) in ((1, 2), [1, 2])
-            assert await client.call("echo", timeout=5) is None
+            assert await client.call("echo", "one", timeout=20) == "one"
+            assert await client.call("echo", (1, 2), timeout=20) in ((1, 2), [1, 2])
+            assert await client.call("echo", timeout=20) is None
 
     run_async(main())
 
@@ -284,7 +284,7 @@ def test_handler_that_raises_harms_nothing(make: Make, run_async: Run) -> None:
                 await client.emit("say", "good")
                 async with asyncio.timeout(BOUND):
                     await heard.wait()
-                assert await client.call("echo", 1, timeout=5) == 1
+                assert await client.call("echo", 1, timeout=20) == 1
 
     run_async(main())
 
@@ -304,7 +304,7 @@ def test_namespace_of_its_own(make: Make, run_async: Run) -> None:
             client, chat = make(), Chat("/chat")
             chat.heard = asyncio.Queue()
             client.register_namespace(chat)
-            await client.connect(server.url, namespaces=["/chat"], wait_timeout=5)
+            await client.connect(server.url, namespaces=["/chat"], wait_timeout=20)
             try:
                 assert list(client.namespaces) == ["/chat"]
                 await client.emit("say", ("price", 5), namespace="/chat")
@@ -327,7 +327,7 @@ def test_messages_need_a_connection(make: Make, run_async: Run) -> None:
             client = make()
             with pytest.raises(exceptions.BadNamespaceError):
                 await client.emit("note")
-            await client.connect(server.url, wait_timeout=5)
+            await client.connect(server.url, wait_timeout=20)
             await client.disconnect()
             with pytest.raises(exceptions.BadNamespaceError):
                 await client.call("note")
@@ -343,7 +343,7 @@ def test_refusal_and_absence_are_connection_errors(make: Make, run_async: Run) -
             client, told = make(), []
             client.on("connect_error", lambda *args: told.append(args))
             with pytest.raises(exceptions.ConnectionError, match="failed to connect"):
-                await client.connect(server.url, auth={"token": "wrong"}, wait_timeout=5)
+                await client.connect(server.url, auth={"token": "wrong"}, wait_timeout=20)
             assert len(told) == 1
             assert "go away" in str(told[0])
             assert not client.connected
@@ -365,13 +365,13 @@ def test_lost_connection_comes_back(run_async: Run) -> None:
             client, story, tokens = EngineClient(**OPTIONS), [], iter("abc")
             client.on("connect", lambda: story.append("connect"))
             client.on("disconnect", lambda: story.append("disconnect"))
-            await client.connect(proxy.url, auth=lambda: {"token": next(tokens)}, wait_timeout=5)
+            await client.connect(proxy.url, auth=lambda: {"token": next(tokens)}, wait_timeout=20)
             proxy.reset_peer()
             await until(lambda: story.count("connect") == 2)
             assert story == ["connect", "disconnect", "connect"]
             assert client.connected
             assert server.auths == [{"token": "a"}, {"token": "b"}]
-            assert await client.call("echo", 1, timeout=5) == 1
+            assert await client.call("echo", 1, timeout=20) == 1
             await client.disconnect()
 
     run_async(main())
@@ -383,7 +383,7 @@ def test_loss_without_reconnection_is_the_end(make: Make, run_async: Run) -> Non
     async def main() -> None:
         async with serving() as server:
             client = make(reconnection=False)
-            await client.connect(server.url, wait_timeout=5)
+            await client.connect(server.url, wait_timeout=20)
             waiting = asyncio.ensure_future(client.wait())
             await server.drop()
             async with asyncio.timeout(BOUND):
@@ -399,7 +399,7 @@ def test_wait_lasts_until_the_disconnect(make: Make, run_async: Run) -> None:
     async def main() -> None:
         async with serving() as server:
             client = make()
-            await client.connect(server.url, wait_timeout=5)
+            await client.connect(server.url, wait_timeout=20)
 
             async def leave() -> None:
                 await client.sleep(0.01)
@@ -421,7 +421,7 @@ def test_dismissal_by_the_server_is_the_end(make: Make, run_async: Run) -> None:
         async with serving() as server:
             client, reasons = make(), []
             client.on("disconnect", reasons.append)
-            await client.connect(server.url, wait_timeout=5)
+            await client.connect(server.url, wait_timeout=20)
             sid = client.get_sid()
             await server.sio.disconnect(sid)
             async with asyncio.timeout(BOUND):

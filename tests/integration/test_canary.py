@@ -167,7 +167,7 @@ async def through_the_backend(search: Search) -> None:
             search.see_error(refused.value)
             search.see_client(client)
             client.release_fallback()
-            await client.wait_for(S.CONNECTED, timeout=5)
+            await client.wait_for(S.CONNECTED, timeout=20)
         search.see(*parts_of(backend))
 
 

@@ -33,7 +33,7 @@ def test_cli_listen_prints_changes_and_events_until_interrupted(run_async: Run) 
             try:
                 statuses = [json.loads(await line(process))["current"] for _ in range(2)]
                 assert statuses == ["connecting", "connected"]
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(20):
                     while not backend.subscriber_count("news"):  # noqa: ASYNC110 - of another process
                         await asyncio.sleep(0.01)
                 backend.publish("news", "headline", {"n": 1})
@@ -56,14 +56,14 @@ def test_cli_listen_tells_a_refusal_from_an_unreachable_server(run_async: Run) -
             process = await command(
                 *("listen", backend.url, "--token-env", "A_TOKEN"), A_TOKEN=canary.token()
             )
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 _, error = await canary.output_of(process)
             assert process.returncode == EXIT_REFUSED
             assert "Traceback" not in error.decode()
             assert canary.found_in(error.decode()) == []
             url = backend.url
         process = await command("listen", url, REALTIME_MAX_RECONNECT_ATTEMPTS="0")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             _, error = await canary.output_of(process)
         assert process.returncode == EXIT_UNREACHABLE
         assert "Check that the server runs" in error.decode()
@@ -87,12 +87,12 @@ def test_cli_listen_ends_when_nobody_reads_it_any_more(run_async: Run) -> None:
             os.close(writing)
             try:
                 assert b"connecting" in await asyncio.to_thread(os.read, reading, 4096)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(20):
                     while not backend.subscriber_count("news"):  # noqa: ASYNC110 - of another process
                         await asyncio.sleep(0.01)
                 os.close(reading)
                 backend.publish("news", "headline", {"n": 1})
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(20):
                     _, error = await canary.output_of(process)
             finally:
                 if process.returncode is None:
@@ -116,7 +116,7 @@ def test_cli_listen_lets_no_server_command_the_terminal(run_async: Run) -> None:
             try:
                 for _ in range(2):
                     await line(process)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(20):
                     while not backend.subscriber_count("news"):  # noqa: ASYNC110 - of another process
                         await asyncio.sleep(0.01)
                 backend.publish("news", "clear\x1b[2J", {"text": "\x9b2J\x1b]0;title\x07"})
@@ -138,7 +138,7 @@ def test_cli_serve_prints_its_address_and_ends_on_a_signal(run_async: Run) -> No
         url = await line(process)
         assert url.startswith("http://127.0.0.1:")
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             _, error = await canary.output_of(process)
         assert (process.returncode, error.decode()) == (EXIT_OK, "")
 
@@ -150,7 +150,7 @@ def test_cli_serve_without_a_secret_says_how_to_make_one(run_async: Run) -> None
 
     async def main() -> None:
         process = await command("serve", REALTIME_SERVER_SECRET="")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             _, error = await canary.output_of(process)
         assert process.returncode == 2
         assert "REALTIME_SERVER_SECRET" in error.decode()
@@ -202,7 +202,7 @@ def test_cli_listen_serves_the_page_where_it_is_asked_for(run_async: Run) -> Non
             )
             try:
                 assert process.stderr is not None
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(20):
                     said = (await process.stderr.readline()).decode()
                 url = said.split()[-1]
                 assert said == f"The status page is at {url}\n"
@@ -233,7 +233,7 @@ def test_cli_web_says_when_nothing_can_listen(run_async: Run) -> None:
     async def main() -> None:
         async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:
             process = await command("listen", backend.url, "--web", "--port", str(backend.port))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 _, error = await canary.output_of(process)
             assert "nothing can listen" in error.decode()
             assert "Traceback" not in error.decode()

@@ -28,7 +28,7 @@ from realtime_fsm.testing.proxy.frames import (
 from realtime_fsm.testing.proxy.proxy import FaultProxy
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
-SOON = 10.0
+SOON = 20.0
 UP, DOWN = Direction.UP, Direction.DOWN
 S = ConnectionStatus
 DIAL = Match(UP, re.compile(r"^GET /socket\.io/\?(?!.*sid=)"))

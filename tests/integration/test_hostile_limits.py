@@ -54,7 +54,7 @@ def test_late_ack_of_an_earlier_connection_settles_no_other_message(run_async: R
             async with Client(server.url, transports=(over,)) as client:
                 with pytest.raises(DeliveryError):
                     await client.call("old", delivery=Delivery.AT_MOST_ONCE)
-                await client.wait_for(timeout=5)
+                await client.wait_for(timeout=20)
                 assert await client.call("new") is None
                 assert client.metrics.dropped == {"unknown acknowledgement": 1}
                 assert [name for _, name in peer.received] == ["old", "new"]
@@ -107,7 +107,7 @@ def test_server_that_always_has_more_is_not_asked_without_a_pause(run_async: Run
             client = fallback_client(server.url, fallback_polling_interval=1000.0)
             await client.subscribe(["ticks"])
             await client.connect()
-            await client.wait_for(S.FALLBACK, timeout=5)
+            await client.wait_for(S.FALLBACK, timeout=20)
             await asyncio.sleep(0.3)
             await client.disconnect(drain=False)
             assert peer.requests.count(EVENTS) < 10
@@ -125,7 +125,7 @@ def test_channel_that_may_not_be_polled_is_reported(run_async: Run) -> None:
             client = fallback_client(server.url)
             await client.subscribe(["ticks"])
             await client.connect()
-            await client.wait_for(S.FALLBACK, timeout=5)
+            await client.wait_for(S.FALLBACK, timeout=20)
             await eventually(lambda: peer.requests.count(EVENTS) > 1)
             await client.disconnect(drain=False)
             assert any("not yours" in issue.message for issue in client.issues)

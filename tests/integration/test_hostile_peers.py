@@ -320,12 +320,12 @@ async def survive(peer: Peer, row: Row, over: str) -> None:
                 await client.connect()
             during = await client.emit("during", 2)
             if row.recovers is BY_HAND:
-                await client.wait_for(S.FAILED, timeout=5)
+                await client.wait_for(S.FAILED, timeout=20)
                 assert (before.is_settled, during.is_settled) == (False, False)
                 assert client.retry_now()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await asyncio.gather(before, during)
-            await client.wait_for(timeout=5)
+            await client.wait_for(timeout=20)
             await asyncio.sleep(0)  # issues are told in the loop's next turn
             check(client, row)
             assert {name for _, name in peer.received} >= {"before", "during"}
@@ -368,10 +368,10 @@ async def survive_fallback(peer: FallbackPeer, row: Row) -> None:
         before = await client.emit("before", 1)
         try:
             await client.connect()
-            await client.wait_for(S.FALLBACK, timeout=5)
+            await client.wait_for(S.FALLBACK, timeout=20)
             client.issues.clear()  # the one of the socket, which is down
             during = await client.emit("during", 2)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 assert await asyncio.gather(before, during) == [1, 1]
                 while len(ticks) < peer.last:  # noqa: ASYNC110 - of the handlers
                     await asyncio.sleep(0.005)

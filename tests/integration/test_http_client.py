@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from hostile_server import Server, http, run, tcp
 
+from realtime_fsm.adapters import http as http_adapter
 from realtime_fsm.adapters.http import AiohttpClient
 from realtime_fsm.engine.port import HttpAnswer
 from realtime_fsm.machine.config import RealtimeConfig
@@ -313,12 +314,13 @@ def test_close_may_be_repeated_and_ends_the_client() -> None:
     run(main())
 
 
-def test_close_does_not_wait_for_a_peer_that_does_not_read() -> None:
+def test_close_does_not_wait_for_a_peer_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that is stuck in the middle of its body does not keep the client from being closed."""
+    monkeypatch.setattr(http_adapter, "_CLOSE_TIMEOUT", 60.0)
 
     async def stall(request: web.Request) -> web.Response:
         request.transport.pause_reading()
-        await asyncio.sleep(10)
+        await asyncio.sleep(60)
         return web.Response()
 
     async def main(server: Server) -> None:
@@ -331,7 +333,7 @@ def test_close_does_not_wait_for_a_peer_that_does_not_read() -> None:
         await asyncio.wait({sending})
         started = time.monotonic()
         await client.close()
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 20
         assert server.client_sockets() == []
 
     with http(stall) as server:

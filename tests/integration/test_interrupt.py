@@ -105,7 +105,7 @@ def test_interrupt_ends_everything_in_every_state(run_async: Run, status: Connec
             )
             try:
                 assert process.stdout is not None
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(20):
                     while (line := await process.stdout.readline()).decode().strip() != status:
                         assert line, (await canary.output_of(process))[1].decode()
                 process.send_signal(signal.SIGINT)

@@ -38,7 +38,7 @@ def grown(scenario: str, port: int) -> dict[str, Any]:
         [sys.executable, str(HERE / "leak_probe.py"), scenario, *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
         env=ENVIRONMENT,
     )

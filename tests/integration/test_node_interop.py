@@ -23,10 +23,10 @@ from realtime_fsm.testing.proxy.proxy import FaultProxy
 
 SOCKET_IO = "4.8.4"
 
-BOUND = 10.0  # of every wait; none comes near it
+BOUND = 20.0  # of every wait; none comes near it
 HEARTBEAT_INTERVAL = 1.0
 HEARTBEAT_TIMEOUT = 0.5
-SCHEDULING = 0.25  # seconds by which a busy machine may run a timer late
+SCHEDULING = 5.0  # seconds by which a busy machine may run a timer late
 
 both_transports = pytest.mark.parametrize("transport", ["websocket", "polling"])
 

@@ -15,7 +15,7 @@ from realtime_fsm import ConnectionStatus, Missed, RealtimeConfig, RealtimeServi
 from realtime_fsm.testing.proxy.proxy import FaultProxy
 
 SOCKET_IO: Final = "4.8.4"
-BOUND: Final = 10.0  # of every wait; none comes near it
+BOUND: Final = 20.0  # of every wait; none comes near it
 RECOVERY: Final = {"connectionStateRecovery": {"maxDisconnectionDuration": 60_000}}
 
 Run = Callable[..., Any]

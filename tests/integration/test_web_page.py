@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import canary
@@ -70,9 +71,9 @@ async def stage(*, page: dict[str, Any] | None = None, **config: Any) -> AsyncIt
         "first_retry_within": 60.0,
         "backoff_base": 30.0,
         "reconnect_interval": 60.0,
-        "heartbeat_interval": 0.5,
-        "heartbeat_timeout": 0.4,
-        "connection_timeout": 5.0,
+        "heartbeat_interval": 1.0,
+        "heartbeat_timeout": 1.0,
+        "connection_timeout": 60.0,
         "fallback_polling_interval": 0.2,
         "close_timeout": 2.0,
         **config,
@@ -81,7 +82,9 @@ async def stage(*, page: dict[str, Any] | None = None, **config: Any) -> AsyncIt
         WebSocketService(BackendConfig(port=0, secret=canary.SIGNING, close_timeout=1.0)) as backend,
         FaultProxy("127.0.0.1", backend.port) as proxy,
         RealtimeService(
-            RealtimeConfig(server_url=proxy.url, **given), token=lambda: canary.jwt("page")
+            RealtimeConfig(server_url=proxy.url, **given),
+            token=lambda: canary.jwt("page"),
+            random=Random(0),  # noqa: S311 - which draws a long first pause
         ) as client,
         serve_status_page(client, **{"interval": 0.05, **(page or {})}) as served,
     ):
@@ -300,9 +303,14 @@ def test_reload_during_backoff_shows_what_is_left(run_async: Run) -> None:
             await page.wait_for_function(f"before => {COUNTDOWN} <= before - 1.5", arg=before)
             await page.reload()
             await shows(page, S.RECONNECTING)
-            left = here.client.next_attempt_in
+            left, shown, after = (
+                here.client.next_attempt_in,
+                await seconds_left(page),
+                here.client.next_attempt_in,
+            )
             assert left is not None
-            assert abs(await seconds_left(page) - left) < 1.1
+            assert after is not None
+            assert after - 1.1 < shown < left + 1.1
             assert left < before - 1
 
     run_async(main())
@@ -513,7 +521,7 @@ def test_demo_shows_each_fault_happen_and_end(run_long: Callable[..., None]) -> 
         )
         assert process.stderr is not None
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(40):
                 said = (await process.stderr.readline()).decode()
             found = re.search(r"http://127\.0\.0\.1:\d+/", said)
             assert found is not None, said

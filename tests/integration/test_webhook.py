@@ -31,7 +31,10 @@ from realtime_fsm.monitoring.alerting import CLOSED, Alerts, CallbackSink
 
 SECRET = canary.token("that-signs-webhooks")
 PATH = f"/services/{canary.token('in-the-path')}"
-QUICK = WebhookLimits(backoff_base=0.01, backoff_maximum=0.02, request_timeout=2.0, give_up_after=5.0)
+SOON = 20.0
+"""Seconds within which a busy machine does what takes no time; what must not be waited for takes longer."""
+
+QUICK = WebhookLimits(backoff_base=0.01, backoff_maximum=0.02, request_timeout=SOON, give_up_after=2 * SOON)
 ALERT = Alert(
     incident="test-latency-1",
     rule="latency",
@@ -205,17 +208,17 @@ def test_time_for_one_alert_is_bounded() -> None:
     receiver = Receiver(*[500] * 50)
 
     async def main(server: Server) -> None:
-        limits = WebhookLimits(backoff_base=5.0, backoff_maximum=5.0, give_up_after=0.2)
+        limits = WebhookLimits(backoff_base=60.0, backoff_maximum=60.0, give_up_after=0.2)
         began = time.monotonic()
         await failure(sink_for(server, limits=limits), server)
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < SOON
 
     with http(receiver) as server:
         run(main(server))
     assert len(receiver.requests) == 1
 
 
-@pytest.mark.parametrize(("asked", "most", "waited"), [("1", 5.0, (1.0, 3.0)), ("99999", 0.4, (0.4, 2.0))])
+@pytest.mark.parametrize(("asked", "most", "waited"), [("1", 60.0, (1.0, SOON)), ("99999", 0.4, (0.4, SOON))])
 def test_retry_after_is_honoured_and_bounded(asked: str, most: float, waited: tuple[float, float]) -> None:
     """The receiver's `Retry-After` makes the pause longer, but never longer than `max_retry_after`."""
     receiver = Receiver((503, {"Retry-After": asked}))
@@ -242,7 +245,7 @@ def test_receiver_that_does_not_answer_is_given_up() -> None:
         began = time.monotonic()
         error = await failure(sink_for(server, limits=limits), server)
         assert isinstance(error, ServerUnreachableError)
-        assert 0.35 < time.monotonic() - began < 5.0
+        assert 0.35 < time.monotonic() - began < SOON
 
     with http(hang) as server:
         run(main(server))
@@ -262,7 +265,7 @@ def test_answer_that_drips_is_not_waited_for() -> None:
     async def main(server: Server) -> None:
         began = time.monotonic()
         await sink_for(server).send(ALERT)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < SOON
         assert server.client_sockets() == []
 
     with http(drip) as server:
@@ -312,7 +315,7 @@ def waiting_rule() -> AlertRule:
 
 async def until(condition: Callable[[], Any]) -> None:
     """Wait until something is so; bounded."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(SOON):
         while not condition():  # noqa: ASYNC110 - it is another loop's, that knows no event of ours
             await asyncio.sleep(0.01)
 
@@ -362,7 +365,7 @@ def test_stop_does_not_wait_for_a_receiver_that_hangs(caplog: pytest.LogCaptureF
         await until(lambda: told)
         began = time.monotonic()
         await alerts.stop()
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < SOON
         assert (alerts.counters.sent, alerts.counters.dropped) == (1, {CLOSED: 1})
         assert server.client_sockets() == []
         await realtime.disconnect(drain=False)

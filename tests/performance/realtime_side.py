@@ -32,7 +32,7 @@ class RealtimeSide:
     async def connect(self) -> None:
         """Connect."""
         await self._realtime.connect()
-        await self._realtime.wait_for(timeout=5.0)
+        await self._realtime.wait_for(timeout=30.0)
 
     async def close(self) -> None:
         """Disconnect, and take a new client, as for a new connection."""

