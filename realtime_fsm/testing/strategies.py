@@ -5,6 +5,7 @@ All of them shrink well: sequences are plain lists, and a message shrinks toward
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -251,7 +252,17 @@ class MessageDraft:
 
 def event_names() -> SearchStrategy[str]:
     """Draw a name that an event may have, awkward ones included."""
+    return _event_names()
+
+
+@cache
+def _event_names() -> SearchStrategy[str]:
     return _texts().filter(lambda name: name and name not in RESERVED_EVENTS)
+
+
+@cache
+def _arguments(binary: bool) -> SearchStrategy[list[Any]]:
+    return st.lists(json_values(binary=binary), max_size=4)
 
 
 @st.composite
@@ -276,8 +287,8 @@ def messages(
     """
     if max_bytes < LEAST_MESSAGE_BYTES:
         raise ValueError(f"max_bytes={max_bytes} must be {LEAST_MESSAGE_BYTES} or more")
-    event = draw(event_names())
-    args = draw(st.lists(json_values(binary=binary), max_size=4))
+    event = draw(_event_names())
+    args = draw(_arguments(binary))
     while _size(event, args, max_bytes) is None:
         args.pop()
     if draw(st.integers(0, 15)) == 15:  # noqa: PLR2004 - seldom: the largest are slow
@@ -285,6 +296,7 @@ def messages(
     return MessageDraft(event=event, args=tuple(args), delivery=draw(st.sampled_from(deliveries)))
 
 
+@cache
 def _texts() -> SearchStrategy[str]:
     # Lone surrogates are left out: they cannot be written in UTF-8, so `emit` refuses them.
     return st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(_AWKWARD)
@@ -338,7 +350,7 @@ def configs(draw: st.DrawFn, /, **given: Any) -> RealtimeConfig:
     drawn: dict[str, Any] = {}
     for attribute in fields(RealtimeConfig):
         name = attribute.name
-        value = given[name] if name in given else _field(attribute, drawn)
+        value = given[name] if name in given else _field(name, drawn)
         drawn[name] = draw(value, label=name) if isinstance(value, SearchStrategy) else value
     for shorter, longer in _ORDERED:
         if drawn[shorter] > drawn[longer] and not {shorter, longer} <= given.keys():
@@ -347,12 +359,18 @@ def configs(draw: st.DrawFn, /, **given: Any) -> RealtimeConfig:
     return RealtimeConfig(**drawn)
 
 
-def _field(attribute: "Attribute[Any]", drawn: Mapping[str, Any]) -> SearchStrategy[Any]:
+def _field(name: str, drawn: Mapping[str, Any]) -> SearchStrategy[Any]:
     """Return what draws a field; its default comes first, so that it shrinks towards it."""
-    if attribute.name == "default_delivery":  # what is allowed, and the default, hang on the dialect
+    if name == "default_delivery":  # what is allowed, and the default, hang on the dialect
         least = Delivery.EXACTLY_ONCE if drawn["dialect"].deduplicates else Delivery.AT_MOST_ONCE
         offered = [one for one in Delivery if one is not Delivery.EXACTLY_ONCE or one is least]
         return st.just(least) | st.sampled_from(offered)
+    return _independent(name)
+
+
+@cache  # a strategy that is made anew for each draw is checked anew: that took most of the time
+def _independent(name: str) -> SearchStrategy[Any]:
+    attribute: Attribute[Any] = getattr(fields(RealtimeConfig), name)
     if attribute.name in _BY_NAME:
         values = _BY_NAME[attribute.name]
     elif attribute.type in _BY_TYPE:

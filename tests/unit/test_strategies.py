@@ -30,7 +30,12 @@ from realtime_fsm.testing.strategies import _filled
 
 FIELDS = attrs.fields_dict(RealtimeConfig)
 SEARCH = settings(
-    max_examples=3000, database=None, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=3000,
+    database=None,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate, Phase.shrink],  # which parts could be otherwise is explained to nobody
 )
 GENERATE = settings(SEARCH, phases=[Phase.generate])
 
