@@ -515,7 +515,7 @@ def test_demo_shows_each_fault_happen_and_end(run_long: Callable[..., None]) -> 
 
     async def main() -> None:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "realtime_fsm.cli", "demo", "--web", "--pace", "0.6", "--json"),
+            *(sys.executable, "-m", "realtime_fsm.cli", "demo", "--web", "--pace", "0.3", "--json"),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -5,9 +5,10 @@
     python tests/performance/benchmark.py [--smoke] [--json] [--only NAME ...] [--check]
 
 Each round measures the two sides one after the other, each in a process of its own on one core, with the
-server on the other. A figure is the median over the rounds; a ratio is ours divided by the baseline: the raw
-client, or for ``monitored_...`` this library with nothing that watches it. Absolute figures are this
-machine's; they have targets only where there is nothing to compare with.
+server on the other; in a smoke run one process of each side does all benchmarks. A figure is the median over
+the rounds; a ratio is ours divided by the baseline: the raw client, or for ``monitored_...`` this library
+with nothing that watches it. Absolute figures are this machine's; they have targets only where there is
+nothing to compare with.
 """
 
 import argparse
@@ -100,17 +101,39 @@ async def _line(child: Process, timeout: float) -> str:  # noqa: ASYNC109 - it i
     return line.decode().strip()
 
 
-async def _round(child: Process) -> dict[str, float]:
+async def _clients(stack: AsyncExitStack, sides: Iterable[str], port: int) -> dict[str, Process]:
+    """Start a client for each side: side by side, to be measured one by one."""
+    clients = {
+        side: await stack.enter_async_context(
+            _child("measured_client.py", "--side", side, "--port", str(port))
+        )
+        for side in sides
+    }
+    for client in clients.values():
+        await _line(client, _START_TIMEOUT)
+    return clients
+
+
+async def _round(child: Process, benchmark: str, count: int) -> dict[str, float]:
     """Have a client do one round."""
     if child.stdin is None:
         raise RuntimeError("the child has no standard input")
-    child.stdin.write(b"go\n")
+    child.stdin.write(f"{benchmark} {count}\n".encode())
     figures: dict[str, float] = json.loads(await _line(child, _ROUND_TIMEOUT))
     return figures
 
 
-async def measure(benchmark: Benchmark, port: int, *, smoke: bool) -> dict[str, list[dict[str, float]]]:
-    """Do all rounds of a benchmark, the sides in turn; return each side's figures."""
+async def measure(
+    benchmark: Benchmark, port: int, smoke_clients: dict[str, Process] | None = None
+) -> dict[str, list[dict[str, float]]]:
+    """Do all rounds of a benchmark, the sides in turn; return each side's figures.
+
+    Args:
+        benchmark: Which one.
+        port: Of the server.
+        smoke_clients: For a smoke run: the clients that do all benchmarks of it.
+    """
+    smoke = smoke_clients is not None
     left = benchmark.smoke_rounds if smoke else benchmark.rounds
     count = benchmark.smoke_count if smoke else benchmark.count
     figures: dict[str, list[dict[str, float]]] = {side: [] for side in benchmark.sides}
@@ -118,16 +141,10 @@ async def measure(benchmark: Benchmark, port: int, *, smoke: bool) -> dict[str, 
         rounds = min(left, benchmark.rounds_per_process)
         left -= rounds
         async with AsyncExitStack() as stack:
-            children = {}
-            for side in benchmark.sides:
-                options = {"--side": side, "--benchmark": benchmark.name, "--port": port, "--count": count}
-                words = [str(word) for pair in options.items() for word in pair]
-                children[side] = await stack.enter_async_context(_child("measured_client.py", *words))
-            for child in children.values():  # they start side by side, and are measured one by one
-                await _line(child, _START_TIMEOUT)
+            clients = smoke_clients or await _clients(stack, benchmark.sides, port)
             for _ in range(rounds):
-                for side, child in children.items():
-                    figures[side].append(await _round(child))
+                for side in benchmark.sides:
+                    figures[side].append(await _round(clients[side], benchmark.name, count))
     return figures
 
 
@@ -157,13 +174,17 @@ def evaluate(benchmark: Benchmark, figures: dict[str, list[dict[str, float]]]) -
 
 async def run(names: Iterable[str], *, smoke: bool) -> AsyncIterator[Result]:
     """Run benchmarks, and yield the results as they come."""
-    chosen = frozenset(names)
-    async with _child("load_server.py") as server:
+    named = frozenset(names)
+    chosen = [benchmark for benchmark in BENCHMARKS if not named or benchmark.name in named]
+    async with _child("load_server.py") as server, AsyncExitStack() as stack:
         port = int(await _line(server, _START_TIMEOUT))
-        for benchmark in BENCHMARKS:
-            if not chosen or benchmark.name in chosen:
-                for result in evaluate(benchmark, await measure(benchmark, port, smoke=smoke)):
-                    yield result
+        clients = None
+        if smoke:
+            sides = {side for benchmark in chosen for side in benchmark.sides}
+            clients = await _clients(stack, sides, port)
+        for benchmark in chosen:
+            for result in evaluate(benchmark, await measure(benchmark, port, clients)):
+                yield result
 
 
 def _row(result: Result) -> str:

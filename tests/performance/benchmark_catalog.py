@@ -80,10 +80,10 @@ def _cpu(at_most: float | None) -> Metric:
 
 
 BENCHMARKS: Final = (
-    Benchmark(name="emit", metrics=(_cpu(1.25),), count=20_000, smoke_count=2_000),
-    Benchmark(name="receive", metrics=(_cpu(1.25),), count=20_000, smoke_count=2_000),
+    Benchmark(name="emit", metrics=(_cpu(1.25),), count=20_000, smoke_count=500),
+    Benchmark(name="receive", metrics=(_cpu(1.25),), count=20_000, smoke_count=500),
     *(
-        [Benchmark(name="receive_bulk", metrics=(_cpu(1.25),), count=20_000, smoke_count=2_000)]
+        [Benchmark(name="receive_bulk", metrics=(_cpu(1.25),), count=20_000, smoke_count=500)]
         if hasattr(socket, "TCP_CORK")  # only Linux can make a server write full segments
         else []
     ),
@@ -94,7 +94,7 @@ BENCHMARKS: Final = (
             _cpu(1.0),
         ),
         count=1_500,
-        smoke_count=300,
+        smoke_count=100,
         rounds=21,  # of a round trip most is spent outside of the client, where it varies
         rounds_per_process=3,
     ),
@@ -102,7 +102,7 @@ BENCHMARKS: Final = (
         name="windowed",
         metrics=(Metric(name="32 in flight", figure="rate", unit="msg/s", at_least=1.0), _cpu(None)),
         count=4_800,
-        smoke_count=960,
+        smoke_count=320,
         rounds=21,
         rounds_per_process=3,
     ),
@@ -113,7 +113,7 @@ BENCHMARKS: Final = (
             _cpu(None),
         ),
         count=4_800,
-        smoke_count=960,
+        smoke_count=320,
         rounds=9,
         rounds_per_process=3,
     ),
@@ -140,7 +140,7 @@ BENCHMARKS: Final = (
             Metric(name="rate meanwhile", figure="rate", unit="msg/s"),
         ),
         count=1_000_000,
-        smoke_count=5_000,
+        smoke_count=1_000,
         rounds=1,
         sides=(REALTIME,),
     ),
@@ -148,13 +148,12 @@ BENCHMARKS: Final = (
         name="connect",
         metrics=(Metric(name="p50", figure="wall", unit="ms", scale=_MILLISECONDS),),
         count=100,
-        smoke_count=10,
+        smoke_count=5,
     ),
     Benchmark(
         name="reset",
         metrics=(Metric(name="until connected again", figure="wall", unit="s", at_most=1.1),),
         rounds=11,
-        smoke_rounds=2,
         rounds_per_process=11,
     ),
     Benchmark(
@@ -169,7 +168,7 @@ BENCHMARKS: Final = (
             name=f"monitored_{way}",
             metrics=(_cpu(1.1),),
             count=10_000,
-            smoke_count=1_000,
+            smoke_count=500,
             rounds=15,
             rounds_per_process=3,
             sides=(REALTIME, MONITORED),

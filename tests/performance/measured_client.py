@@ -1,7 +1,8 @@
-"""The client of a benchmark, in a process of its own: one side, one benchmark.
+"""One side of the benchmarks, in a process of its own.
 
-Says ``ready`` once it has started. Then each line on its standard input is one round, answered by a line of
-JSON with the round's figures. Ends with its standard input. Run by ``benchmark.py``.
+Says ``ready`` once it has started. Then each line on its standard input, with the name of a benchmark and a
+count, is one round, answered by a line of JSON with its figures. Ends with its standard input. Run by
+``benchmark.py``.
 """
 
 import argparse
@@ -193,16 +194,16 @@ ROUNDS: Final[Mapping[str, Callable[[argparse.Namespace], Awaitable[Figures]]]] 
 async def _answer(options: argparse.Namespace) -> None:
     """Do a round over a connection of its own for each line that comes in."""
     print("ready", flush=True)
-    while await asyncio.to_thread(sys.stdin.readline):
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        options.benchmark, count = line.split()
+        options.count = int(count)
         print(json.dumps(await ROUNDS[options.benchmark](options)), flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--side", choices=SIDES, required=True)
-    parser.add_argument("--benchmark", choices=ROUNDS, required=True)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--count", type=int, required=True)
     chosen = parser.parse_args()
     pin(CLIENT_CORE)
     asyncio.run(_answer(chosen))

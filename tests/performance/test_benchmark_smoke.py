@@ -20,7 +20,7 @@ def run_smoke() -> list[dict[str, Any]]:
         [sys.executable, str(SCRIPT), "--smoke", "--json", "--check"],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ from realtime_fsm.report.statistics import (
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Resample less often than for people."""
-    monkeypatch.setattr(confidence, "RESAMPLES", 400)
+    monkeypatch.setattr(confidence, "RESAMPLES", 200)
 
 
 def hits(truth: float, interval: Callable[[], Interval], repeats: int = 300) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, find, settings
+from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, run_state_machine_as_test
 from transitions import Machine
@@ -18,8 +18,15 @@ from realtime_fsm.machine.guard import Facts
 from realtime_fsm.testing import MachineRules
 
 QUIET = settings(
-    database=None, derandomize=True, print_blob=False, suppress_health_check=list(HealthCheck), deadline=None
+    database=None,
+    derandomize=True,
+    print_blob=False,
+    suppress_health_check=list(HealthCheck),
+    deadline=None,
+    phases=[Phase.generate, Phase.shrink],  # which parts could be otherwise is explained to nobody
 )
+
+SOUND = settings(QUIET, max_examples=20, stateful_step_count=20)  # a door has few pairs: all are played
 
 
 # Ten lines: the shipped table, and a state of the user's own.
@@ -171,7 +178,7 @@ def test_machine_rules_find_an_illegal_trigger_that_is_swallowed() -> None:
     message, steps = failure(rules(**silent))
     assert message.startswith("not refused: Door.OPEN --open--> is not in the table, and raised nothing")
     assert len(steps) == 1
-    run_state_machine_as_test(rules(**silent, refusals=()), settings=QUIET)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(rules(**silent, refusals=()), settings=SOUND)  # type: ignore[no-untyped-call]
 
 
 def test_machine_rules_find_a_machine_that_begins_elsewhere() -> None:
@@ -242,7 +249,7 @@ def test_machine_rules_find_nothing_where_the_defect_is_allowed() -> None:
 def test_machine_rules_read_the_table_of_a_machine() -> None:
     """A machine of the library is a table too; then it must be said how a new one is made."""
     assert rules(table=door()).check_table().paths.keys() == set(Door)
-    run_state_machine_as_test(rules(table=door()), settings=QUIET)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(rules(table=door()), settings=SOUND)  # type: ignore[no-untyped-call]
     with pytest.raises(TypeError, match=r"OfMachine\.make_machine must return a new machine"):
         type("OfMachine", (MachineRules,), {"table": door()})()
     lonely = Machine(
@@ -265,7 +272,7 @@ def test_machine_rules_build_a_machine_from_rows_of_the_library() -> None:
     """Without a machine, the dictionaries of the library are run by the library itself."""
     built = type("Built", (MachineRules,), {"table": DOOR, "initial": Door.OPEN})
     assert isinstance(built().machine, Machine)
-    run_state_machine_as_test(built, settings=QUIET)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(built, settings=SOUND)  # type: ignore[no-untyped-call]
 
 
 SAFE = [("shut", "dial", "open", "is_right"), ("shut", "dial", "shut"), ("open", "slam", "shut", bool)]
@@ -280,7 +287,7 @@ def test_machine_rules_ask_the_guards() -> None:
         guards = {"is_right": lambda number: number == 7}  # noqa: RUF012
         facts = st.integers(0, 9)
 
-    run_state_machine_as_test(SafeRules, settings=QUIET)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(SafeRules, settings=SOUND)  # type: ignore[no-untyped-call]
     safe = SafeRules()
     assert safe.allowed("dial", 7) == ["open"]
     assert safe.allowed("dial", 6) == ["shut"]
@@ -362,6 +369,7 @@ def test_machine_rules_are_run_by_pytest(tmp_path: Path) -> None:
 
 
 USERS_SUITE = """
+from hypothesis import settings
 from realtime_fsm import IGNORED, TRANSITIONS
 from realtime_fsm.testing import MachineRules
 
@@ -374,5 +382,6 @@ class Stuck(MachineRules):
     ignored = IGNORED
 
 TestSound = Sound.TestCase
+TestSound.settings = settings(max_examples=20, stateful_step_count=15)
 TestStuck = Stuck.TestCase
 """

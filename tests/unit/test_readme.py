@@ -188,11 +188,19 @@ def test_readme_report_snippet_writes_what_can_be_reported_on(
     assert found["availability"]["live_seconds"] > 0
 
 
+FEWER_EXAMPLES = """
+from hypothesis import settings
+settings.register_profile("fewer", max_examples=15, stateful_step_count=15, deadline=None)
+settings.load_profile("fewer")
+"""
+
+
 @pytest.mark.parametrize("marker", ["class TickerRules", "class PauseRules"])
 def test_readme_rules_run_under_pytest(marker: str, tmp_path: Path) -> None:
     """The state machines of the README are tests that pass."""
     path = tmp_path / "test_rules.py"
     path.write_text(snippet(marker), encoding="utf-8")
+    path.with_name("conftest.py").write_text(FEWER_EXAMPLES, encoding="utf-8")
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)],
         capture_output=True,
