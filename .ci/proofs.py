@@ -6,6 +6,7 @@ A row without a test, or a test that does not exist, is an error either way.
 import ast
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +76,7 @@ TABLES = (
 )
 
 
+@cache  # most rows name tests of a few files
 def tests_of(path: Path) -> set[str]:
     """Return the names of the tests of a module."""
     if not path.is_file():
