@@ -124,7 +124,7 @@ def client_config(url: str, **given: Any) -> RealtimeConfig:
     """Return a client's configuration that loses no time."""
     quick: dict[str, Any] = {
         "dialect": Dialect.REFERENCE,
-        "connection_timeout": 10.0,
+        "connection_timeout": 5.0,
         "first_retry_within": 0.05,
         "backoff_base": 0.05,
         "backoff_maximum": 0.2,

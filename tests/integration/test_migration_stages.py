@@ -201,7 +201,7 @@ def test_shadow_is_compared_and_sends_nothing(run_long: Callable[..., Any]) -> N
                     client_config(proxy.url, enable_fallback=False, max_reconnect_attempts=0), token=token
                 )
             }
-            given = settings(implementation="shadow", compare_within=1.0)
+            given = settings(implementation="shadow", compare_within=2.0)
             rollout = Rollout(config, given, client_id="me", clients=clients, environ={})
             stream = Stream(server, rollout)
             async with rollout:

@@ -248,7 +248,7 @@ def test_switch_is_put_off_while_the_other_does_not_connect(
             clients = default_clients(config, token) | {
                 "new": lambda: EngineClient(client_config(proxy.url), token=token)
             }
-            given = settings(switch_timeout=0.2)
+            given = settings(switch_timeout=0.5)
             environ = {"REALTIME_ROLLOUT_FILE": str(tmp_path / "rollout.json")}
             rollout = Rollout(config, given, client_id="me", clients=clients, environ=environ)
             stream = Stream(server, rollout)
@@ -572,19 +572,25 @@ def test_old_client_tells_of_silence(run_async: Callable[..., Any]) -> None:
         async with plain_server() as (sio, url):
             sio.on("slow", lambda _: {"no": "answer of the dialect"})
             dialect = Dialect(name="silent", wraps_answers=True)
-            given = {"ack_timeout": 0.1, "heartbeat_interval": 0.1, "heartbeat_timeout": 0.1}
-            client = PlainClient(client_config(url, dialect=dialect, **given))
-            sio.on("mute", hang)
-            await client.connect()
-            async with asyncio.timeout(SOON):
-                with pytest.raises(DeliveryError, match="not of its dialect"):
-                    await (await client.emit("slow"))
-                with pytest.raises(DeliveryError, match="did not acknowledge it"):
-                    await (await client.emit("mute"))
-            await client.disconnect()
+            given = {"heartbeat_interval": 0.1, "heartbeat_timeout": 0.1}
+            told = asyncio.Event()
 
-    async def hang(*_: Any) -> None:
-        await asyncio.sleep(0.5)  # longer than the client waits
+            async def hang(*_: Any) -> None:
+                await told.wait()
+
+            sio.on("mute", hang)
+            for event, patience, words in (
+                ("slow", SOON, "not of its dialect"),
+                ("mute", 0.1, "did not acknowledge it"),
+            ):
+                config = client_config(url, dialect=dialect, ack_timeout=patience, **given)
+                client = PlainClient(config)
+                await client.connect()
+                async with asyncio.timeout(SOON):
+                    with pytest.raises(DeliveryError, match=words):
+                        await (await client.emit(event))
+                await client.disconnect()
+            told.set()
 
     run_async(main())
 
