@@ -58,7 +58,7 @@ Diagnose = Callable[..., Awaitable[Diagnosis]]
 def diagnose(capsys: pytest.CaptureFixture[str]) -> Diagnose:
     """Give a function that runs the command in a thread beside the servers, short of patience."""
 
-    async def run(url: str, *arguments: str, patience: float = 0.5, idle: float = 0.0) -> Diagnosis:
+    async def run(url: str, *arguments: str, patience: float = 1.0, idle: float = 0.0) -> Diagnosis:
         began = time.monotonic()
         given = ["doctor", url, "--json", "--timeout", str(patience), "--idle", str(idle), *arguments]
         code = await asyncio.to_thread(command_line, given)
