@@ -13,7 +13,9 @@ from realtime_fsm.adapters.library_check import make_client
 from realtime_fsm.server import BackendConfig, WebSocketService
 
 SECRET = canary.SIGNING
-BOUND = 8.0
+BOUND = 20.0
+BUSY = 5.0
+"""Seconds by which a busy machine may be late."""
 
 RunAsync = Callable[..., Any]
 

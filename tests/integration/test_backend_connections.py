@@ -16,7 +16,7 @@ import canary
 import pytest
 import socketio
 from aiohttp import web
-from backend_peer import BOUND, SECRET, Peer, RunAsync, backend, eventually, http, peer, token, unsigned
+from backend_peer import BOUND, BUSY, SECRET, Peer, RunAsync, backend, eventually, http, peer, token, unsigned
 
 from realtime_fsm import RealtimeConfig, RealtimeService
 from realtime_fsm.machine.errors import ClosedError, ConfigurationError
@@ -82,7 +82,7 @@ def test_expired_session_is_disconnected_within_a_second(run_async: RunAsync) ->
                 async with asyncio.timeout(BOUND):
                     await one.gone.wait()
                 assert expires <= time.time() + 0.05
-                assert time.time() <= expires + 1.0
+                assert time.time() <= expires + 1.0 + BUSY
 
     run_async(main())
 
@@ -136,7 +136,7 @@ def test_stop_is_bounded_and_leaves_nothing(run_async: RunAsync) -> None:
     """With clients connected and long polls open the service stops in time, and leaves no task."""
 
     async def main() -> None:
-        service = backend(close_timeout=2.0)
+        service = backend(close_timeout=3 * BOUND)
         await service.start()
         async with peer(service) as one, peer(service, transports=("polling",)) as two, http() as session:
             async with session.get(f"{service.url}/socket.io/?EIO=4&transport=polling") as response:
@@ -146,7 +146,7 @@ def test_stop_is_bounded_and_leaves_nothing(run_async: RunAsync) -> None:
             await eventually(lambda: len(service._server.eio._open) >= 3)
             began = time.monotonic()
             await service.stop()
-            assert time.monotonic() - began < 2.0
+            assert time.monotonic() - began < BOUND
             async with asyncio.timeout(BOUND):
                 await one.gone.wait()
                 await two.gone.wait()
@@ -202,7 +202,7 @@ def test_stop_is_bounded_by_a_peer_that_has_stalled(run_async: RunAsync) -> None
             await asyncio.sleep(0.1)  # the writer fills the socket, and stalls
             began = time.monotonic()
             await service.stop()
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < 1.0 + BUSY
             transport.resume_reading()
 
     run_async(main())
@@ -212,7 +212,7 @@ def test_application_can_be_mounted(run_async: RunAsync) -> None:
     """Mounted into another application it works below its prefix, and ends with it, stalled peer or not."""
 
     async def main() -> None:
-        service = backend(close_timeout=1.0)
+        service = backend(close_timeout=3 * BOUND)
         outer = web.Application()
         outer.add_subapp("/rt", service.application)
         runner = web.AppRunner(outer)  # which waits a minute for open requests
@@ -235,7 +235,7 @@ def test_application_can_be_mounted(run_async: RunAsync) -> None:
                 await asyncio.sleep(0.1)  # the writer fills the socket, and stalls
                 began = time.monotonic()
                 await runner.cleanup()
-                assert time.monotonic() - began < 0.9
+                assert time.monotonic() - began < BOUND
                 transport.resume_reading()
 
     run_async(main())

@@ -54,11 +54,11 @@ async def opened(
     config = RealtimeConfig(server_url=server.url, transports=names or ("websocket",), **options)
     transport = SocketIOTransportFactory(config, connector_factory)(recorder)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await transport.open(auth)
         yield transport, recorder
     finally:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             await transport.close(goodbye=False)
 
 
@@ -68,7 +68,7 @@ async def failure(server_url: str, *names: str, auth: Any = None, **options: Any
     config = RealtimeConfig(server_url=server_url, transports=names or ("websocket",), **options)
     transport = SocketIOTransport(config, recorder)
     with pytest.raises(RealtimeError) as raised:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await transport.open(auth)
     await transport.close(goodbye=False)
     assert recorder.calls == []
