@@ -122,29 +122,21 @@ def test_bad_server_ends_in_failed_with_its_cause_and_remedy(
     assert "Traceback" not in caplog.text
 
 
-def test_bad_server_that_is_not_there_is_told_from_the_others(run_async: Run) -> None:
+async def test_bad_server_that_is_not_there_is_told_from_the_others() -> None:
     """An address at which nobody listens is ``ServerUnreachableError`` with the system's words."""
-
-    async def main() -> None:
-        async with answering(html) as url:
-            pass
-        realtime = RealtimeService(RealtimeConfig(server_url=url, max_reconnect_attempts=0))
-        with pytest.raises(ServerUnreachableError, match="refused"):
-            await realtime.connect()
-        await realtime.disconnect()
-
-    run_async(main())
+    async with answering(html) as url:
+        pass
+    realtime = RealtimeService(RealtimeConfig(server_url=url, max_reconnect_attempts=0))
+    with pytest.raises(ServerUnreachableError, match="refused"):
+        await realtime.connect()
+    await realtime.disconnect()
 
 
-def test_bad_namespace_is_refused_once_and_not_retried(run_async: Run) -> None:
+async def test_bad_namespace_is_refused_once_and_not_retried() -> None:
     """A namespace that the server does not have is FAILED after one dial, and names the field to check."""
-
-    async def main() -> None:
-        async with WebSocketService(BackendConfig(port=0, secret=canary.SIGNING)) as backend:
-            realtime = RealtimeService(RealtimeConfig(server_url=backend.url, namespace="/none"))
-            with pytest.raises(NamespaceRefusedError, match="`namespace`"):
-                await realtime.connect()
-            assert realtime.metrics.attempts == 1
-            await realtime.disconnect()
-
-    run_async(main())
+    async with WebSocketService(BackendConfig(port=0, secret=canary.SIGNING)) as backend:
+        realtime = RealtimeService(RealtimeConfig(server_url=backend.url, namespace="/none"))
+        with pytest.raises(NamespaceRefusedError, match="`namespace`"):
+            await realtime.connect()
+        assert realtime.metrics.attempts == 1
+        await realtime.disconnect()

@@ -8,7 +8,7 @@ import random
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,6 @@ from server_process import ENVIRONMENT, HERE
 
 from realtime_fsm.testing.proxy.proxy import FaultProxy
 
-RunBounded = Callable[[Coroutine[Any, Any, None], float], None]
 SOON = 20.0
 SOCKET_PATH = "/socket.io"
 
@@ -120,33 +119,30 @@ def check(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("by_http", [False, True])
-def test_accepted_messages_survive_every_kill(tmp_path: Path, run_long: RunBounded, by_http: bool) -> None:
+@pytest.mark.real_loop(timeout=120.0)
+async def test_accepted_messages_survive_every_kill(tmp_path: Path, by_http: bool) -> None:
     """Client and backend are killed again and again: nothing accepted is lost, repeated or out of order."""
     kills = 30
     dice = random.Random(1 + by_http)  # noqa: S311 - the moments of the kills; processes add to them
-
-    async def main() -> None:
-        async with nursery(tmp_path) as processes, FaultProxy("127.0.0.1", 9) as proxy:
-            backend = Backend(processes, proxy)
-            await backend.start()
-            if by_http:
-                proxy.block(SOCKET_PATH)
-            given = {"url": proxy.url, "by_http": by_http}
-            for run in range(kills):
-                await processes.start("application", run=run, count=100_000, **given)
-                pid = (await processes.hear("ready"))["pid"]
-                for seen in range(dice.choice([0, 1, 5, 20, 60])):
-                    await processes.hear("accepted", pid)
-                    if seen == 3 and run % 3 == 0:
-                        await backend.restart()
-                os.kill(pid, signal.SIGKILL)
-                if run % 7 == 0:
+    async with nursery(tmp_path) as processes, FaultProxy("127.0.0.1", 9) as proxy:
+        backend = Backend(processes, proxy)
+        await backend.start()
+        if by_http:
+            proxy.block(SOCKET_PATH)
+        given = {"url": proxy.url, "by_http": by_http}
+        for run in range(kills):
+            await processes.start("application", run=run, count=100_000, **given)
+            pid = (await processes.hear("ready"))["pid"]
+            for seen in range(dice.choice([0, 1, 5, 20, 60])):
+                await processes.hear("accepted", pid)
+                if seen == 3 and run % 3 == 0:
                     await backend.restart()
-            await processes.start("application", run=kills, count=0, **given)
-            await processes.hear("drained")
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(backend.pid, signal.SIGKILL)
-        assert sum(accepted(tmp_path).values()) > kills
-        check(tmp_path)
-
-    run_long(main(), 120.0)
+            os.kill(pid, signal.SIGKILL)
+            if run % 7 == 0:
+                await backend.restart()
+        await processes.start("application", run=kills, count=0, **given)
+        await processes.hear("drained")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(backend.pid, signal.SIGKILL)
+    assert sum(accepted(tmp_path).values()) > kills
+    check(tmp_path)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,6 @@ from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_
 from realtime_fsm.doctor import CHECKS, Target, Verdict, examine
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.server import BackendConfig, WebSocketService
-
-Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
 @frozen
@@ -100,33 +98,25 @@ def certified(authority: trustme.CA, *names: str, **options: Any) -> ssl.SSLCont
 # The way to the server.
 
 
-def test_doctor_names_an_address_that_is_no_server_address(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_names_an_address_that_is_no_server_address(diagnose: Diagnose) -> None:
     """An address with credentials is usage: the first check fails, nothing is tried, nothing is shown."""
-
-    async def main() -> None:
-        found = await diagnose(f"http://me:{canary.token()}@127.0.0.1:9/?token={canary.token()}")
-        found.says("configuration", "failed", "credentials", "server_url")
-        assert (found.failed, found.code) == (["configuration"], EXIT_USAGE)
-
-    run_async(main())
+    found = await diagnose(f"http://me:{canary.token()}@127.0.0.1:9/?token={canary.token()}")
+    found.says("configuration", "failed", "credentials", "server_url")
+    assert (found.failed, found.code) == (["configuration"], EXIT_USAGE)
 
 
-def test_doctor_names_a_host_that_does_not_exist(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_names_a_host_that_does_not_exist(diagnose: Diagnose) -> None:
     """A name that cannot be resolved fails `name`; everything after it is skipped with that reason."""
-
-    async def main() -> None:
-        found = await diagnose("http://nothing.invalid", patience=3)
-        found.says("name", "failed", "nothing.invalid")
-        assert (found.failed, found.code) == (["name"], EXIT_UNREACHABLE)
-        later = [check for check in found.checks.values() if check["verdict"] == "skipped"]
-        assert len(later) == len(CHECKS) - 2
-        assert {check["message"] for check in later} == {"Not tried, because `name` failed."}
-
-    run_async(main())
+    found = await diagnose("http://nothing.invalid", patience=3)
+    found.says("name", "failed", "nothing.invalid")
+    assert (found.failed, found.code) == (["name"], EXIT_UNREACHABLE)
+    later = [check for check in found.checks.values() if check["verdict"] == "skipped"]
+    assert len(later) == len(CHECKS) - 2
+    assert {check["message"] for check in later} == {"Not tried, because `name` failed."}
 
 
-def test_doctor_does_not_wait_for_a_resolver_that_hangs(
-    run_async: Run, diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch
+async def test_doctor_does_not_wait_for_a_resolver_that_hangs(
+    diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A resolver that never answers fails `name` within the time-out, and does not hold the command up."""
     release = threading.Event()
@@ -135,32 +125,25 @@ def test_doctor_does_not_wait_for_a_resolver_that_hangs(
         assert release.wait(20)
         raise socket.gaierror(socket.EAI_AGAIN, "late")
 
-    async def main() -> None:
-        try:
-            found = await diagnose("http://slow.example", patience=0.2)
-        finally:
-            release.set()
-        found.says("name", "failed", "No answer", "0.2 s", "resolv.conf")
-        assert (found.failed, found.code) == (["name"], EXIT_UNREACHABLE)
-
     monkeypatch.setattr("realtime_fsm.doctor.network.socket.getaddrinfo", hangs)
-    run_async(main())
+    try:
+        found = await diagnose("http://slow.example", patience=0.2)
+    finally:
+        release.set()
+    found.says("name", "failed", "No answer", "0.2 s", "resolv.conf")
+    assert (found.failed, found.code) == (["name"], EXIT_UNREACHABLE)
     for thread in threading.enumerate():
         if thread.name == "realtime_fsm doctor resolver":
             thread.join(5)
 
 
-def test_doctor_names_a_port_at_which_nothing_listens(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_names_a_port_at_which_nothing_listens(diagnose: Diagnose) -> None:
     """A refused connection fails `tcp`."""
-
-    async def main() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-        found = await diagnose(f"http://127.0.0.1:{port}")
-        found.says("tcp", "failed", "nothing listens", "Start the server")
-        assert (found.failed, found.code) == (["tcp"], EXIT_UNREACHABLE)
-
-    run_async(main())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    found = await diagnose(f"http://127.0.0.1:{port}")
+    found.says("tcp", "failed", "nothing listens", "Start the server")
+    assert (found.failed, found.code) == (["tcp"], EXIT_UNREACHABLE)
 
 
 async def _says_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -176,128 +159,90 @@ async def _greets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     await reader.read()
 
 
-def test_doctor_names_a_server_that_accepts_and_is_silent(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_names_a_server_that_accepts_and_is_silent(diagnose: Diagnose) -> None:
     """A server that accepts TCP and says nothing fails `http`, by the time-out."""
-
-    async def main() -> None:
-        async with sick.talking(_says_nothing) as url:
-            found = await diagnose(url)
-        found.says("http", "failed", "accepts the connection and says nothing", "hangs")
-        assert (found.failed, found.code) == (["http"], EXIT_UNREACHABLE)
-
-    run_async(main())
+    async with sick.talking(_says_nothing) as url:
+        found = await diagnose(url)
+    found.says("http", "failed", "accepts the connection and says nothing", "hangs")
+    assert (found.failed, found.code) == (["http"], EXIT_UNREACHABLE)
 
 
-def test_doctor_names_a_server_that_hangs_up(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_names_a_server_that_hangs_up(diagnose: Diagnose) -> None:
     """A server that closes without an answer fails `http`: it answers, but it is no HTTP server."""
-
-    async def main() -> None:
-        async with sick.talking(_hangs_up) as url:
-            found = await diagnose(url)
-        found.says("http", "failed", "closes the connection without an answer", "HTTP server")
-        assert (found.failed, found.code) == (["http"], EXIT_FAILED)
-
-    run_async(main())
+    async with sick.talking(_hangs_up) as url:
+        found = await diagnose(url)
+    found.says("http", "failed", "closes the connection without an answer", "HTTP server")
+    assert (found.failed, found.code) == (["http"], EXIT_FAILED)
 
 
-def test_doctor_names_a_server_of_another_protocol(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_names_a_server_of_another_protocol(diagnose: Diagnose) -> None:
     """A port at which something other than HTTP is spoken fails `http`."""
-
-    async def main() -> None:
-        async with sick.talking(_greets) as url:
-            found = await diagnose(url)
-        found.says("http", "failed", "does not speak HTTP", "HTTP server")
-        assert (found.failed, found.code) == (["http"], EXIT_FAILED)
-
-    run_async(main())
+    async with sick.talking(_greets) as url:
+        found = await diagnose(url)
+    found.says("http", "failed", "does not speak HTTP", "HTTP server")
+    assert (found.failed, found.code) == (["http"], EXIT_FAILED)
 
 
 # TLS.
 
 
-def test_doctor_names_a_tls_port_that_is_asked_without(
-    run_async: Run, diagnose: Diagnose, authority: trustme.CA
+async def test_doctor_names_a_tls_port_that_is_asked_without(
+    diagnose: Diagnose, authority: trustme.CA
 ) -> None:
     """http:// to a port that speaks TLS fails `http`, and the remedy is the address with https://."""
-
-    async def main() -> None:
-        async with sick.sound(tls=certified(authority, "localhost")) as url:
-            place = url.removeprefix("https://localhost")
-            found = await diagnose(f"http://127.0.0.1{place}")
-        found.says("http", "failed", "speaks TLS", f"https://127.0.0.1{place}")
-        assert (found.failed, found.code) == (["http"], EXIT_UNREACHABLE)
-
-    run_async(main())
+    async with sick.sound(tls=certified(authority, "localhost")) as url:
+        place = url.removeprefix("https://localhost")
+        found = await diagnose(f"http://127.0.0.1{place}")
+    found.says("http", "failed", "speaks TLS", f"https://127.0.0.1{place}")
+    assert (found.failed, found.code) == (["http"], EXIT_UNREACHABLE)
 
 
-def test_doctor_names_a_plain_port_that_is_asked_for_tls(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_names_a_plain_port_that_is_asked_for_tls(diagnose: Diagnose) -> None:
     """https:// to a port that speaks no TLS fails `tls`, and the remedy is http://."""
-
-    async def main() -> None:
-        async with sick.sound() as url:
-            found = await diagnose(url.replace("http://", "https://"))
-        found.says("tls", "failed", "does not speak TLS", "http://")
-        assert (found.failed, found.code) == (["tls"], EXIT_UNREACHABLE)
-
-    run_async(main())
+    async with sick.sound() as url:
+        found = await diagnose(url.replace("http://", "https://"))
+    found.says("tls", "failed", "does not speak TLS", "http://")
+    assert (found.failed, found.code) == (["tls"], EXIT_UNREACHABLE)
 
 
-def test_doctor_names_a_tls_handshake_that_never_ends(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_names_a_tls_handshake_that_never_ends(diagnose: Diagnose) -> None:
     """A server that accepts TCP and does not begin with TLS fails `tls`, by the time-out."""
-
-    async def main() -> None:
-        async with sick.talking(_says_nothing) as url:
-            found = await diagnose(url.replace("http://", "https://"))
-        found.says("tls", "failed", "does not begin with TLS", "port")
-        assert (found.failed, found.code) == (["tls"], EXIT_UNREACHABLE)
-
-    run_async(main())
+    async with sick.talking(_says_nothing) as url:
+        found = await diagnose(url.replace("http://", "https://"))
+    found.says("tls", "failed", "does not begin with TLS", "port")
+    assert (found.failed, found.code) == (["tls"], EXIT_UNREACHABLE)
 
 
-def test_doctor_names_an_expired_certificate(run_async: Run, diagnose: Diagnose, trusted: trustme.CA) -> None:
+async def test_doctor_names_an_expired_certificate(diagnose: Diagnose, trusted: trustme.CA) -> None:
     """A certificate whose time is over fails `tls` as expired, not as untrusted."""
     now = datetime.now(UTC)
     over = certified(
         trusted, "localhost", not_before=now - timedelta(days=9), not_after=now - timedelta(days=2)
     )
-
-    async def main() -> None:
-        async with sick.sound(tls=over) as url:
-            found = await diagnose(url)
-        found.says("tls", "failed", "has expired", "Renew")
-        assert (found.failed, found.code) == (["tls"], EXIT_UNREACHABLE)
-
-    run_async(main())
+    async with sick.sound(tls=over) as url:
+        found = await diagnose(url)
+    found.says("tls", "failed", "has expired", "Renew")
+    assert (found.failed, found.code) == (["tls"], EXIT_UNREACHABLE)
 
 
-def test_doctor_names_a_certificate_of_another_name(
-    run_async: Run, diagnose: Diagnose, trusted: trustme.CA
-) -> None:
+async def test_doctor_names_a_certificate_of_another_name(diagnose: Diagnose, trusted: trustme.CA) -> None:
     """A certificate for another host fails `tls` by the name."""
-
-    async def main() -> None:
-        async with sick.sound(tls=certified(trusted, "elsewhere.example")) as url:
-            found = await diagnose(url)
-        found.says("tls", "failed", "another name than localhost", "name")
-        assert (found.failed, found.code) == (["tls"], EXIT_UNREACHABLE)
-
-    run_async(main())
+    async with sick.sound(tls=certified(trusted, "elsewhere.example")) as url:
+        found = await diagnose(url)
+    found.says("tls", "failed", "another name than localhost", "name")
+    assert (found.failed, found.code) == (["tls"], EXIT_UNREACHABLE)
 
 
-def test_doctor_names_an_unknown_issuer(run_async: Run, diagnose: Diagnose, authority: trustme.CA) -> None:
+async def test_doctor_names_an_unknown_issuer(diagnose: Diagnose, authority: trustme.CA) -> None:
     """A certificate of an authority that is not trusted fails `tls`, and says how to trust it."""
-
-    async def main() -> None:
-        async with sick.sound(tls=certified(authority, "localhost")) as url:
-            found = await diagnose(url)
-        found.says("tls", "failed", "issuer", "SSL_CERT_FILE")
-        assert (found.failed, found.code) == (["tls"], EXIT_UNREACHABLE)
-
-    run_async(main())
+    async with sick.sound(tls=certified(authority, "localhost")) as url:
+        found = await diagnose(url)
+    found.says("tls", "failed", "issuer", "SSL_CERT_FILE")
+    assert (found.failed, found.code) == (["tls"], EXIT_UNREACHABLE)
 
 
-def test_doctor_names_a_self_signed_certificate(
-    run_async: Run, diagnose: Diagnose, authority: trustme.CA, tmp_path: Path
+async def test_doctor_names_a_self_signed_certificate(
+    diagnose: Diagnose, authority: trustme.CA, tmp_path: Path
 ) -> None:
     """A certificate that nobody but itself vouches for fails `tls` as self-signed."""
     path = tmp_path / "self.pem"
@@ -305,30 +250,22 @@ def test_doctor_names_a_self_signed_certificate(
     authority.cert_pem.write_to_path(str(path), append=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
-
-    async def main() -> None:
-        async with sick.sound(tls=context) as url:
-            found = await diagnose(url)
-        found.says("tls", "failed", "self-signed", "SSL_CERT_FILE")
-        assert (found.failed, found.code) == (["tls"], EXIT_UNREACHABLE)
-
-    run_async(main())
+    async with sick.sound(tls=context) as url:
+        found = await diagnose(url)
+    found.says("tls", "failed", "self-signed", "SSL_CERT_FILE")
+    assert (found.failed, found.code) == (["tls"], EXIT_UNREACHABLE)
 
 
-def test_doctor_warns_of_a_certificate_that_expires_soon(
-    run_async: Run, diagnose: Diagnose, trusted: trustme.CA
+async def test_doctor_warns_of_a_certificate_that_expires_soon(
+    diagnose: Diagnose, trusted: trustme.CA
 ) -> None:
     """A certificate with three days left is a warning with the days, and the examination goes on."""
     soon = certified(trusted, "localhost", not_after=datetime.now(UTC) + timedelta(days=3, hours=1))
-
-    async def main() -> None:
-        async with sick.sound(tls=soon) as url:
-            found = await diagnose(url)
-        found.says("tls", "warning", "expires in 3 days", "Renew")
-        assert (found.failed, found.code) == ([], EXIT_OK)
-        assert found.checks["heartbeat"]["verdict"] == "ok"
-
-    run_async(main())
+    async with sick.sound(tls=soon) as url:
+        found = await diagnose(url)
+    found.says("tls", "warning", "expires in 3 days", "Renew")
+    assert (found.failed, found.code) == ([], EXIT_OK)
+    assert found.checks["heartbeat"]["verdict"] == "ok"
 
 
 # HTTP.
@@ -401,22 +338,15 @@ async def _half_open(_: web.Request) -> web.Response:
         (sick.forgets, ("handshake", EXIT_FAILED, ("does not know it in the next request", "sticky"))),
     ],
 )
-def test_doctor_names_what_answers_wrongly(
-    run_async: Run,
-    diagnose: Diagnose,
-    answer: sick.Answer,
-    expected: tuple[str, int, tuple[str, ...]],
+async def test_doctor_names_what_answers_wrongly(
+    diagnose: Diagnose, answer: sick.Answer, expected: tuple[str, int, tuple[str, ...]]
 ) -> None:
     """An HTTP server that is no sound Socket.IO server fails the one check that can tell what it is."""
     check, code, words = expected
-
-    async def main() -> None:
-        async with sick.answering(answer) as url:
-            found = await diagnose(url)
-        found.says(check, "failed", *words)
-        assert (found.failed, found.code) == ([check], code)
-
-    run_async(main())
+    async with sick.answering(answer) as url:
+        found = await diagnose(url)
+    found.says(check, "failed", *words)
+    assert (found.failed, found.code) == ([check], code)
 
 
 # The websocket.
@@ -430,147 +360,107 @@ def test_doctor_names_what_answers_wrongly(
         (sick.swallows_frames, ("opens", "nothing comes through")),
     ],
 )
-def test_doctor_names_a_websocket_that_a_proxy_keeps_away(
-    run_async: Run, diagnose: Diagnose, proxy: Any, words: tuple[str, ...]
+async def test_doctor_names_a_websocket_that_a_proxy_keeps_away(
+    diagnose: Diagnose, proxy: Any, words: tuple[str, ...]
 ) -> None:
     """Only `websocket` fails, the rest is examined over polling, and the remedy is the proxy's setting."""
-
-    async def main() -> None:
-        async with sick.sound(in_front=proxy) as url:
-            found = await diagnose(url)
-        found.says("websocket", "failed", *words, "Polling works", "proxy_set_header Upgrade")
-        assert (found.failed, found.code) == (["websocket"], EXIT_FAILED)
-        assert found.checks["namespace"]["details"]["transport"] == "polling"
-        assert found.checks["heartbeat"]["verdict"] == "ok"
-
-    run_async(main())
+    async with sick.sound(in_front=proxy) as url:
+        found = await diagnose(url)
+    found.says("websocket", "failed", *words, "Polling works", "proxy_set_header Upgrade")
+    assert (found.failed, found.code) == (["websocket"], EXIT_FAILED)
+    assert found.checks["namespace"]["details"]["transport"] == "polling"
+    assert found.checks["heartbeat"]["verdict"] == "ok"
 
 
-def test_doctor_warns_of_a_server_without_polling(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_warns_of_a_server_without_polling(diagnose: Diagnose) -> None:
     """A server that takes websockets only is a warning, and is examined over a websocket."""
-
-    async def main() -> None:
-        async with sick.sound(transports=["websocket"]) as url:
-            found = await diagnose(url)
-        found.says("handshake", "warning", "no polling")
-        assert (found.failed, found.code) == ([], EXIT_OK)
-        assert found.checks["namespace"]["details"]["transport"] == "websocket"
-
-    run_async(main())
+    async with sick.sound(transports=["websocket"]) as url:
+        found = await diagnose(url)
+    found.says("handshake", "warning", "no polling")
+    assert (found.failed, found.code) == ([], EXIT_OK)
+    assert found.checks["namespace"]["details"]["transport"] == "websocket"
 
 
 # The namespace and the identity.
 
 
-def test_doctor_names_a_namespace_that_is_not_there(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_names_a_namespace_that_is_not_there(diagnose: Diagnose) -> None:
     """A namespace that the server does not have fails `namespace`: refused."""
-
-    async def main() -> None:
-        async with sick.sound(handlers={"connect": lambda sid, environ: None}) as url:
-            found = await diagnose(url, "--namespace", "/none")
-        found.says("namespace", "failed", "no namespace /none", "--namespace")
-        assert (found.failed, found.code) == (["namespace"], EXIT_REFUSED)
-
-    run_async(main())
+    async with sick.sound(handlers={"connect": lambda sid, environ: None}) as url:
+        found = await diagnose(url, "--namespace", "/none")
+    found.says("namespace", "failed", "no namespace /none", "--namespace")
+    assert (found.failed, found.code) == (["namespace"], EXIT_REFUSED)
 
 
-def test_doctor_names_a_connection_handler_that_hangs(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_names_a_connection_handler_that_hangs(diagnose: Diagnose) -> None:
     """A handler that neither lets in nor refuses fails `namespace`, by the time-out."""
     release = asyncio.Event()
 
     async def hangs(sid: str, environ: object) -> None:
         await release.wait()
 
-    async def main() -> None:
-        async with sick.sound(handlers={"connect": hangs}) as url:
-            found = await diagnose(url)
-            release.set()
-        found.says("namespace", "failed", "nothing answers for the namespace /", "handler hangs")
-        assert (found.failed, found.code) == (["namespace"], EXIT_FAILED)
-
-    run_async(main())
+    async with sick.sound(handlers={"connect": hangs}) as url:
+        found = await diagnose(url)
+        release.set()
+    found.says("namespace", "failed", "nothing answers for the namespace /", "handler hangs")
+    assert (found.failed, found.code) == (["namespace"], EXIT_FAILED)
 
 
-def test_doctor_names_a_missing_token(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_names_a_missing_token(diagnose: Diagnose) -> None:
     """A server that wants a token, and gets none, fails `authentication` with the option to use."""
-
-    async def main() -> None:
-        async with WebSocketService(BackendConfig(port=0, secret=canary.SIGNING)) as backend:
-            found = await diagnose(backend.url, "--dialect", "reference")
-        found.says("authentication", "failed", "No token was given", "--token-env")
-        assert (found.failed, found.code) == (["authentication"], EXIT_REFUSED)
-
-    run_async(main())
+    async with WebSocketService(BackendConfig(port=0, secret=canary.SIGNING)) as backend:
+        found = await diagnose(backend.url, "--dialect", "reference")
+    found.says("authentication", "failed", "No token was given", "--token-env")
+    assert (found.failed, found.code) == (["authentication"], EXIT_REFUSED)
 
 
-def test_doctor_names_a_refused_token(
-    run_async: Run, diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_doctor_names_a_refused_token(diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token that the server refuses fails `authentication`; the server repeats it, and it is not shown."""
     monkeypatch.setenv("A_TOKEN", canary.token())
 
     def refuses(sid: str, environ: object, auth: dict[str, str]) -> None:
         raise sick.socketio.exceptions.ConnectionRefusedError(f"unknown: {auth['token']} \x1b[2J")
 
-    async def main() -> None:
-        async with sick.sound(handlers={"connect": refuses}) as url:
-            found = await diagnose(url, "--token-env", "A_TOKEN")
-        found.says("authentication", "failed", "refuses the token in A_TOKEN", "unknown: ***", "auth.token")
-        assert "\x1b" not in found.checks["authentication"]["message"]
-        assert (found.failed, found.code) == (["authentication"], EXIT_REFUSED)
-
-    run_async(main())
+    async with sick.sound(handlers={"connect": refuses}) as url:
+        found = await diagnose(url, "--token-env", "A_TOKEN")
+    found.says("authentication", "failed", "refuses the token in A_TOKEN", "unknown: ***", "auth.token")
+    assert "\x1b" not in found.checks["authentication"]["message"]
+    assert (found.failed, found.code) == (["authentication"], EXIT_REFUSED)
 
 
-def test_doctor_names_an_expired_token(
-    run_async: Run, diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_doctor_names_an_expired_token(diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token that is over by its own words is said to be, with since when."""
     monkeypatch.setenv("A_TOKEN", canary.jwt("me", -100.0))
-
-    async def main() -> None:
-        async with WebSocketService(BackendConfig(port=0, secret=canary.SIGNING)) as backend:
-            found = await diagnose(backend.url, "--dialect", "reference", "--token-env", "A_TOKEN")
-        found.says("authentication", "failed", "The token in A_TOKEN expired 10", "fresh token", "clocks")
-        assert (found.failed, found.code) == (["authentication"], EXIT_REFUSED)
-
-    run_async(main())
+    async with WebSocketService(BackendConfig(port=0, secret=canary.SIGNING)) as backend:
+        found = await diagnose(backend.url, "--dialect", "reference", "--token-env", "A_TOKEN")
+    found.says("authentication", "failed", "The token in A_TOKEN expired 10", "fresh token", "clocks")
+    assert (found.failed, found.code) == (["authentication"], EXIT_REFUSED)
 
 
 # The open connection.
 
 
-def test_doctor_names_a_heartbeat_that_is_never_acknowledged(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_names_a_heartbeat_that_is_never_acknowledged(diagnose: Diagnose) -> None:
     """What the dialect promises and the server does not do fails; where it promises nothing, it warns."""
-
-    async def main() -> None:
-        async with sick.sound(acknowledges=False) as url:
-            found = await diagnose(url, "--dialect", "reference")
-            plain = await diagnose(url)
-        found.says(
-            "heartbeat", "failed", "does not acknowledge `heartbeat`", "Add a handler", "--dialect plain"
-        )
-        found.says("recovery", "failed", "does not confirm `subscribe`", "--dialect plain")
-        assert (found.failed, found.code) == (["heartbeat", "recovery"], EXIT_FAILED)
-        plain.says("heartbeat", "warning", "pings of the websocket are answered", "Add a handler")
-        assert (plain.failed, plain.code) == ([], EXIT_OK)
-
-    run_async(main())
+    async with sick.sound(acknowledges=False) as url:
+        found = await diagnose(url, "--dialect", "reference")
+        plain = await diagnose(url)
+    found.says("heartbeat", "failed", "does not acknowledge `heartbeat`", "Add a handler", "--dialect plain")
+    found.says("recovery", "failed", "does not confirm `subscribe`", "--dialect plain")
+    assert (found.failed, found.code) == (["heartbeat", "recovery"], EXIT_FAILED)
+    plain.says("heartbeat", "warning", "pings of the websocket are answered", "Add a handler")
+    assert (plain.failed, plain.code) == ([], EXIT_OK)
 
 
-def test_doctor_names_a_connection_that_is_open_and_deaf(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_names_a_connection_that_is_open_and_deaf(diagnose: Diagnose) -> None:
     """A server that lets the client in, and then answers neither events nor pings, fails `heartbeat`."""
-
-    async def main() -> None:
-        async with sick.answering(sick.deaf) as url:
-            found = await diagnose(url)
-        found.says("heartbeat", "failed", "open, and deaf", "proxy passes nothing on")
-        assert (found.failed, found.code) == (["heartbeat"], EXIT_FAILED)
-
-    run_async(main())
+    async with sick.answering(sick.deaf) as url:
+        found = await diagnose(url)
+    found.says("heartbeat", "failed", "open, and deaf", "proxy passes nothing on")
+    assert (found.failed, found.code) == (["heartbeat"], EXIT_FAILED)
 
 
-def test_doctor_names_a_server_that_ends_the_connection_at_once(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_names_a_server_that_ends_the_connection_at_once(diagnose: Diagnose) -> None:
     """A connection that ends right after it was accepted fails `heartbeat`, with what the server said."""
 
     async def ends_at_once(request: web.Request) -> web.StreamResponse:
@@ -587,34 +477,25 @@ def test_doctor_names_a_server_that_ends_the_connection_at_once(run_async: Run, 
         await websocket.send_str("41")
         return websocket
 
-    async def main() -> None:
-        async with sick.answering(ends_at_once) as url:
-            found = await diagnose(url)
-        found.says("heartbeat", "failed", "The connection ended", "server's log")
-        assert found.checks["idle"]["message"].startswith("The connection has ended")
-        assert (found.failed, found.code) == (["heartbeat"], EXIT_FAILED)
-
-    run_async(main())
+    async with sick.answering(ends_at_once) as url:
+        found = await diagnose(url)
+    found.says("heartbeat", "failed", "The connection ended", "server's log")
+    assert found.checks["idle"]["message"].startswith("The connection has ended")
+    assert (found.failed, found.code) == (["heartbeat"], EXIT_FAILED)
 
 
-def test_doctor_names_a_proxy_that_cuts_silent_connections(run_async: Run, diagnose: Diagnose) -> None:
+async def test_doctor_names_a_proxy_that_cuts_silent_connections(diagnose: Diagnose) -> None:
     """A proxy's idle time-out fails `idle`, with the seconds survived, and the setting to change."""
-
-    async def main() -> None:
-        async with sick.sound() as url, sick.impatient_proxy(url, 0.4) as front:
-            found = await diagnose(front, idle=5, patience=2)
-            short = await diagnose(front, idle=0.05, patience=2)
-        found.says("idle", "failed", "idle time-out", "pings only every 25 s", "proxy_read_timeout")
-        assert 0.3 <= found.checks["idle"]["details"]["survived"] < 4
-        assert (found.failed, found.code) == (["idle"], EXIT_FAILED)
-        short.says("idle", "ok", "Survives", "--idle 27")
-
-    run_async(main())
+    async with sick.sound() as url, sick.impatient_proxy(url, 0.4) as front:
+        found = await diagnose(front, idle=5, patience=2)
+        short = await diagnose(front, idle=0.05, patience=2)
+    found.says("idle", "failed", "idle time-out", "pings only every 25 s", "proxy_read_timeout")
+    assert 0.3 <= found.checks["idle"]["details"]["survived"] < 4
+    assert (found.failed, found.code) == (["idle"], EXIT_FAILED)
+    short.says("idle", "ok", "Survives", "--idle 27")
 
 
-def test_doctor_names_a_server_that_announces_pings_and_sends_none(
-    run_async: Run, diagnose: Diagnose
-) -> None:
+async def test_doctor_names_a_server_that_announces_pings_and_sends_none(diagnose: Diagnose) -> None:
     """Pings that do not come in the announced time fail `idle` as the server's silence, not as a cut."""
 
     async def quiet(request: web.Request) -> web.StreamResponse:
@@ -633,86 +514,71 @@ def test_doctor_names_a_server_that_announces_pings_and_sends_none(
                 await websocket.send_str("431[]")
         return websocket
 
-    async def main() -> None:
-        async with sick.answering(quiet) as url:
-            found = await diagnose(url, idle=5, patience=1)
-        found.says("idle", "failed", "announces pings every 0.2 s, and sends none", "buffering")
-        assert found.checks["recovery"]["verdict"] == "ok"
-        assert (found.failed, found.code) == (["idle"], EXIT_FAILED)
-
-    run_async(main())
+    async with sick.answering(quiet) as url:
+        found = await diagnose(url, idle=5, patience=1)
+    found.says("idle", "failed", "announces pings every 0.2 s, and sends none", "buffering")
+    assert found.checks["recovery"]["verdict"] == "ok"
+    assert (found.failed, found.code) == (["idle"], EXIT_FAILED)
 
 
 # Sound servers.
 
 
-def test_doctor_finds_nothing_wrong_with_the_reference_backend(
-    run_async: Run, diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch
+async def test_doctor_finds_nothing_wrong_with_the_reference_backend(
+    diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reference backend passes every check, over a websocket, and no session is left on it."""
     monkeypatch.setenv("A_TOKEN", canary.jwt("me", 60))
-
-    async def main() -> None:
-        async with WebSocketService(BackendConfig(port=0, secret=canary.SIGNING)) as backend:
-            found = await diagnose(
-                backend.url, "--dialect", "reference", "--token-env", "A_TOKEN", idle=0.2, patience=5
-            )
-            assert backend.subscriber_count("realtime-fsm-doctor") == 0
-        verdicts = {name: check["verdict"] for name, check in found.checks.items()}
-        assert verdicts.pop("tls") == "skipped"
-        assert set(verdicts.values()) == {"ok"}
-        assert found.code == EXIT_OK
-        assert found.checks["recovery"]["details"]["kind"] == "replay"
-
-    run_async(main())
+    async with WebSocketService(BackendConfig(port=0, secret=canary.SIGNING)) as backend:
+        found = await diagnose(
+            backend.url, "--dialect", "reference", "--token-env", "A_TOKEN", idle=0.2, patience=5
+        )
+        assert backend.subscriber_count("realtime-fsm-doctor") == 0
+    verdicts = {name: check["verdict"] for name, check in found.checks.items()}
+    assert verdicts.pop("tls") == "skipped"
+    assert set(verdicts.values()) == {"ok"}
+    assert found.code == EXIT_OK
+    assert found.checks["recovery"]["details"]["kind"] == "replay"
 
 
-def test_doctor_finds_nothing_wrong_with_a_plain_server_over_tls(
-    run_async: Run, diagnose: Diagnose, trusted: trustme.CA
+async def test_doctor_finds_nothing_wrong_with_a_plain_server_over_tls(
+    diagnose: Diagnose, trusted: trustme.CA
 ) -> None:
     """A plain python-socketio server over TLS passes; that it replays nothing is a warning, not a failure."""
     context = certified(trusted, "localhost", not_after=datetime.now(UTC) + timedelta(days=90))
-
-    async def main() -> None:
-        async with sick.sound(tls=context) as url:
-            found = await diagnose(url, idle=0.2, patience=5)
-        verdicts = {name: check["verdict"] for name, check in found.checks.items()}
-        assert verdicts.pop("recovery") == "warning"
-        assert set(verdicts.values()) == {"ok"}
-        assert found.code == EXIT_OK
-        assert found.checks["tls"]["details"]["version"] in {"TLSv1.2", "TLSv1.3"}
-
-    run_async(main())
+    async with sick.sound(tls=context) as url:
+        found = await diagnose(url, idle=0.2, patience=5)
+    verdicts = {name: check["verdict"] for name, check in found.checks.items()}
+    assert verdicts.pop("recovery") == "warning"
+    assert set(verdicts.values()) == {"ok"}
+    assert found.code == EXIT_OK
+    assert found.checks["tls"]["details"]["version"] in {"TLSv1.2", "TLSv1.3"}
 
 
 # The command.
 
 
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {}])
-def test_doctor_prints_a_line_for_each_check_into_a_pipe(run_async: Run, environment: dict[str, str]) -> None:
+async def test_doctor_prints_a_line_for_each_check_into_a_pipe(environment: dict[str, str]) -> None:
     """In a pipe each check is one line with its glyph and word, uncoloured, and the token is nowhere."""
-
-    async def main() -> None:
-        async with sick.sound() as url:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "realtime_fsm.cli", "doctor", url, "--idle", "0.1"),
-                *("--token-env", "A_TOKEN"),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**os.environ, **environment, "A_TOKEN": canary.token()},
-            )
-            async with asyncio.timeout(20):
-                out, error = await canary.output_of(process)
-        assert (process.returncode, error.decode()) == (EXIT_OK, "")
-        *lines, summary = out.decode().splitlines()
-        assert "\x1b" not in out.decode()
-        words = {"✓": "ok", "!": "warning", "✗": "failed", "-": "skipped"}
-        for line, check in zip(lines, CHECKS, strict=True):
-            glyph, word, name, *_ = line.split()
-            assert (words[glyph], check.name) == (word, name)
-        assert summary.startswith(f"{url}: 10 ok, 1 warning, 1 skipped")
-
-    run_async(main())
+    async with sick.sound() as url:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "realtime_fsm.cli", "doctor", url, "--idle", "0.1"),
+            *("--token-env", "A_TOKEN"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **environment, "A_TOKEN": canary.token()},
+        )
+        async with asyncio.timeout(20):
+            out, error = await canary.output_of(process)
+    assert (process.returncode, error.decode()) == (EXIT_OK, "")
+    *lines, summary = out.decode().splitlines()
+    assert "\x1b" not in out.decode()
+    words = {"✓": "ok", "!": "warning", "✗": "failed", "-": "skipped"}
+    for line, check in zip(lines, CHECKS, strict=True):
+        glyph, word, name, *_ = line.split()
+        assert (words[glyph], check.name) == (word, name)
+    assert summary.startswith(f"{url}: 10 ok, 1 warning, 1 skipped")
 
 
 @pytest.mark.parametrize(
@@ -769,22 +635,18 @@ def test_doctor_refuses_a_variable_that_is_not_set(
     assert "NO_SUCH_TOKEN" in error
 
 
-def test_doctor_in_code_tells_each_finding_as_it_comes(run_async: Run) -> None:
+async def test_doctor_in_code_tells_each_finding_as_it_comes() -> None:
     """`examine` tells the findings in order, gives the same ones in its report, and leaves nothing open."""
-
-    async def main() -> None:
-        told = []
-        async with sick.sound() as url:
-            target = Target(config=RealtimeConfig(server_url=url), token=canary.token(), idle=0.05)
-            report = await examine(target, told.append)
-        assert tuple(told) == report.findings
-        assert report.is_ok
-        assert report.finding("namespace").verdict is Verdict.OK
-        assert canary.found_in(repr(target), repr(report)) == []
-        with pytest.raises(KeyError):
-            report.finding("horoscope")
-
-    run_async(main())
+    told = []
+    async with sick.sound() as url:
+        target = Target(config=RealtimeConfig(server_url=url), token=canary.token(), idle=0.05)
+        report = await examine(target, told.append)
+    assert tuple(told) == report.findings
+    assert report.is_ok
+    assert report.finding("namespace").verdict is Verdict.OK
+    assert canary.found_in(repr(target), repr(report)) == []
+    with pytest.raises(KeyError):
+        report.finding("horoscope")
 
 
 def test_doctor_gives_its_target_by_the_former_name_with_a_warning() -> None:

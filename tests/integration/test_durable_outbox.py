@@ -30,29 +30,23 @@ def client_of(path: Path, url: str = "http://127.0.0.1:9", **config: Any) -> Rea
 
 
 @pytest.mark.parametrize("durability", ["power", "process"])
-def test_messages_of_one_start_are_delivered_by_the_next(
-    run_async: Run, tmp_path: Path, durability: str
-) -> None:
+async def test_messages_of_one_start_are_delivered_by_the_next(tmp_path: Path, durability: str) -> None:
     """What could not be sent is in the file when the client ends, and the next one delivers it, once."""
-
-    async def main() -> None:
-        path = tmp_path / "outbox.db"
-        first = client_of(path, outbox_durability=durability)
-        receipts = [await first.emit("n", n) for n in range(100)]
-        binary = await first.emit("blob", b"\x00\xff" * 100)
-        assert await first.disconnect() == (*receipts, binary)
-        with pytest.raises(DeliveryError, match="stored"):
-            await receipts[0]
-        heard: list[Any] = []
-        async with WebSocketService(BackendConfig(port=0, secret=canary.SIGNING)) as backend:
-            backend.on("n", lambda _, n: heard.append(n))
-            backend.on("blob", lambda _, data: heard.append(data))
-            async with client_of(path, backend.url) as second:
-                assert await second.call("n", 100) is None
-                await second.emit("n", 101)
-        assert heard == [*range(100), b"\x00\xff" * 100, 100, 101]
-
-    run_async(main())
+    path = tmp_path / "outbox.db"
+    first = client_of(path, outbox_durability=durability)
+    receipts = [await first.emit("n", n) for n in range(100)]
+    binary = await first.emit("blob", b"\x00\xff" * 100)
+    assert await first.disconnect() == (*receipts, binary)
+    with pytest.raises(DeliveryError, match="stored"):
+        await receipts[0]
+    heard: list[Any] = []
+    async with WebSocketService(BackendConfig(port=0, secret=canary.SIGNING)) as backend:
+        backend.on("n", lambda _, n: heard.append(n))
+        backend.on("blob", lambda _, data: heard.append(data))
+        async with client_of(path, backend.url) as second:
+            assert await second.call("n", 100) is None
+            await second.emit("n", 101)
+    assert heard == [*range(100), b"\x00\xff" * 100, 100, 101]
 
 
 def test_corrupt_outbox_is_set_aside_and_people_are_told(run_async: Run, tmp_path: Path) -> None:
@@ -76,52 +70,40 @@ def test_corrupt_outbox_is_set_aside_and_people_are_told(run_async: Run, tmp_pat
     assert aside.name in told[0]
 
 
-def test_outbox_in_use_is_refused_and_free_after_the_end(run_async: Run, tmp_path: Path) -> None:
+async def test_outbox_in_use_is_refused_and_free_after_the_end(tmp_path: Path) -> None:
     """Two clients cannot share a file: the second one is refused, and gets it when the first has ended."""
-
-    async def main() -> None:
-        path = tmp_path / "outbox.db"
-        first, second = client_of(path), client_of(path)
-        await first.emit("n", 1)
-        with pytest.raises(OutboxStorageError, match="in use"):
-            await second.emit("n", 2)
-        with pytest.raises(OutboxStorageError, match="in use"):
-            await second.connect()
-        await first.disconnect()
+    path = tmp_path / "outbox.db"
+    first, second = client_of(path), client_of(path)
+    await first.emit("n", 1)
+    with pytest.raises(OutboxStorageError, match="in use"):
         await second.emit("n", 2)
-        assert len(second.outbox) == 2
-        await second.disconnect()
+    with pytest.raises(OutboxStorageError, match="in use"):
+        await second.connect()
+    await first.disconnect()
+    await second.emit("n", 2)
+    assert len(second.outbox) == 2
+    await second.disconnect()
 
-    run_async(main())
 
-
-def test_outbox_that_cannot_be_opened_is_a_clear_error(run_async: Run, tmp_path: Path) -> None:
+async def test_outbox_that_cannot_be_opened_is_a_clear_error(tmp_path: Path) -> None:
     """A folder that is missing is named, with what to do; nothing is left running."""
-
-    async def main() -> None:
-        client = client_of(tmp_path / "missing" / "outbox.db")
-        with pytest.raises(OutboxStorageError, match="missing") as refused:
-            await client.connect()
-        assert refused.value.remedy
-        await client.disconnect()
-
-    run_async(main())
+    client = client_of(tmp_path / "missing" / "outbox.db")
+    with pytest.raises(OutboxStorageError, match="missing") as refused:
+        await client.connect()
+    assert refused.value.remedy
+    await client.disconnect()
 
 
-def test_at_most_once_survives_on_the_disk_and_is_sent_once(run_async: Run, tmp_path: Path) -> None:
+async def test_at_most_once_survives_on_the_disk_and_is_sent_once(tmp_path: Path) -> None:
     """AT_MOST_ONCE that waits is kept like any other, and is off the disk before it is sent."""
-
-    async def main() -> None:
-        path = tmp_path / "outbox.db"
-        first = client_of(path)
-        await first.emit("n", 1, delivery=Delivery.AT_MOST_ONCE)
-        await first.disconnect()
-        heard: list[int] = []
-        async with WebSocketService(BackendConfig(port=0, secret=canary.SIGNING)) as backend:
-            backend.on("n", lambda _, n: heard.append(n))
-            for _ in range(2):
-                async with client_of(path, backend.url) as client:
-                    await client.call("n", 0)
-        assert heard == [1, 0, 0]
-
-    run_async(main())
+    path = tmp_path / "outbox.db"
+    first = client_of(path)
+    await first.emit("n", 1, delivery=Delivery.AT_MOST_ONCE)
+    await first.disconnect()
+    heard: list[int] = []
+    async with WebSocketService(BackendConfig(port=0, secret=canary.SIGNING)) as backend:
+        backend.on("n", lambda _, n: heard.append(n))
+        for _ in range(2):
+            async with client_of(path, backend.url) as client:
+                await client.call("n", 0)
+    assert heard == [1, 0, 0]

@@ -7,7 +7,7 @@ is lost that was accepted before or while it happened.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any, Final
 
@@ -38,7 +38,6 @@ from hostility import (
 
 from realtime_fsm import ConnectionStatus, ErrorCategory, RealtimeError
 
-Run = Callable[..., None]
 S = ConnectionStatus
 
 CONNECTION = ErrorCategory.CONNECTION
@@ -335,27 +334,27 @@ async def survive(peer: Peer, row: Row, over: str) -> None:
 
 
 @cases(IN_A_SESSION)
-def test_hostile_server_in_a_session(run_async: Run, row: Row, over: str) -> None:
+async def test_hostile_server_in_a_session(row: Row, over: str) -> None:
     """Whatever comes in a session is counted and reported, and costs no message."""
-    run_async(survive(Peer(act=row.does, times=row.times), row, over))
+    await survive(Peer(act=row.does, times=row.times), row, over)
 
 
 @cases(INSTEAD_OF_LETTING_IN)
-def test_hostile_server_instead_of_letting_the_client_in(run_async: Run, row: Row, over: str) -> None:
+async def test_hostile_server_instead_of_letting_the_client_in(row: Row, over: str) -> None:
     """Whatever comes instead of the acceptance is counted and reported, and costs no message."""
-    run_async(survive(Peer(at_join=row.does, times=row.times), row, over))
+    await survive(Peer(at_join=row.does, times=row.times), row, over)
 
 
 @cases(INSTEAD_OF_A_SESSION)
-def test_hostile_server_instead_of_a_session(run_async: Run, row: Row, over: str) -> None:
+async def test_hostile_server_instead_of_a_session(row: Row, over: str) -> None:
     """Whatever answers the dial is counted and reported, and costs no message."""
-    run_async(survive(Peer(at_dial=row.does, times=row.times), row, over))
+    await survive(Peer(at_dial=row.does, times=row.times), row, over)
 
 
 @cases(INSTEAD_OF_TAKING_A_MESSAGE)
-def test_hostile_server_instead_of_taking_a_message(run_async: Run, row: Row, over: str) -> None:
+async def test_hostile_server_instead_of_taking_a_message(row: Row, over: str) -> None:
     """Whatever answers a request with messages is counted and reported, and they are sent again."""
-    run_async(survive(Peer(at_message=row.does, times=row.times), row, over))
+    await survive(Peer(at_message=row.does, times=row.times), row, over)
 
 
 async def survive_fallback(peer: FallbackPeer, row: Row) -> None:
@@ -384,12 +383,12 @@ async def survive_fallback(peer: FallbackPeer, row: Row) -> None:
 
 
 @cases(POLL_IN_FALLBACK, by_transport=False)
-def test_hostile_answer_to_a_poll_in_fallback(run_async: Run, row: Row) -> None:
+async def test_hostile_answer_to_a_poll_in_fallback(row: Row) -> None:
     """Whatever answers a poll is counted and reported, and the next answer brings all that it did not."""
-    run_async(survive_fallback(FallbackPeer(EVENTS, row.does, times=row.times), row))
+    await survive_fallback(FallbackPeer(EVENTS, row.does, times=row.times), row)
 
 
 @cases(PUBLISH_IN_FALLBACK, by_transport=False)
-def test_hostile_answer_to_messages_in_fallback(run_async: Run, row: Row) -> None:
+async def test_hostile_answer_to_messages_in_fallback(row: Row) -> None:
     """Whatever answers published messages is counted and reported, and the messages are published again."""
-    run_async(survive_fallback(FallbackPeer(MESSAGES, row.does, times=row.times), row))
+    await survive_fallback(FallbackPeer(MESSAGES, row.does, times=row.times), row)

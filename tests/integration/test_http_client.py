@@ -286,32 +286,24 @@ def test_answer_that_is_broken_is_an_error(answer: bytes) -> None:
         run(main(server))
 
 
-def test_nobody_listening_is_told_in_the_words_of_the_system() -> None:
+async def test_nobody_listening_is_told_in_the_words_of_the_system() -> None:
     """A refused connection is told as the system says it."""
-
-    async def main() -> None:
-        with sockets.socket() as unused:
-            unused.bind(("127.0.0.1", 0))
-            url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
-            client = AiohttpClient(RealtimeConfig(server_url=url))
-            with pytest.raises(ServerUnreachableError, match="Connection refused"):
-                await client.get(url, token=None, etag=None)
-            await client.close()
-
-    run(main())
+    with sockets.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+        client = AiohttpClient(RealtimeConfig(server_url=url))
+        with pytest.raises(ServerUnreachableError, match="Connection refused"):
+            await client.get(url, token=None, etag=None)
+        await client.close()
 
 
-def test_close_may_be_repeated_and_ends_the_client() -> None:
+async def test_close_may_be_repeated_and_ends_the_client() -> None:
     """Closing twice, or before any request, does nothing more; afterwards nothing can be fetched."""
-
-    async def main() -> None:
-        client = AiohttpClient(RealtimeConfig())
-        await client.close()
-        await client.close()
-        with pytest.raises(InternalError):
-            await client.get("http://127.0.0.1:1/", token=None, etag=None)
-
-    run(main())
+    client = AiohttpClient(RealtimeConfig())
+    await client.close()
+    await client.close()
+    with pytest.raises(InternalError):
+        await client.get("http://127.0.0.1:1/", token=None, etag=None)
 
 
 def test_close_does_not_wait_for_a_peer_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,8 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import canary
 import pytest
@@ -14,7 +13,6 @@ import pytest
 from realtime_fsm import ConnectionStatus, RealtimeConfig
 from realtime_fsm.server import BackendConfig, WebSocketService
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
 SECRET = canary.SIGNING
 
@@ -92,33 +90,29 @@ async def address_for(status: ConnectionStatus) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("status", list(S))
-def test_interrupt_ends_everything_in_every_state(run_async: Run, status: ConnectionStatus) -> None:
+async def test_interrupt_ends_everything_in_every_state(status: ConnectionStatus) -> None:
     """Ctrl-C ends the program within ``close_timeout``, with no task, session or thread left."""
-
-    async def main() -> None:
-        async with address_for(status) as url:
-            token = canary.jwt("me", 60)
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM, status, url, token),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-            try:
-                assert process.stdout is not None
-                async with asyncio.timeout(20):
-                    while (line := await process.stdout.readline()).decode().strip() != status:
-                        assert line, (await canary.output_of(process))[1].decode()
-                process.send_signal(signal.SIGINT)
-                async with asyncio.timeout(RealtimeConfig().close_timeout + 2.0):
-                    out, error = await canary.output_of(process)
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    await canary.output_of(process)
-            said = out.decode().splitlines()
-            assert "left: 0 0 1" in said, (said, error.decode())
-            assert said[-1] == "interrupted"
-            assert "Traceback" not in error.decode()
-            assert process.returncode == 0
-
-    run_async(main())
+    async with address_for(status) as url:
+        token = canary.jwt("me", 60)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM, status, url, token),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            assert process.stdout is not None
+            async with asyncio.timeout(20):
+                while (line := await process.stdout.readline()).decode().strip() != status:
+                    assert line, (await canary.output_of(process))[1].decode()
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(RealtimeConfig().close_timeout + 2.0):
+                out, error = await canary.output_of(process)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await canary.output_of(process)
+        said = out.decode().splitlines()
+        assert "left: 0 0 1" in said, (said, error.decode())
+        assert said[-1] == "interrupted"
+        assert "Traceback" not in error.decode()
+        assert process.returncode == 0

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from realtime_fsm.testing.proxy.faults import Direction
 from realtime_fsm.testing.proxy.frames import Match
 from realtime_fsm.testing.proxy.proxy import FaultProxy
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
 SOON = 20.0
 S = ConnectionStatus
 SOCKET = Match(Direction.UP, re.compile(r"^GET /socket\.io/.*transport=websocket"))
@@ -127,170 +126,132 @@ async def connected(made: Stage) -> AsyncIterator[None]:
         yield
 
 
-def test_nginx_lets_websockets_and_messages_pass(run_async: Run, tmp_path: Path) -> None:
+async def test_nginx_lets_websockets_and_messages_pass(tmp_path: Path) -> None:
     """Through nginx the client has its WebSocket, and messages and events in order."""
-
-    async def main() -> None:
-        async with stage(tmp_path) as made, connected(made):
-            receipts = await made.emit(50)
-            made.publish(50)
-            await made.complete(*receipts)
-            assert len(made.proxy.log.matching(SOCKET)) == 1
-            assert made.client.metrics.losses == 0
-        assert [line.split()[8] for line in made.nginx.answers()] == ["101"]
-
-    run_async(main())
+    async with stage(tmp_path) as made, connected(made):
+        receipts = await made.emit(50)
+        made.publish(50)
+        await made.complete(*receipts)
+        assert len(made.proxy.log.matching(SOCKET)) == 1
+        assert made.client.metrics.losses == 0
+    assert [line.split()[8] for line in made.nginx.answers()] == ["101"]
 
 
-def test_nginx_idle_timeout_shorter_than_the_heartbeat_is_overcome(run_async: Run, tmp_path: Path) -> None:
+async def test_nginx_idle_timeout_shorter_than_the_heartbeat_is_overcome(tmp_path: Path) -> None:
     """Nginx ends a connection that is idle for too long; the client is back each time, and misses nothing."""
-
-    async def main() -> None:
-        async with stage(tmp_path, idle_timeout=0.3, heartbeat_interval=30.0) as made, connected(made):
-            for losses in (1, 2, 3):
-                receipts = await made.emit()
-                made.publish()
-                await made.status(S.RECONNECTING)
-                made.publish()
-                receipts += await made.emit()
-                await made.status(S.CONNECTED)
-                await made.complete(*receipts)
-                assert made.client.metrics.losses >= losses
-            assert S.FAILED not in {change.current for change in made.changes}
-
-    run_async(main())
-
-
-def test_nginx_idle_timeout_longer_than_the_heartbeat_is_never_reached(
-    run_async: Run, tmp_path: Path
-) -> None:
-    """Where the heartbeat is the faster one, an idle connection outlives many idle timeouts."""
-
-    async def main() -> None:
-        async with (
-            stage(tmp_path, idle_timeout=1.5, heartbeat_interval=0.7, heartbeat_timeout=0.7) as made,
-            connected(made),
-        ):
-            beats = made.proxy.log.matching
-            await made.until(lambda: len(beats(BEAT)) >= 7)
-            assert beats(BEAT)[-1].at - beats(BEAT)[0].at > 3.0
-            assert made.client.metrics.losses == 0
-
-    run_async(main())
-
-
-def test_nginx_502_leads_to_fallback_and_back_without_loss(run_async: Run, tmp_path: Path) -> None:
-    """Nginx answers 502 for a server that is away: FALLBACK; with it back, CONNECTED, and nothing is lost."""
-
-    async def main() -> None:
-        async with stage(tmp_path, max_reconnect_attempts=2) as made, connected(made):
+    async with stage(tmp_path, idle_timeout=0.3, heartbeat_interval=30.0) as made, connected(made):
+        for losses in (1, 2, 3):
             receipts = await made.emit()
-            made.proxy.refuse(True)
-            made.proxy.reset_peer()
-            await made.status(S.RECONNECTING, S.FALLBACK)
-            causes = [c.error for c in made.changes if c.trigger == "attempt_failed"]
-            assert causes
-            assert all(isinstance(cause, ServerUnavailableError) for cause in causes)
+            made.publish()
+            await made.status(S.RECONNECTING)
+            made.publish()
             receipts += await made.emit()
-            made.publish()
-            made.proxy.refuse(False)
             await made.status(S.CONNECTED)
             await made.complete(*receipts)
+            assert made.client.metrics.losses >= losses
+        assert S.FAILED not in {change.current for change in made.changes}
 
-    run_async(main())
+
+async def test_nginx_idle_timeout_longer_than_the_heartbeat_is_never_reached(tmp_path: Path) -> None:
+    """Where the heartbeat is the faster one, an idle connection outlives many idle timeouts."""
+    async with (
+        stage(tmp_path, idle_timeout=1.5, heartbeat_interval=0.7, heartbeat_timeout=0.7) as made,
+        connected(made),
+    ):
+        beats = made.proxy.log.matching
+        await made.until(lambda: len(beats(BEAT)) >= 7)
+        assert beats(BEAT)[-1].at - beats(BEAT)[0].at > 3.0
+        assert made.client.metrics.losses == 0
 
 
-def test_nginx_502_for_a_while_is_retried(run_async: Run, tmp_path: Path) -> None:
+async def test_nginx_502_leads_to_fallback_and_back_without_loss(tmp_path: Path) -> None:
+    """Nginx answers 502 for a server that is away: FALLBACK; with it back, CONNECTED, and nothing is lost."""
+    async with stage(tmp_path, max_reconnect_attempts=2) as made, connected(made):
+        receipts = await made.emit()
+        made.proxy.refuse(True)
+        made.proxy.reset_peer()
+        await made.status(S.RECONNECTING, S.FALLBACK)
+        causes = [c.error for c in made.changes if c.trigger == "attempt_failed"]
+        assert causes
+        assert all(isinstance(cause, ServerUnavailableError) for cause in causes)
+        receipts += await made.emit()
+        made.publish()
+        made.proxy.refuse(False)
+        await made.status(S.CONNECTED)
+        await made.complete(*receipts)
+
+
+async def test_nginx_502_for_a_while_is_retried(tmp_path: Path) -> None:
     """A server that is away for less than the attempts last is found again without a FALLBACK."""
-
-    async def main() -> None:
-        async with stage(tmp_path, max_reconnect_attempts=100) as made, connected(made):
-            made.proxy.refuse(True)
-            made.proxy.reset_peer()
-            await made.until(lambda: made.client.metrics.failed_connections >= 2)
-            receipts = await made.emit()
-            made.publish()
-            made.proxy.refuse(False)
-            await made.status(S.CONNECTED)
-            await made.complete(*receipts)
-            assert S.FALLBACK not in {change.current for change in made.changes}
-
-    run_async(main())
+    async with stage(tmp_path, max_reconnect_attempts=100) as made, connected(made):
+        made.proxy.refuse(True)
+        made.proxy.reset_peer()
+        await made.until(lambda: made.client.metrics.failed_connections >= 2)
+        receipts = await made.emit()
+        made.publish()
+        made.proxy.refuse(False)
+        await made.status(S.CONNECTED)
+        await made.complete(*receipts)
+        assert S.FALLBACK not in {change.current for change in made.changes}
 
 
-def test_nginx_without_upgrade_leaves_the_polling_transport(run_async: Run, tmp_path: Path) -> None:
+async def test_nginx_without_upgrade_leaves_the_polling_transport(tmp_path: Path) -> None:
     """Where nginx does not let WebSockets pass, the client is connected by polling, and all arrives."""
-
-    async def main() -> None:
-        async with stage(tmp_path, does_upgrade=False) as made, connected(made):
-            receipts = await made.emit()
-            made.publish()
-            await made.complete(*receipts)
-            assert made.client.status is S.CONNECTED
-            assert made.proxy.log.matching(SOCKET)
-            assert made.proxy.log.matching(POLL)
-
-    run_async(main())
+    async with stage(tmp_path, does_upgrade=False) as made, connected(made):
+        receipts = await made.emit()
+        made.publish()
+        await made.complete(*receipts)
+        assert made.client.status is S.CONNECTED
+        assert made.proxy.log.matching(SOCKET)
+        assert made.proxy.log.matching(POLL)
 
 
-def test_nginx_without_upgrade_leads_to_fallback_where_only_websockets_are_allowed(
-    run_async: Run, tmp_path: Path
+async def test_nginx_without_upgrade_leads_to_fallback_where_only_websockets_are_allowed(
+    tmp_path: Path,
 ) -> None:
     """Where WebSockets cannot pass and nothing else is allowed, messages and events go over plain HTTP."""
-
-    async def main() -> None:
-        settings = {"transports": ("websocket",), "max_reconnect_attempts": 1}
-        async with stage(tmp_path, does_upgrade=False, **settings) as made:
-            connecting = asyncio.ensure_future(made.client.connect())
-            await made.status(S.FALLBACK)
-            await asyncio.wait_for(connecting, SOON)
-            await made.client.subscribe(["ticks"])
-            await made.until(lambda: _polled(made) >= 1)  # so it has its place in the channel
-            receipts = await made.emit()
-            made.publish()
-            await made.complete(*receipts)
-            assert made.client.status is S.FALLBACK
-            await made.client.disconnect()
-
-    run_async(main())
+    settings = {"transports": ("websocket",), "max_reconnect_attempts": 1}
+    async with stage(tmp_path, does_upgrade=False, **settings) as made:
+        connecting = asyncio.ensure_future(made.client.connect())
+        await made.status(S.FALLBACK)
+        await asyncio.wait_for(connecting, SOON)
+        await made.client.subscribe(["ticks"])
+        await made.until(lambda: _polled(made) >= 1)  # so it has its place in the channel
+        receipts = await made.emit()
+        made.publish()
+        await made.complete(*receipts)
+        assert made.client.status is S.FALLBACK
+        await made.client.disconnect()
 
 
 def _polled(made: Stage) -> int:
     return sum("/realtime/events" in line and " 200 " in line for line in made.nginx.answers())
 
 
-def test_nginx_reload_is_overcome_without_loss(run_async: Run, tmp_path: Path) -> None:
+async def test_nginx_reload_is_overcome_without_loss(tmp_path: Path) -> None:
     """A reload ends the old worker with its connections; the client is back over the new one."""
-
-    async def main() -> None:
-        async with stage(tmp_path) as made, connected(made):
-            for _ in range(2):
-                receipts = await made.emit()
-                made.nginx.reload()
-                await made.status(S.RECONNECTING)
-                receipts += await made.emit()
-                made.publish()
-                await made.status(S.CONNECTED)
-                await made.complete(*receipts)
-
-    run_async(main())
-
-
-@pytest.mark.parametrize("transport", ["websocket", "polling"])
-def test_nginx_restart_is_overcome_without_loss(run_async: Run, tmp_path: Path, transport: str) -> None:
-    """While nginx is away dials are refused; when it is back, so is the client, and nothing is missing."""
-
-    async def main() -> None:
-        settings = {"transports": (transport,), "max_reconnect_attempts": 100}
-        async with stage(tmp_path, **settings) as made, connected(made):
+    async with stage(tmp_path) as made, connected(made):
+        for _ in range(2):
             receipts = await made.emit()
-            await made.nginx.stop()
+            made.nginx.reload()
             await made.status(S.RECONNECTING)
-            made.publish()
             receipts += await made.emit()
-            await made.until(lambda: made.client.metrics.failed_connections >= 1)
-            await made.nginx.start()
+            made.publish()
             await made.status(S.CONNECTED)
             await made.complete(*receipts)
 
-    run_async(main())
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+async def test_nginx_restart_is_overcome_without_loss(tmp_path: Path, transport: str) -> None:
+    """While nginx is away dials are refused; when it is back, so is the client, and nothing is missing."""
+    settings = {"transports": (transport,), "max_reconnect_attempts": 100}
+    async with stage(tmp_path, **settings) as made, connected(made):
+        receipts = await made.emit()
+        await made.nginx.stop()
+        await made.status(S.RECONNECTING)
+        made.publish()
+        receipts += await made.emit()
+        await made.until(lambda: made.client.metrics.failed_connections >= 1)
+        await made.nginx.start()
+        await made.status(S.CONNECTED)
+        await made.complete(*receipts)

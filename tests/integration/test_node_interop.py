@@ -1,6 +1,6 @@
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import canary
@@ -59,155 +59,121 @@ def configured(port: int, transport: str, **settings: Any) -> RealtimeConfig:
 
 
 @both_transports
-def test_emit_is_acknowledged_by_a_node_server(
-    node_port: int, transport: str, run_async: Callable[..., Any]
-) -> None:
+@pytest.mark.real_loop(timeout=BOUND)
+async def test_emit_is_acknowledged_by_a_node_server(node_port: int, transport: str) -> None:
     """What a Node server's handler gives to its callback is what the receipt and the call return."""
-
-    async def main() -> None:
-        async with RealtimeService(configured(node_port, transport)) as realtime:
-            assert realtime.status is ConnectionStatus.CONNECTED
-            data = {"text": "grüß dich \N{PARTY POPPER}", "list": [1, 2.5, None, True], "nested": {"a": []}}
-            receipt = await realtime.emit("ask", data, delivery=Delivery.AT_LEAST_ONCE)
-            assert await receipt == data
-            assert receipt.outcome is Outcome.ACKNOWLEDGED
-            assert await realtime.call("add", (1, 2), timeout=BOUND) == 3
-
-    run_async(main(), BOUND)
+    async with RealtimeService(configured(node_port, transport)) as realtime:
+        assert realtime.status is ConnectionStatus.CONNECTED
+        data = {"text": "grüß dich \N{PARTY POPPER}", "list": [1, 2.5, None, True], "nested": {"a": []}}
+        receipt = await realtime.emit("ask", data, delivery=Delivery.AT_LEAST_ONCE)
+        assert await receipt == data
+        assert receipt.outcome is Outcome.ACKNOWLEDGED
+        assert await realtime.call("add", (1, 2), timeout=BOUND) == 3
 
 
 @both_transports
-def test_binary_data_survives_a_node_server(
-    node_port: int, transport: str, run_async: Callable[..., Any]
-) -> None:
+@pytest.mark.real_loop(timeout=BOUND)
+async def test_binary_data_survives_a_node_server(node_port: int, transport: str) -> None:
     """Bytes within a message reach a Node server and come back, in an answer as well as in an event."""
-
-    async def main() -> None:
-        async with RealtimeService(configured(node_port, transport)) as realtime:
-            data = {"blob": bytes(range(256)), "more": [b"", b"\x00"]}
-            assert await realtime.call("ask", data, timeout=BOUND) == data
-            events = realtime.events("bytes")
-            await realtime.emit("send_bytes", 1000)
-            assert (await anext(events)).args == (b"\x07" * 1000, {"size": 1000})
-
-    run_async(main(), BOUND)
+    async with RealtimeService(configured(node_port, transport)) as realtime:
+        data = {"blob": bytes(range(256)), "more": [b"", b"\x00"]}
+        assert await realtime.call("ask", data, timeout=BOUND) == data
+        events = realtime.events("bytes")
+        await realtime.emit("send_bytes", 1000)
+        assert (await anext(events)).args == (b"\x07" * 1000, {"size": 1000})
 
 
 @both_transports
-def test_events_of_a_node_server_arrive_in_order(
-    node_port: int, transport: str, run_async: Callable[..., Any]
-) -> None:
+@pytest.mark.real_loop(timeout=BOUND)
+async def test_events_of_a_node_server_arrive_in_order(node_port: int, transport: str) -> None:
     """Every event that a Node server sends reaches the handler, once and in the order of sending."""
+    limit = 3000  # more than a client holds back before it stops reading
+    numbers: list[int] = []
+    all_here = asyncio.Event()
 
-    async def main() -> None:
-        limit = 3000  # more than a client holds back before it stops reading
-        numbers: list[int] = []
-        all_here = asyncio.Event()
+    async with RealtimeService(configured(node_port, transport)) as realtime:
 
-        async with RealtimeService(configured(node_port, transport)) as realtime:
+        @realtime.on("number")
+        async def count(number: int) -> None:
+            numbers.append(number)
+            if number == limit:
+                all_here.set()
 
-            @realtime.on("number")
-            async def count(number: int) -> None:
-                numbers.append(number)
-                if number == limit:
-                    all_here.set()
-
-            await realtime.emit("count_to", limit)
-            await all_here.wait()
-            await realtime.call("ask", "is that all?", timeout=BOUND)
-            assert numbers == list(range(1, limit + 1))
-
-    run_async(main(), BOUND)
+        await realtime.emit("count_to", limit)
+        await all_here.wait()
+        await realtime.call("ask", "is that all?", timeout=BOUND)
+        assert numbers == list(range(1, limit + 1))
 
 
 @both_transports
-def test_handler_answers_a_node_server(node_port: int, transport: str, run_async: Callable[..., Any]) -> None:
+@pytest.mark.real_loop(timeout=BOUND)
+async def test_handler_answers_a_node_server(node_port: int, transport: str) -> None:
     """What a handler returns is the acknowledgement that a Node server waits for."""
+    async with RealtimeService(configured(node_port, transport)) as realtime:
 
-    async def main() -> None:
-        async with RealtimeService(configured(node_port, transport)) as realtime:
+        @realtime.on("question")
+        async def question(text: str) -> dict[str, str]:
+            return {"answer": text.upper()}
 
-            @realtime.on("question")
-            async def question(text: str) -> dict[str, str]:
-                return {"answer": text.upper()}
-
-            said = realtime.events("you_said")
-            await realtime.emit("tell_me", "why")
-            assert (await anext(said)).data == {"answer": "WHY"}
-
-    run_async(main(), BOUND)
+        said = realtime.events("you_said")
+        await realtime.emit("tell_me", "why")
+        assert (await anext(said)).data == {"answer": "WHY"}
 
 
 @both_transports
-def test_refusal_by_a_node_middleware_is_an_authentication_error(
-    node_port: int, transport: str, run_async: Callable[..., Any]
+@pytest.mark.real_loop(timeout=BOUND)
+async def test_refusal_by_a_node_middleware_is_an_authentication_error(
+    node_port: int, transport: str
 ) -> None:
     """An identity that a Node middleware refuses fails the connect for good, with the server's own words."""
-
-    async def main() -> None:
-        config = configured(node_port, transport, namespace="/members")
-        realtime = RealtimeService(config, token=canary.token("bad"))
-        with pytest.raises(AuthenticationError, match="members only"):
-            await realtime.connect()
-        assert realtime.status is ConnectionStatus.FAILED
-        await realtime.disconnect()
-        async with RealtimeService(config, token="good") as member:
-            assert await member.call("ask", "hello", timeout=BOUND) == "hello"
-
-    run_async(main(), BOUND)
+    config = configured(node_port, transport, namespace="/members")
+    realtime = RealtimeService(config, token=canary.token("bad"))
+    with pytest.raises(AuthenticationError, match="members only"):
+        await realtime.connect()
+    assert realtime.status is ConnectionStatus.FAILED
+    await realtime.disconnect()
+    async with RealtimeService(config, token="good") as member:
+        assert await member.call("ask", "hello", timeout=BOUND) == "hello"
 
 
 @both_transports
-def test_token_that_a_node_middleware_refuses_is_fetched_anew(
-    node_port: int, transport: str, run_async: Callable[..., Any]
-) -> None:
+@pytest.mark.real_loop(timeout=BOUND)
+async def test_token_that_a_node_middleware_refuses_is_fetched_anew(node_port: int, transport: str) -> None:
     """A token that a Node middleware refuses is fetched once more, and the new one lets the client in."""
-
-    async def main() -> None:
-        tokens = iter(["stale", "good"])
-        config = configured(node_port, transport, namespace="/members")
-        async with RealtimeService(config, token=lambda: next(tokens)) as realtime:
-            assert realtime.is_connected
-            assert realtime.metrics.attempts == 2
-
-    run_async(main(), BOUND)
+    tokens = iter(["stale", "good"])
+    config = configured(node_port, transport, namespace="/members")
+    async with RealtimeService(config, token=lambda: next(tokens)) as realtime:
+        assert realtime.is_connected
+        assert realtime.metrics.attempts == 2
 
 
 @both_transports
-def test_unknown_namespace_of_a_node_server_is_refused(
-    node_port: int, transport: str, run_async: Callable[..., Any]
-) -> None:
+@pytest.mark.real_loop(timeout=BOUND)
+async def test_unknown_namespace_of_a_node_server_is_refused(node_port: int, transport: str) -> None:
     """A namespace that a Node server does not have fails the connect for good, and not as an identity."""
-
-    async def main() -> None:
-        realtime = RealtimeService(configured(node_port, transport, namespace="/nowhere"))
-        with pytest.raises(NamespaceRefusedError):
-            await realtime.connect()
-        await realtime.disconnect()
-
-    run_async(main(), BOUND)
+    realtime = RealtimeService(configured(node_port, transport, namespace="/nowhere"))
+    with pytest.raises(NamespaceRefusedError):
+        await realtime.connect()
+    await realtime.disconnect()
 
 
 @both_transports
 @pytest.mark.parametrize("ask_for_it", ["disconnect_me", "close_me"])
-def test_disconnect_by_a_node_server_is_reconnected(
-    node_port: int, transport: str, ask_for_it: str, run_async: Callable[..., Any]
+@pytest.mark.real_loop(timeout=BOUND)
+async def test_disconnect_by_a_node_server_is_reconnected(
+    node_port: int, transport: str, ask_for_it: str
 ) -> None:
     """A client that a Node server disconnects comes back by itself, and can be used as before."""
-
-    async def main() -> None:
-        async with RealtimeService(configured(node_port, transport)) as realtime:
-            changes = realtime.changes()
-            await realtime.emit(ask_for_it)
-            lost = await anext(changes)
-            assert lost.is_lost
-            assert isinstance(lost.error, ServerDisconnectError)
-            while not (await anext(changes)).is_connected:
-                pass
-            assert await realtime.call("ask", "still there?", timeout=BOUND) == "still there?"
-            assert realtime.metrics.losses == 1
-
-    run_async(main(), BOUND)
+    async with RealtimeService(configured(node_port, transport)) as realtime:
+        changes = realtime.changes()
+        await realtime.emit(ask_for_it)
+        lost = await anext(changes)
+        assert lost.is_lost
+        assert isinstance(lost.error, ServerDisconnectError)
+        while not (await anext(changes)).is_connected:
+            pass
+        assert await realtime.call("ask", "still there?", timeout=BOUND) == "still there?"
+        assert realtime.metrics.losses == 1
 
 
 async def notice_a_black_hole(port: int, transport: str) -> None:
@@ -234,16 +200,14 @@ async def notice_a_black_hole(port: int, transport: str) -> None:
 
 
 @both_transports
-def test_black_hole_before_a_node_server_is_noticed_in_time(
-    node_port: int, transport: str, run_async: Callable[..., Any]
-) -> None:
+@pytest.mark.real_loop(timeout=2 * BOUND)
+async def test_black_hole_before_a_node_server_is_noticed_in_time(node_port: int, transport: str) -> None:
     """Silence is noticed within ``heartbeat_interval + heartbeat_timeout``, not the server's own 45 s."""
-    run_async(notice_a_black_hole(node_port, transport), 2 * BOUND)
+    await notice_a_black_hole(node_port, transport)
 
 
 @both_transports
-def test_black_hole_before_a_python_server_is_noticed_in_time(
-    python_port: int, transport: str, run_async: Callable[..., Any]
-) -> None:
+@pytest.mark.real_loop(timeout=2 * BOUND)
+async def test_black_hole_before_a_python_server_is_noticed_in_time(python_port: int, transport: str) -> None:
     """Silence is noticed within ``heartbeat_interval + heartbeat_timeout``, not the server's own 45 s."""
-    run_async(notice_a_black_hole(python_port, transport), 2 * BOUND)
+    await notice_a_black_hole(python_port, transport)

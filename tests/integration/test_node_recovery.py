@@ -3,7 +3,7 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -18,7 +18,6 @@ SOCKET_IO: Final = "4.8.4"
 BOUND: Final = 20.0  # of every wait; none comes near it
 RECOVERY: Final = {"connectionStateRecovery": {"maxDisconnectionDuration": 60_000}}
 
-Run = Callable[..., Any]
 both_transports = pytest.mark.parametrize("transport", ["websocket", "polling"])
 
 
@@ -98,95 +97,77 @@ class Listener:
 
 
 @both_transports
-def test_session_of_a_node_server_is_recovered(
-    node_environment: dict[str, str], transport: str, run_async: Run
+async def test_session_of_a_node_server_is_recovered(
+    node_environment: dict[str, str], transport: str
 ) -> None:
     """What a Node server sent while the client was away is heard once, in order; nothing is loaded anew."""
-
-    async def main() -> None:
-        with node_server(node_environment) as server:
-            async with FaultProxy("127.0.0.1", server.port) as proxy:
-                listener = Listener(proxy.url, transport)
-                async with listener.client:
-                    server.emit("n", 1)
-                    await listener.has_heard((1,))
-                    for turn in range(3):
-                        proxy.refuse(True)
-                        proxy.reset_peer()
-                        await listener.until(ConnectionStatus.RECONNECTING)
-                        await server.has_lost_a_client()
-                        server.emit("n", 2 + 2 * turn)
-                        server.emit("n", 3 + 2 * turn)
-                        proxy.refuse(False)
-                        await listener.has_heard(*((n,) for n in range(1, 4 + 2 * turn)))
-                    assert listener.client.metrics.unrecovered == 0
-
-    run_async(main())
-
-
-def test_sessions_of_two_namespaces_are_not_mixed(node_environment: dict[str, str], run_async: Run) -> None:
-    """Two clients, one per namespace, are each recovered with their own session and their own offset."""
-
-    async def main() -> None:
-        with node_server(node_environment) as server:
-            async with FaultProxy("127.0.0.1", server.port) as proxy:
-                one, other = Listener(proxy.url), Listener(proxy.url, namespace="/chat")
-                async with one.client, other.client:
-                    server.emit("n", "one")
-                    server.emit("n", "other", namespace="/chat")
-                    await one.has_heard(("one",))
-                    await other.has_heard(("other",))
+    with node_server(node_environment) as server:
+        async with FaultProxy("127.0.0.1", server.port) as proxy:
+            listener = Listener(proxy.url, transport)
+            async with listener.client:
+                server.emit("n", 1)
+                await listener.has_heard((1,))
+                for turn in range(3):
                     proxy.refuse(True)
                     proxy.reset_peer()
-                    await one.until(ConnectionStatus.RECONNECTING)
-                    await other.until(ConnectionStatus.RECONNECTING)
-                    server.emit("n", "missed")
-                    server.emit("n", "missed too", namespace="/chat")
+                    await listener.until(ConnectionStatus.RECONNECTING)
+                    await server.has_lost_a_client()
+                    server.emit("n", 2 + 2 * turn)
+                    server.emit("n", 3 + 2 * turn)
                     proxy.refuse(False)
-                    await one.has_heard(("one",), ("missed",))
-                    await other.has_heard(("other",), ("missed too",))
-
-    run_async(main())
+                    await listener.has_heard(*((n,) for n in range(1, 4 + 2 * turn)))
+                assert listener.client.metrics.unrecovered == 0
 
 
-def test_session_that_a_restarted_node_server_does_not_know(
-    node_environment: dict[str, str], run_async: Run
-) -> None:
+async def test_sessions_of_two_namespaces_are_not_mixed(node_environment: dict[str, str]) -> None:
+    """Two clients, one per namespace, are each recovered with their own session and their own offset."""
+    with node_server(node_environment) as server:
+        async with FaultProxy("127.0.0.1", server.port) as proxy:
+            one, other = Listener(proxy.url), Listener(proxy.url, namespace="/chat")
+            async with one.client, other.client:
+                server.emit("n", "one")
+                server.emit("n", "other", namespace="/chat")
+                await one.has_heard(("one",))
+                await other.has_heard(("other",))
+                proxy.refuse(True)
+                proxy.reset_peer()
+                await one.until(ConnectionStatus.RECONNECTING)
+                await other.until(ConnectionStatus.RECONNECTING)
+                server.emit("n", "missed")
+                server.emit("n", "missed too", namespace="/chat")
+                proxy.refuse(False)
+                await one.has_heard(("one",), ("missed",))
+                await other.has_heard(("other",), ("missed too",))
+
+
+async def test_session_that_a_restarted_node_server_does_not_know(node_environment: dict[str, str]) -> None:
     """A restarted server is no error: the hook is called once, before the first event."""
-
-    async def main() -> None:
-        with node_server(node_environment) as server:
-            async with FaultProxy("127.0.0.1", server.port) as proxy:
-                listener = Listener(proxy.url)
-                async with listener.client:
-                    server.emit("n", 1)
-                    await listener.has_heard((1,))
-                    with node_server(node_environment) as successor:
-                        proxy.set_target("127.0.0.1", successor.port)
-                        proxy.reset_peer()
-                        await listener.until(ConnectionStatus.RECONNECTING)
-                        await listener.until(ConnectionStatus.CONNECTED)
-                        successor.emit("n", 2)
-                        await listener.has_heard((1,), ("resync", None), (2,))
-                        await listener.client.disconnect()
-
-    run_async(main())
+    with node_server(node_environment) as server:
+        async with FaultProxy("127.0.0.1", server.port) as proxy:
+            listener = Listener(proxy.url)
+            async with listener.client:
+                server.emit("n", 1)
+                await listener.has_heard((1,))
+                with node_server(node_environment) as successor:
+                    proxy.set_target("127.0.0.1", successor.port)
+                    proxy.reset_peer()
+                    await listener.until(ConnectionStatus.RECONNECTING)
+                    await listener.until(ConnectionStatus.CONNECTED)
+                    successor.emit("n", 2)
+                    await listener.has_heard((1,), ("resync", None), (2,))
+                    await listener.client.disconnect()
 
 
-def test_session_is_given_up_with_disconnect(node_environment: dict[str, str], run_async: Run) -> None:
+async def test_session_is_given_up_with_disconnect(node_environment: dict[str, str]) -> None:
     """After `disconnect()` and `connect()` what was sent in between is not heard, and is loaded anew."""
-
-    async def main() -> None:
-        with node_server(node_environment) as server:
-            listener = Listener(f"http://127.0.0.1:{server.port}")
-            await listener.client.connect()
-            server.emit("n", 1)
-            await listener.has_heard((1,))
-            await listener.client.disconnect()
-            server.emit("n", 2)
-            await listener.client.connect()
-            server.emit("n", 3)
-            await listener.has_heard((1,), ("resync", None), (3,))
-            await listener.client.disconnect()
-
-    run_async(main())
+    with node_server(node_environment) as server:
+        listener = Listener(f"http://127.0.0.1:{server.port}")
+        await listener.client.connect()
+        server.emit("n", 1)
+        await listener.has_heard((1,))
+        await listener.client.disconnect()
+        server.emit("n", 2)
+        await listener.client.connect()
+        server.emit("n", 3)
+        await listener.has_heard((1,), ("resync", None), (3,))
+        await listener.client.disconnect()

@@ -53,30 +53,22 @@ from realtime_fsm.machine.errors import (
         (["Invalid namespace"], NamespaceRefusedError, None),
     ],
 )
-def test_refusal_of_the_namespace_is_told_by_its_category(
+async def test_refusal_of_the_namespace_is_told_by_its_category(
     name: str, refuse: list[Any], kind: type, retry_after: float | None, server: Server
 ) -> None:
     """A refusal is translated by its category or its words, at once, and not tried over another transport."""
-
-    async def main() -> None:
-        other = "polling" if name == "websocket" else "websocket"
-        error = await failure(server.url, name, other, auth={"refuse": refuse, "token": SECRET})
-        assert type(error) is kind
-        assert error.retry_after == retry_after
-        assert refuse[0] in error.message
-        assert server.client_sockets() == []
-
-    run(main())
+    other = "polling" if name == "websocket" else "websocket"
+    error = await failure(server.url, name, other, auth={"refuse": refuse, "token": SECRET})
+    assert type(error) is kind
+    assert error.retry_after == retry_after
+    assert refuse[0] in error.message
+    assert server.client_sockets() == []
 
 
 @both
-def test_unknown_namespace_is_refused_as_such(name: str, server: Server) -> None:
+async def test_unknown_namespace_is_refused_as_such(name: str, server: Server) -> None:
     """The answer of python-socketio to a namespace that it does not have is understood."""
-
-    async def main() -> None:
-        assert isinstance(await failure(server.url, name, namespace="/none"), NamespaceRefusedError)
-
-    run(main())
+    assert isinstance(await failure(server.url, name, namespace="/none"), NamespaceRefusedError)
 
 
 def test_refusal_is_cut_to_a_bounded_line() -> None:
@@ -193,21 +185,17 @@ def test_websocket_closed_instead_of_opened_is_told_with_its_code() -> None:
 
 
 @both
-def test_nobody_listening_is_told_in_the_words_of_the_system(name: str) -> None:
+async def test_nobody_listening_is_told_in_the_words_of_the_system(name: str) -> None:
     """A refused connection is told once, without trying the other transport."""
-
-    async def main() -> None:
-        with sockets.socket() as unused:
-            unused.bind(("127.0.0.1", 0))
-            url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-            error = await failure(url, name, "polling" if name == "websocket" else "websocket")
-        assert isinstance(error, ServerUnreachableError)
-        assert "Connection refused" in error.message
-
-    run(main())
+    with sockets.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        error = await failure(url, name, "polling" if name == "websocket" else "websocket")
+    assert isinstance(error, ServerUnreachableError)
+    assert "Connection refused" in error.message
 
 
-def test_name_that_cannot_be_resolved_is_told_in_the_words_of_the_system() -> None:
+async def test_name_that_cannot_be_resolved_is_told_in_the_words_of_the_system() -> None:
     """A name that does not exist is told as the resolver says it."""
 
     class NoName(aiohttp.abc.AbstractResolver):
@@ -217,17 +205,14 @@ def test_name_that_cannot_be_resolved_is_told_in_the_words_of_the_system() -> No
         async def close(self) -> None:
             pass
 
-    async def main() -> None:
-        transport = SocketIOTransport(
-            RealtimeConfig(server_url="http://nowhere.example"),
-            Recorder(),
-            lambda: aiohttp.TCPConnector(resolver=NoName()),
-        )
-        with pytest.raises(ServerUnreachableError, match="Name or service not known"):
-            await transport.open(None)
-        await transport.close(goodbye=False)
-
-    run(main())
+    transport = SocketIOTransport(
+        RealtimeConfig(server_url="http://nowhere.example"),
+        Recorder(),
+        lambda: aiohttp.TCPConnector(resolver=NoName()),
+    )
+    with pytest.raises(ServerUnreachableError, match="Name or service not known"):
+        await transport.open(None)
+    await transport.close(goodbye=False)
 
 
 @both

@@ -201,22 +201,18 @@ def test_server_that_stops_pinging_is_a_loss() -> None:
         run(main(server))
 
 
-def test_flood_of_pings_whose_answers_are_not_read_is_a_loss() -> None:
+async def test_flood_of_pings_whose_answers_are_not_read_is_a_loss() -> None:
     """A server that pings on and on without reading the pongs does not fill the memory with them."""
-
-    async def main() -> None:
-        waiting = 0
-        recorder = Recorder()
-        tap = FrameTap(recorder, "/", asyncio.get_running_loop(), lambda: waiting)
-        for text in (OPEN, CONNECT):
-            assert not tap.take_text(text)
-        tap.go_live()
-        while not tap.take_text("2"):
-            waiting += 1
-        assert waiting < 100
-        assert [type(error) for error in recorder.lost] == [MalformedFrameError]
-
-    run(main())
+    waiting = 0
+    recorder = Recorder()
+    tap = FrameTap(recorder, "/", asyncio.get_running_loop(), lambda: waiting)
+    for text in (OPEN, CONNECT):
+        assert not tap.take_text(text)
+    tap.go_live()
+    while not tap.take_text("2"):
+        waiting += 1
+    assert waiting < 100
+    assert [type(error) for error in recorder.lost] == [MalformedFrameError]
 
 
 # Peers that do not read, and cancellation.
@@ -275,31 +271,25 @@ def test_close_does_not_wait_for_a_peer_that_does_not_read(
 
 
 @both
-def test_open_may_be_cancelled_at_any_point(name: str, server: Server) -> None:
+async def test_open_may_be_cancelled_at_any_point(name: str, server: Server) -> None:
     """However far an attempt has come, cancelling and closing it leaves no task, socket or registration."""
-
-    async def main() -> None:
-        outcomes = set()
-        for turns in range(0, 60, 2):
-            transport = SocketIOTransport(
-                RealtimeConfig(server_url=server.url, transports=(name,)), Recorder()
-            )
-            opening = asyncio.create_task(transport.open(None))
-            for _ in range(turns):
-                await asyncio.sleep(0.0004 if turns > 20 else 0)
-            if turns == 58:
-                await asyncio.wait({opening}, timeout=20)
-            opening.cancel()
-            done, _ = await asyncio.wait({opening}, timeout=20)
-            assert done
-            outcomes.add(opening.cancelled())
-            await transport.close(goodbye=turns % 4 == 0)
-            assert server.client_sockets() == []
-            assert base_client.connected_clients == []
-            assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert outcomes == {True, False}
-
-    run(main())
+    outcomes = set()
+    for turns in range(0, 60, 2):
+        transport = SocketIOTransport(RealtimeConfig(server_url=server.url, transports=(name,)), Recorder())
+        opening = asyncio.create_task(transport.open(None))
+        for _ in range(turns):
+            await asyncio.sleep(0.0004 if turns > 20 else 0)
+        if turns == 58:
+            await asyncio.wait({opening}, timeout=20)
+        opening.cancel()
+        done, _ = await asyncio.wait({opening}, timeout=20)
+        assert done
+        outcomes.add(opening.cancelled())
+        await transport.close(goodbye=turns % 4 == 0)
+        assert server.client_sockets() == []
+        assert base_client.connected_clients == []
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert outcomes == {True, False}
 
 
 @both
@@ -343,7 +333,7 @@ def test_attempts_leave_no_file_open(server: Server) -> None:
 
 
 @both
-def test_close_copes_with_a_library_that_fails(
+async def test_close_copes_with_a_library_that_fails(
     name: str, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where python-socketio's own clean-up fails, close() still releases everything, and logs the failure."""
@@ -351,13 +341,10 @@ def test_close_copes_with_a_library_that_fails(
     async def fail(*, abort: bool) -> None:
         raise TypeError(f"abort={abort}")
 
-    async def main() -> None:
-        async with opened(server, name) as (transport, _):
-            transport._connection._client.eio.disconnect = fail
-            await transport.close(goodbye=False)
-            assert server.client_sockets() == []
-            assert base_client.connected_clients == []
-            assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    run(main())
+    async with opened(server, name) as (transport, _):
+        transport._connection._client.eio.disconnect = fail
+        await transport.close(goodbye=False)
+        assert server.client_sockets() == []
+        assert base_client.connected_clients == []
+        assert asyncio.all_tasks() == {asyncio.current_task()}
     assert "abort=True" in caplog.text

@@ -140,54 +140,42 @@ async def held_tap(recorder: Recorder) -> FrameTap:
     return tap
 
 
-def test_tap_holds_no_more_than_it_must() -> None:
+async def test_tap_holds_no_more_than_it_must() -> None:
     """Before the caller knows, only so much is read; then all is delivered, and reading goes on."""
-
-    async def main() -> None:
-        recorder = Recorder()
-        tap = await held_tap(recorder)
-        count = 0
-        while not tap.must_wait:
-            assert tap.take_text(event("tick", count))
-            count += 1
-        assert 100 < count < 1000
-        waiting = asyncio.create_task(tap.wait())
-        await asyncio.sleep(0)
-        assert recorder.calls == []
-        tap.go_live()
-        await asyncio.wait_for(waiting, 1)
-        assert [args[0] for _, args, _ in recorder.events] == list(range(count))
-
-    run(main())
+    recorder = Recorder()
+    tap = await held_tap(recorder)
+    count = 0
+    while not tap.must_wait:
+        assert tap.take_text(event("tick", count))
+        count += 1
+    assert 100 < count < 1000
+    waiting = asyncio.create_task(tap.wait())
+    await asyncio.sleep(0)
+    assert recorder.calls == []
+    tap.go_live()
+    await asyncio.wait_for(waiting, 1)
+    assert [args[0] for _, args, _ in recorder.events] == list(range(count))
 
 
-def test_tap_tells_a_loss_after_what_came_before_it() -> None:
+async def test_tap_tells_a_loss_after_what_came_before_it() -> None:
     """A loss before the caller knows of the connection is told after the messages that preceded it."""
-
-    async def main() -> None:
-        recorder = Recorder()
-        tap = await held_tap(recorder)
-        tap.take_text('451-["tick",{"_placeholder":true,"num":0}]')
-        tap.take_binary(b"x")
-        assert tap.take_text("41")
-        assert tap.take_text(event("too late"))
-        assert not tap.is_usable
-        tap.go_live()
-        assert recorder.events == [("tick", [b"x"], None)]
-        assert recorder.calls == ["event", "lost"]
-
-    run(main())
+    recorder = Recorder()
+    tap = await held_tap(recorder)
+    tap.take_text('451-["tick",{"_placeholder":true,"num":0}]')
+    tap.take_binary(b"x")
+    assert tap.take_text("41")
+    assert tap.take_text(event("too late"))
+    assert not tap.is_usable
+    tap.go_live()
+    assert recorder.events == [("tick", [b"x"], None)]
+    assert recorder.calls == ["event", "lost"]
 
 
-def test_tap_leaves_a_valid_payload_for_python_socketio() -> None:
+async def test_tap_leaves_a_valid_payload_for_python_socketio() -> None:
     """What is left of a payload when the messages are taken out is a payload again."""
-
-    async def main() -> None:
-        recorder = Recorder()
-        tap = await held_tap(recorder)
-        tap.go_live()
-        assert tap.take_payload(event("tick")) == "6"
-        assert tap.take_payload("\x1e".join([event("tick"), "2", "beA==", "6"])) == "2\x1e6"
-        assert recorder.calls == ["event", "event", "malformed"]
-
-    run(main())
+    recorder = Recorder()
+    tap = await held_tap(recorder)
+    tap.go_live()
+    assert tap.take_payload(event("tick")) == "6"
+    assert tap.take_payload("\x1e".join([event("tick"), "2", "beA==", "6"])) == "2\x1e6"
+    assert recorder.calls == ["event", "event", "malformed"]

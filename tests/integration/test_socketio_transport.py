@@ -28,147 +28,115 @@ from realtime_fsm.machine.errors import (
 
 
 @both
-def test_open_delivers_what_was_sent_before_it_returned_afterwards_and_first(
+async def test_open_delivers_what_was_sent_before_it_returned_afterwards_and_first(
     name: str, server: Server
 ) -> None:
     """What the server emits while it accepts reaches the listener after open() returned, in order."""
-
-    async def main() -> None:
-        async with opened(server, name, auth={"token": "t"}) as (transport, recorder):
-            assert recorder.calls == []
-            assert transport.name == name
-            transport.send(payload("echo", 1), None)
-            await recorder.until(lambda: len(recorder.events) == 2)
-            assert recorder.events == [
-                ("welcome", [{"auth": {"token": "t"}}], None),
-                ("echoed", [1], None),
-            ]
-
-    run(main())
+    async with opened(server, name, auth={"token": "t"}) as (transport, recorder):
+        assert recorder.calls == []
+        assert transport.name == name
+        transport.send(payload("echo", 1), None)
+        await recorder.until(lambda: len(recorder.events) == 2)
+        assert recorder.events == [
+            ("welcome", [{"auth": {"token": "t"}}], None),
+            ("echoed", [1], None),
+        ]
 
 
 @both
 @pytest.mark.parametrize("namespace", ["/", "/chat"])
-def test_send_reaches_the_server_and_its_acknowledgement_comes_back(
+async def test_send_reaches_the_server_and_its_acknowledgement_comes_back(
     name: str, namespace: str, server: Server
 ) -> None:
     """Events, acknowledgements and non-ASCII text travel in both directions, in any namespace."""
-
-    async def main() -> None:
-        async with opened(server, name, namespace=namespace) as (transport, recorder):
-            transport.send(payload("echo", {"text": "žluťoučký ☃"}, 2), 41)
-            await recorder.until(lambda: recorder.acks)
-            assert recorder.acks == [(41, [{"text": "žluťoučký ☃"}, 2])]
-            assert recorder.events[1:] == [("echoed", [{"text": "žluťoučký ☃"}, 2], None)]
-            assert recorder.malformed == []
-
-    run(main())
+    async with opened(server, name, namespace=namespace) as (transport, recorder):
+        transport.send(payload("echo", {"text": "žluťoučký ☃"}, 2), 41)
+        await recorder.until(lambda: recorder.acks)
+        assert recorder.acks == [(41, [{"text": "žluťoučký ☃"}, 2])]
+        assert recorder.events[1:] == [("echoed", [{"text": "žluťoučký ☃"}, 2], None)]
+        assert recorder.malformed == []
 
 
 @both
 @pytest.mark.parametrize("namespace", ["/", "/chat"])
-def test_send_carries_binary_parts_both_ways(name: str, namespace: str, server: Server) -> None:
+async def test_send_carries_binary_parts_both_ways(name: str, namespace: str, server: Server) -> None:
     """Attachments arrive in the place of their placeholders, in events and acknowledgements."""
     first, second = bytes(range(256)), b""
-
-    async def main() -> None:
-        async with opened(server, name, namespace=namespace) as (transport, recorder):
-            transport.send(payload("echo", {"a": first, "b": [second]}, 1), 7)
-            await recorder.until(lambda: recorder.acks and len(recorder.events) == 2)
-            assert recorder.acks == [(7, [{"a": first, "b": [second]}, 1])]
-            assert recorder.events[1][1] == [{"a": first, "b": [second]}, 1]
-            assert (transport.written, recorder.malformed) == (1, [])
-
-    run(main())
+    async with opened(server, name, namespace=namespace) as (transport, recorder):
+        transport.send(payload("echo", {"a": first, "b": [second]}, 1), 7)
+        await recorder.until(lambda: recorder.acks and len(recorder.events) == 2)
+        assert recorder.acks == [(7, [{"a": first, "b": [second]}, 1])]
+        assert recorder.events[1][1] == [{"a": first, "b": [second]}, 1]
+        assert (transport.written, recorder.malformed) == (1, [])
 
 
 @both
 @pytest.mark.parametrize("answer", [{"because": 1}, b"bytes"])
-def test_answer_reaches_the_server_that_asked(
+async def test_answer_reaches_the_server_that_asked(
     name: str, answer: Any, server: Server, backend: Backend
 ) -> None:
     """An event that wants an answer says so, and the answer is what the server's call returns."""
-
-    async def main() -> None:
-        async with opened(server, name) as (transport, recorder):
-            transport.send(payload("ask"), None)
-            await recorder.until(lambda: len(recorder.events) == 2)
-            (question, args, ack_id) = recorder.events[1]
-            assert (question, args) == ("question", ["why"])
-            assert ack_id is not None
-            transport.answer(ack_id, payload(answer))
-            await eventually(lambda: backend.notes == [answer])
-            assert transport.written == 1  # answers do not count
-
-    run(main())
+    async with opened(server, name) as (transport, recorder):
+        transport.send(payload("ask"), None)
+        await recorder.until(lambda: len(recorder.events) == 2)
+        (question, args, ack_id) = recorder.events[1]
+        assert (question, args) == ("question", ["why"])
+        assert ack_id is not None
+        transport.answer(ack_id, payload(answer))
+        await eventually(lambda: backend.notes == [answer])
+        assert transport.written == 1  # answers do not count
 
 
 @both
-def test_events_arrive_in_wire_order(name: str, server: Server) -> None:
+async def test_events_arrive_in_wire_order(name: str, server: Server) -> None:
     """Two thousand events arrive in the order in which the server emitted them."""
-
-    async def main() -> None:
-        async with opened(server, name) as (transport, recorder):
-            transport.send(payload("burst", 2000), None)
-            await recorder.until(lambda: len(recorder.events) == 2001)
-            assert [args[0]["n"] for _, args, _ in recorder.events[1:]] == list(range(2000))
-
-    run(main())
+    async with opened(server, name) as (transport, recorder):
+        transport.send(payload("burst", 2000), None)
+        await recorder.until(lambda: len(recorder.events) == 2001)
+        assert [args[0]["n"] for _, args, _ in recorder.events[1:]] == list(range(2000))
 
 
 @both
-def test_send_keeps_order_and_loses_nothing_beyond_the_room(
+async def test_send_keeps_order_and_loses_nothing_beyond_the_room(
     name: str, server: Server, backend: Backend
 ) -> None:
     """More messages than there is room for arrive whole and in order, also at a server that takes 16."""
-
-    async def main() -> None:
-        async with opened(server, name) as (transport, recorder):
-            limit = transport.room
-            for number in range(100):
-                transport.send(payload("note", number, b"x" if number % 7 == 0 else "y"), None)
-            assert transport.room == limit - 100
-            assert transport.written == 0
-            await recorder.until(lambda: transport.written == 100)
-            assert transport.room == limit
-            await eventually(lambda: len(backend.notes) == 100)
-            assert [number for number, _ in backend.notes] == list(range(100))
-            assert 0 < recorder.calls.count("written") < 30
-
-    run(main())
+    async with opened(server, name) as (transport, recorder):
+        limit = transport.room
+        for number in range(100):
+            transport.send(payload("note", number, b"x" if number % 7 == 0 else "y"), None)
+        assert transport.room == limit - 100
+        assert transport.written == 0
+        await recorder.until(lambda: transport.written == 100)
+        assert transport.room == limit
+        await eventually(lambda: len(backend.notes) == 100)
+        assert [number for number, _ in backend.notes] == list(range(100))
+        assert 0 < recorder.calls.count("written") < 30
 
 
-def test_room_is_none_while_too_much_waits(server: Server) -> None:
+async def test_room_is_none_while_too_much_waits(server: Server) -> None:
     """Few but large messages use the room up as well."""
-
-    async def main() -> None:
-        async with opened(server) as (transport, _):
-            transport.send(payload("note", "x" * 1_100_000), None)
-            assert transport.room == 0
-
-    run(main())
+    async with opened(server) as (transport, _):
+        transport.send(payload("note", "x" * 1_100_000), None)
+        assert transport.room == 0
 
 
 @both
-def test_close_with_goodbye_tells_the_server_after_everything_else(
+async def test_close_with_goodbye_tells_the_server_after_everything_else(
     name: str, server: Server, backend: Backend
 ) -> None:
     """The server sees a client that leaves, and has had every message that was sent before."""
-
-    async def main() -> None:
-        recorder = Recorder()
-        async with opened(server, name, listener=recorder) as (transport, _):
-            for number in range(50):
-                transport.send(payload("note", number), None)
-            async with asyncio.timeout(2):
-                await transport.close(goodbye=True)
-            assert server.client_sockets() == []
-            await eventually(lambda: backend.left)
-        assert backend.left == ["client disconnect"]
-        assert [number for (number,) in backend.notes] == list(range(50))
-        assert recorder.lost == []
-
-    run(main())
+    recorder = Recorder()
+    async with opened(server, name, listener=recorder) as (transport, _):
+        for number in range(50):
+            transport.send(payload("note", number), None)
+        async with asyncio.timeout(2):
+            await transport.close(goodbye=True)
+        assert server.client_sockets() == []
+        await eventually(lambda: backend.left)
+    assert backend.left == ["client disconnect"]
+    assert [number for (number,) in backend.notes] == list(range(50))
+    assert recorder.lost == []
 
 
 @pytest.mark.parametrize(("namespace", "goodbye"), [("/", "41"), ("/chat", "41/chat,")])
@@ -205,53 +173,41 @@ def test_goodbye_is_said_to_a_server_that_goes_on_sending(namespace: str, goodby
 
 
 @both
-def test_close_is_silent_and_may_be_repeated(name: str, server: Server) -> None:
+async def test_close_is_silent_and_may_be_repeated(name: str, server: Server) -> None:
     """After close() began the listener hears nothing, sending is a no-op, and closing again does nothing."""
-
-    async def main() -> None:
-        async with opened(server, name) as (transport, recorder):
-            transport.send(payload("burst", 500), None)
-            await recorder.until(lambda: len(recorder.events) > 1)
-            closing = asyncio.create_task(transport.close(goodbye=False))
-            again = asyncio.create_task(transport.close(goodbye=True))
-            await asyncio.sleep(0)
-            told = len(recorder.calls)
-            await asyncio.gather(closing, again)
-            transport.send(payload("note"), 1)
-            transport.answer(1, payload())
-            assert transport.ping() is False
-            await transport.close(goodbye=True)
-            assert len(recorder.calls) == told
-            assert server.client_sockets() == []
-
-    run(main())
-
-
-def test_close_before_open_does_nothing() -> None:
-    """A transport that was never opened can be closed, and knows what it would try first."""
-
-    async def main() -> None:
-        transport = SocketIOTransport(RealtimeConfig(), Recorder())
-        transport.send(payload("note"), None)
-        assert (transport.name, transport.room, transport.written) == ("websocket", 0, 0)
-        assert (transport.ping(), transport.is_paused, transport.last_received) == (False, False, 0.0)
+    async with opened(server, name) as (transport, recorder):
+        transport.send(payload("burst", 500), None)
+        await recorder.until(lambda: len(recorder.events) > 1)
+        closing = asyncio.create_task(transport.close(goodbye=False))
+        again = asyncio.create_task(transport.close(goodbye=True))
+        await asyncio.sleep(0)
+        told = len(recorder.calls)
+        await asyncio.gather(closing, again)
+        transport.send(payload("note"), 1)
+        transport.answer(1, payload())
+        assert transport.ping() is False
         await transport.close(goodbye=True)
+        assert len(recorder.calls) == told
+        assert server.client_sockets() == []
 
-    run(main())
+
+async def test_close_before_open_does_nothing() -> None:
+    """A transport that was never opened can be closed, and knows what it would try first."""
+    transport = SocketIOTransport(RealtimeConfig(), Recorder())
+    transport.send(payload("note"), None)
+    assert (transport.name, transport.room, transport.written) == ("websocket", 0, 0)
+    assert (transport.ping(), transport.is_paused, transport.last_received) == (False, False, 0.0)
+    await transport.close(goodbye=True)
 
 
-def test_ping_is_answered_over_a_websocket(server: Server) -> None:
+async def test_ping_is_answered_over_a_websocket(server: Server) -> None:
     """A ping brings a pong, which is a sign of life; pings before it do not pile up."""
-
-    async def main() -> None:
-        async with opened(server) as (transport, recorder):
-            before = transport.last_received
-            assert transport.ping()
-            assert transport.ping()
-            await recorder.until(lambda: "pong" in recorder.calls)
-            assert transport.last_received > before
-
-    run(main())
+    async with opened(server) as (transport, recorder):
+        before = transport.last_received
+        assert transport.ping()
+        assert transport.ping()
+        await recorder.until(lambda: "pong" in recorder.calls)
+        assert transport.last_received > before
 
 
 def test_ping_of_the_server_is_answered() -> None:
@@ -273,31 +229,23 @@ def test_ping_of_the_server_is_answered() -> None:
         run(main(server))
 
 
-def test_ping_is_not_offered_by_polling(server: Server) -> None:
+async def test_ping_is_not_offered_by_polling(server: Server) -> None:
     """Polling has no ping of its own."""
-
-    async def main() -> None:
-        async with opened(server, "polling") as (transport, _):
-            assert transport.ping() is False
-
-    run(main())
+    async with opened(server, "polling") as (transport, _):
+        assert transport.ping() is False
 
 
 @both
-def test_server_that_disconnects_the_client_is_a_loss(name: str, server: Server) -> None:
+async def test_server_that_disconnects_the_client_is_a_loss(name: str, server: Server) -> None:
     """A disconnect by the server is told once, as such."""
-
-    async def main() -> None:
-        async with opened(server, name) as (transport, recorder):
-            transport.send(payload("kick"), None)
-            await recorder.until(lambda: recorder.lost)
-            assert isinstance(recorder.lost[0], ServerDisconnectError)
-            transport.send(payload("note"), None)
-            await transport.close(goodbye=True)
-            assert len(recorder.lost) == 1
-            assert recorder.calls[-1] == "lost"
-
-    run(main())
+    async with opened(server, name) as (transport, recorder):
+        transport.send(payload("kick"), None)
+        await recorder.until(lambda: recorder.lost)
+        assert isinstance(recorder.lost[0], ServerDisconnectError)
+        transport.send(payload("note"), None)
+        await transport.close(goodbye=True)
+        assert len(recorder.lost) == 1
+        assert recorder.calls[-1] == "lost"
 
 
 # Back-pressure.
@@ -359,13 +307,9 @@ def test_close_ends_a_wait_for_the_listener(name: str) -> None:
 # The libraries below.
 
 
-def test_missing_name_of_a_library_is_found_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_name_of_a_library_is_found_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """A version that lacks what is used undocumented is named, before anything is opened."""
-
-    async def main() -> None:
-        monkeypatch.setattr(library_check, "_ENGINE_NAMES", ("queue", "gone_in_the_next_version"))
-        library_check.check_libraries.cache_clear()
-        with pytest.raises(InternalError, match=r"5\.\d+\.\d+ no longer offer eio\.gone_in_the_next"):
-            await SocketIOTransport(RealtimeConfig(), Recorder()).open(None)
-
-    run(main())
+    monkeypatch.setattr(library_check, "_ENGINE_NAMES", ("queue", "gone_in_the_next_version"))
+    library_check.check_libraries.cache_clear()
+    with pytest.raises(InternalError, match=r"5\.\d+\.\d+ no longer offer eio\.gone_in_the_next"):
+        await SocketIOTransport(RealtimeConfig(), Recorder()).open(None)

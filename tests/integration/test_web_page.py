@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -24,7 +24,6 @@ from realtime_fsm.web.snapshot import words
 if TYPE_CHECKING:
     from playwright.async_api import Page
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
 COUNTDOWN = "parseFloat(document.getElementById('countdown').textContent.slice(3))"
 UNNAMED = """
@@ -153,267 +152,221 @@ async def checked(page: "Page", here: Stage, status: ConnectionStatus, may: set[
     assert await text(page, "#timeline tr:first-child td.why") == last.reason
 
 
-def test_page_shows_each_state_rightly(run_async: Run) -> None:
+async def test_page_shows_each_state_rightly() -> None:
     """In each of the six states, the words, the sign, the diagram, the buttons and the timeline agree."""
-
-    async def main() -> None:
-        async with stage() as here, browsing(here.page.url) as page:
-            await checked(page, here, S.CONNECTED, {"fallback", "pause"})
-            here.proxy.black_hole(True)
-            here.proxy.reset_peer()
-            await here.until(S.RECONNECTING)
-            await checked(page, here, S.RECONNECTING, {"retry", "fallback", "pause"})
-            assert await text(page, "#attempt") == "1 of 3"
-            assert await seconds_left(page) > 1
-            here.client.retry_now()
-            await here.until(S.CONNECTING)
-            await checked(page, here, S.CONNECTING, {"fallback", "pause"})
-            here.client.pause()
-            await checked(page, here, S.DISCONNECTED, {"resume"})
-            here.proxy.black_hole(False)
-            await here.client.connect()
-            await checked(page, here, S.CONNECTED, {"fallback", "pause"})
-            here.client.force_fallback()
-            await checked(page, here, S.FALLBACK, {"release", "pause"})
-            assert await text(page, "#state-name") == "FALLBACK (forced)"
-
-    run_async(main())
+    async with stage() as here, browsing(here.page.url) as page:
+        await checked(page, here, S.CONNECTED, {"fallback", "pause"})
+        here.proxy.black_hole(True)
+        here.proxy.reset_peer()
+        await here.until(S.RECONNECTING)
+        await checked(page, here, S.RECONNECTING, {"retry", "fallback", "pause"})
+        assert await text(page, "#attempt") == "1 of 3"
+        assert await seconds_left(page) > 1
+        here.client.retry_now()
+        await here.until(S.CONNECTING)
+        await checked(page, here, S.CONNECTING, {"fallback", "pause"})
+        here.client.pause()
+        await checked(page, here, S.DISCONNECTED, {"resume"})
+        here.proxy.black_hole(False)
+        await here.client.connect()
+        await checked(page, here, S.CONNECTED, {"fallback", "pause"})
+        here.client.force_fallback()
+        await checked(page, here, S.FALLBACK, {"release", "pause"})
+        assert await text(page, "#state-name") == "FALLBACK (forced)"
 
 
-def test_page_shows_that_it_gave_up(run_async: Run) -> None:
+async def test_page_shows_that_it_gave_up() -> None:
     """In FAILED the page says so loudly, with the cause, and what a person can do: retry."""
-
-    async def main() -> None:
-        async with (
-            stage(enable_fallback=False, max_reconnect_attempts=0) as here,
-            browsing(here.page.url) as page,
-        ):
-            here.proxy.refuse(True)
-            here.proxy.reset_peer()
-            await here.until(S.FAILED)
-            await checked(page, here, S.FAILED, {"retry", "fallback", "pause"})
-            assert await page.get_attribute("#now", "data-severity") == "error"
-            assert "ConnectionLostError" in await text(page, "#cause")
-            await here.client.emit("note", 1)
-            await page.wait_for_selector("#kept-fact", state="visible")
-            assert await text(page, "#kept") == "1 message"
-            here.proxy.refuse(False)
-            await press(page, "retry")
-            await shows(page, S.CONNECTED)
-            assert await page.is_hidden("#cause-fact")
-            assert await page.is_hidden("#kept-fact")
-
-    run_async(main())
+    async with (
+        stage(enable_fallback=False, max_reconnect_attempts=0) as here,
+        browsing(here.page.url) as page,
+    ):
+        here.proxy.refuse(True)
+        here.proxy.reset_peer()
+        await here.until(S.FAILED)
+        await checked(page, here, S.FAILED, {"retry", "fallback", "pause"})
+        assert await page.get_attribute("#now", "data-severity") == "error"
+        assert "ConnectionLostError" in await text(page, "#cause")
+        await here.client.emit("note", 1)
+        await page.wait_for_selector("#kept-fact", state="visible")
+        assert await text(page, "#kept") == "1 message"
+        here.proxy.refuse(False)
+        await press(page, "retry")
+        await shows(page, S.CONNECTED)
+        assert await page.is_hidden("#cause-fact")
+        assert await page.is_hidden("#kept-fact")
 
 
-def test_page_shows_an_outage_through_to_the_fallback_and_back(run_async: Run) -> None:
+async def test_page_shows_an_outage_through_to_the_fallback_and_back() -> None:
     """A person who watches sees the loss, the attempts, the fallback, and the socket come back."""
-
-    async def main() -> None:
-        quick = {"first_retry_within": 0.6, "backoff_base": 0.5, "backoff_jitter": False}
-        async with stage(**quick, reconnect_interval=1.0) as here, browsing(here.page.url) as page:
-            await page.wait_for_function("() => document.querySelector('#spark polyline') !== null")
-            assert await text(page, "#outages-text") == "None in this time."
-            here.proxy.block("/socket.io")
-            await shows(page, S.RECONNECTING)
-            await page.wait_for_selector("#countdown", state="visible")
-            await shows(page, S.FALLBACK)
-            assert "1 outage" in await text(page, "#outages-text")
-            assert "One lasts." in await text(page, "#outages-text")
-            assert await page.locator("#bands .outage").count() == 1
-            here.proxy.block(None)
-            await shows(page, S.CONNECTED)
-            await page.wait_for_function(
-                "() => !document.getElementById('outages-text').textContent.includes('One lasts')"
-            )
-            shown = await page.evaluate(
-                "[...document.querySelectorAll('#timeline tr')].map(r => Number(r.dataset.epoch)).reverse()"
-            )
-            assert shown == [change.epoch for change in here.client.connection_status.history]
-            states = await page.evaluate(
-                "[...document.querySelectorAll('#timeline td.state')].map(c => c.textContent.split(' ')[1])"
-            )
-            assert states[0] == "connected"
-            assert states[1] == "fallback"
-            assert states.count("reconnecting") == 3
-            assert "failed" in states
-            assert " % (" in await text(page, "#failure-rate")
-
-    run_async(main())
+    quick = {"first_retry_within": 0.6, "backoff_base": 0.5, "backoff_jitter": False}
+    async with stage(**quick, reconnect_interval=1.0) as here, browsing(here.page.url) as page:
+        await page.wait_for_function("() => document.querySelector('#spark polyline') !== null")
+        assert await text(page, "#outages-text") == "None in this time."
+        here.proxy.block("/socket.io")
+        await shows(page, S.RECONNECTING)
+        await page.wait_for_selector("#countdown", state="visible")
+        await shows(page, S.FALLBACK)
+        assert "1 outage" in await text(page, "#outages-text")
+        assert "One lasts." in await text(page, "#outages-text")
+        assert await page.locator("#bands .outage").count() == 1
+        here.proxy.block(None)
+        await shows(page, S.CONNECTED)
+        await page.wait_for_function(
+            "() => !document.getElementById('outages-text').textContent.includes('One lasts')"
+        )
+        shown = await page.evaluate(
+            "[...document.querySelectorAll('#timeline tr')].map(r => Number(r.dataset.epoch)).reverse()"
+        )
+        assert shown == [change.epoch for change in here.client.connection_status.history]
+        states = await page.evaluate(
+            "[...document.querySelectorAll('#timeline td.state')].map(c => c.textContent.split(' ')[1])"
+        )
+        assert states[0] == "connected"
+        assert states[1] == "fallback"
+        assert states.count("reconnecting") == 3
+        assert "failed" in states
+        assert " % (" in await text(page, "#failure-rate")
 
 
-def test_every_button_does_what_it_says(run_async: Run) -> None:
+async def test_every_button_does_what_it_says() -> None:
     """With the keyboard alone: force, release, pause, resume and retry work, and say what they did."""
-
-    async def main() -> None:
-        async with stage() as here, browsing(here.page.url) as page:
-            await press(page, "retry")
-            await answers(page, "Nothing waits to be retried now.")
-            await press(page, "fallback")
-            await shows(page, S.FALLBACK)
-            await press(page, "release")
-            await page.wait_for_function(
-                "() => document.getElementById('state-name').textContent === 'FALLBACK'"
-            )
-            await page.wait_for_selector("#countdown", state="visible")
-            await press(page, "retry")
-            await shows(page, S.CONNECTED)
-            await answers(page, "Trying now.")
-            await press(page, "pause")
-            await shows(page, S.DISCONNECTED)
-            await page.wait_for_function("() => document.activeElement.dataset.action === 'resume'")
-            await page.keyboard.press("Enter")
-            await shows(page, S.CONNECTED)
-            await page.wait_for_function("() => document.activeElement.dataset.action === 'pause'")
-            assert await page.get_attribute("#answer", "data-kind") == "good"
-
-    run_async(main())
+    async with stage() as here, browsing(here.page.url) as page:
+        await press(page, "retry")
+        await answers(page, "Nothing waits to be retried now.")
+        await press(page, "fallback")
+        await shows(page, S.FALLBACK)
+        await press(page, "release")
+        await page.wait_for_function("() => document.getElementById('state-name').textContent === 'FALLBACK'")
+        await page.wait_for_selector("#countdown", state="visible")
+        await press(page, "retry")
+        await shows(page, S.CONNECTED)
+        await answers(page, "Trying now.")
+        await press(page, "pause")
+        await shows(page, S.DISCONNECTED)
+        await page.wait_for_function("() => document.activeElement.dataset.action === 'resume'")
+        await page.keyboard.press("Enter")
+        await shows(page, S.CONNECTED)
+        await page.wait_for_function("() => document.activeElement.dataset.action === 'pause'")
+        assert await page.get_attribute("#answer", "data-kind") == "good"
 
 
-def test_page_asks_for_the_token_where_there_is_one(run_async: Run) -> None:
+async def test_page_asks_for_the_token_where_there_is_one() -> None:
     """Without the token a button says what is missing, and does nothing; with it, it works."""
-
-    async def main() -> None:
-        token = canary.token("page")
-        async with stage(page={"token": token}) as here, browsing(here.page.url, disturbed=True) as page:
-            assert await page.is_hidden("#token-form")
-            await press(page, "pause")
-            await page.wait_for_selector("#token-form", state="visible")
-            assert here.client.is_connected
-            assert await page.evaluate("document.activeElement.id") == "token"
-            await page.keyboard.type(token)
-            await page.keyboard.press("Enter")
-            await page.wait_for_selector("#token-form", state="hidden")
-            assert not canary.found_in(await page.content())
-            await press(page, "pause")
-            await shows(page, S.DISCONNECTED)
-
-    run_async(main())
+    token = canary.token("page")
+    async with stage(page={"token": token}) as here, browsing(here.page.url, disturbed=True) as page:
+        assert await page.is_hidden("#token-form")
+        await press(page, "pause")
+        await page.wait_for_selector("#token-form", state="visible")
+        assert here.client.is_connected
+        assert await page.evaluate("document.activeElement.id") == "token"
+        await page.keyboard.type(token)
+        await page.keyboard.press("Enter")
+        await page.wait_for_selector("#token-form", state="hidden")
+        assert not canary.found_in(await page.content())
+        await press(page, "pause")
+        await shows(page, S.DISCONNECTED)
 
 
-def test_reload_during_backoff_shows_what_is_left(run_async: Run) -> None:
+async def test_reload_during_backoff_shows_what_is_left() -> None:
     """A page that is loaded in the middle of a wait counts down from what is left, as the client does."""
-
-    async def main() -> None:
-        async with stage() as here, browsing(here.page.url) as page:
-            here.proxy.refuse(True)
-            here.proxy.reset_peer()
-            await shows(page, S.RECONNECTING)
-            before = await seconds_left(page)
-            await page.wait_for_function(f"before => {COUNTDOWN} <= before - 1.5", arg=before)
-            await page.reload()
-            await shows(page, S.RECONNECTING)
-            left, shown, after = (
-                here.client.next_attempt_in,
-                await seconds_left(page),
-                here.client.next_attempt_in,
-            )
-            assert left is not None
-            assert after is not None
-            assert after - 1.1 < shown < left + 1.1
-            assert left < before - 1
-
-    run_async(main())
+    async with stage() as here, browsing(here.page.url) as page:
+        here.proxy.refuse(True)
+        here.proxy.reset_peer()
+        await shows(page, S.RECONNECTING)
+        before = await seconds_left(page)
+        await page.wait_for_function(f"before => {COUNTDOWN} <= before - 1.5", arg=before)
+        await page.reload()
+        await shows(page, S.RECONNECTING)
+        left, shown, after = (
+            here.client.next_attempt_in,
+            await seconds_left(page),
+            here.client.next_attempt_in,
+        )
+        assert left is not None
+        assert after is not None
+        assert after - 1.1 < shown < left + 1.1
+        assert left < before - 1
 
 
 @pytest.mark.parametrize("refused", [False, True])
-def test_cut_stream_is_told_and_loses_no_change(run_async: Run, refused: bool) -> None:
+async def test_cut_stream_is_told_and_loses_no_change(refused: bool) -> None:
     """The page says that it has lost touch, comes back by itself, and shows each change once."""
-
-    async def main() -> None:
-        async with stage() as here:
-            port = int(here.page.url.rstrip("/").rpartition(":")[2])
-            async with (
-                FaultProxy("127.0.0.1", port) as between,
-                browsing(f"{between.url}/", disturbed=True) as page,
-            ):
-                await page.wait_for_selector("#link[data-link=live]")
-                if refused:
-                    between.refuse(True)
-                between.reset_peer()
-                await page.wait_for_selector("#link[data-link=lost]")
-                assert "lost touch" in await text(page, "#link-text")
-                here.client.force_fallback()
-                here.client.release_fallback()
-                here.client.pause()
-                between.refuse(False)
-                await page.wait_for_selector("#link[data-link=live]")
-                await shows(page, S.DISCONNECTED)
-                shown = await page.evaluate(
-                    "[...document.querySelectorAll('#timeline tr')].map(r => Number(r.dataset.epoch))"
-                )
-                assert shown == [c.epoch for c in reversed(here.client.connection_status.history)]
-                assert here.page.traffic.replayed == 3
-
-    run_async(main())
+    async with stage() as here:
+        port = int(here.page.url.rstrip("/").rpartition(":")[2])
+        async with (
+            FaultProxy("127.0.0.1", port) as between,
+            browsing(f"{between.url}/", disturbed=True) as page,
+        ):
+            await page.wait_for_selector("#link[data-link=live]")
+            if refused:
+                between.refuse(True)
+            between.reset_peer()
+            await page.wait_for_selector("#link[data-link=lost]")
+            assert "lost touch" in await text(page, "#link-text")
+            here.client.force_fallback()
+            here.client.release_fallback()
+            here.client.pause()
+            between.refuse(False)
+            await page.wait_for_selector("#link[data-link=live]")
+            await shows(page, S.DISCONNECTED)
+            shown = await page.evaluate(
+                "[...document.querySelectorAll('#timeline tr')].map(r => Number(r.dataset.epoch))"
+            )
+            assert shown == [c.epoch for c in reversed(here.client.connection_status.history)]
+            assert here.page.traffic.replayed == 3
 
 
-def test_stream_that_is_refused_for_good_is_opened_again(run_async: Run) -> None:
+async def test_stream_that_is_refused_for_good_is_opened_again() -> None:
     """An answer after which browsers never come back by themselves does not end the page."""
-
-    async def main() -> None:
-        async with stage(page={"max_readers": 1}) as here, browsing(here.page.url) as first:
-            await first.wait_for_selector("#link[data-link=live]")
-            window = first.context
-            second = await window.new_page()
-            await second.goto(here.page.url)
-            await second.wait_for_selector("#link[data-link=lost]")
-            await first.evaluate("source.close()")
-            await second.wait_for_selector("#link[data-link=live]")
-            await second.close()
-
-    run_async(main())
+    async with stage(page={"max_readers": 1}) as here, browsing(here.page.url) as first:
+        await first.wait_for_selector("#link[data-link=live]")
+        window = first.context
+        second = await window.new_page()
+        await second.goto(here.page.url)
+        await second.wait_for_selector("#link[data-link=lost]")
+        await first.evaluate("source.close()")
+        await second.wait_for_selector("#link[data-link=live]")
+        await second.close()
 
 
-def test_timeline_is_copied_as_json(run_async: Run) -> None:
+async def test_timeline_is_copied_as_json() -> None:
     """What is copied is the changes with their reasons, as a program can read them."""
-
-    async def main() -> None:
-        async with stage() as here:
-            allowed = {"permissions": ["clipboard-read", "clipboard-write"]}
-            async with browsing(here.page.url, **allowed) as page:
-                here.page.announce("a note")
-                await page.wait_for_selector("#timeline tr.remark")
-                await page.focus("#copy")
-                await page.keyboard.press("Enter")
-                await page.wait_for_function("() => document.getElementById('copied').textContent !== ''")
-                copied = json.loads(await page.evaluate("navigator.clipboard.readText()"))
-                history = here.client.connection_status.history
-                assert [(c["epoch"], c["reason"]) for c in copied["changes"]] == [
-                    (c.epoch, c.reason) for c in history
-                ]
-                assert [note["text"] for note in copied["notes"]] == ["a note"]
-
-    run_async(main())
-
-
-def test_page_tells_what_is_not_as_it_should_be(run_async: Run) -> None:
-    """Connected but deaf is not shown as if all were well."""
-
-    async def main() -> None:
-        async with stage() as here, browsing(here.page.url) as page:
-            assert await page.is_hidden("#unwell")
-            sick = {"deaf": True, "degraded": True, "reasons": ["Nobody answers."]}
-            await page.evaluate("health => take({...told, health})", sick)
-            assert await text(page, "#unwell") == "Not as it should be: Nobody answers."
-
-    run_async(main())
-
-
-def test_page_shows_words_as_words(run_async: Run) -> None:
-    """Whatever stands in a note, none of it becomes a part of the page."""
-
-    async def main() -> None:
-        async with stage() as here, browsing(here.page.url) as page:
-            evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-            here.page.announce(evil)
-            await page.wait_for_selector("#note:not([hidden])")
-            assert await text(page, "#note") == evil
+    async with stage() as here:
+        allowed = {"permissions": ["clipboard-read", "clipboard-write"]}
+        async with browsing(here.page.url, **allowed) as page:
+            here.page.announce("a note")
             await page.wait_for_selector("#timeline tr.remark")
-            assert await text(page, "#timeline tr.remark td.why") == evil
-            assert await page.locator("main img").count() == 0
+            await page.focus("#copy")
+            await page.keyboard.press("Enter")
+            await page.wait_for_function("() => document.getElementById('copied').textContent !== ''")
+            copied = json.loads(await page.evaluate("navigator.clipboard.readText()"))
+            history = here.client.connection_status.history
+            assert [(c["epoch"], c["reason"]) for c in copied["changes"]] == [
+                (c.epoch, c.reason) for c in history
+            ]
+            assert [note["text"] for note in copied["notes"]] == ["a note"]
 
-    run_async(main())
+
+async def test_page_tells_what_is_not_as_it_should_be() -> None:
+    """Connected but deaf is not shown as if all were well."""
+    async with stage() as here, browsing(here.page.url) as page:
+        assert await page.is_hidden("#unwell")
+        sick = {"deaf": True, "degraded": True, "reasons": ["Nobody answers."]}
+        await page.evaluate("health => take({...told, health})", sick)
+        assert await text(page, "#unwell") == "Not as it should be: Nobody answers."
+
+
+async def test_page_shows_words_as_words() -> None:
+    """Whatever stands in a note, none of it becomes a part of the page."""
+    async with stage() as here, browsing(here.page.url) as page:
+        evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+        here.page.announce(evil)
+        await page.wait_for_selector("#note:not([hidden])")
+        assert await text(page, "#note") == evil
+        await page.wait_for_selector("#timeline tr.remark")
+        assert await text(page, "#timeline tr.remark td.why") == evil
+        assert await page.locator("main img").count() == 0
 
 
 CONTRAST = """
@@ -453,51 +406,41 @@ CONTRAST = """
         ("phone-dark", {**PHONE, "color_scheme": "dark"}),
     ],
 )
-def test_page_can_be_read_by_everybody(
-    run_async: Run, tmp_path: Path, name: str, context: dict[str, Any]
-) -> None:
+async def test_page_can_be_read_by_everybody(tmp_path: Path, name: str, context: dict[str, Any]) -> None:
     """Light, dark and on a phone: contrast AA, nothing cut off, everything named and reached by keyboard."""
-
-    async def main() -> None:
-        async with stage() as here, browsing(here.page.url, **context) as page:
-            here.page.announce("A fault: the connection is refused.")
-            here.proxy.refuse(True)
-            here.proxy.reset_peer()
-            await shows(page, S.RECONNECTING)
-            await page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
-            assert (tmp_path / f"{name}.png").stat().st_size > 20_000
-            assert await page.evaluate(CONTRAST) == []
-            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-            assert await page.get_attribute("#spoken", "aria-live") == "polite"
-            assert await page.evaluate("document.documentElement.lang") == "en"
-            reached, stops = [], "[data-action]:not([hidden]), #diagram, #copy, .scroll"
-            wanted = await page.evaluate(f"document.querySelectorAll('{stops}').length")
-            await page.evaluate("document.activeElement.blur()")
-            for _ in range(wanted):
-                await page.keyboard.press("Tab")
-                reached.append(await page.evaluate(f"document.activeElement.matches('{stops}')"))
-            assert reached == [True] * wanted
-            assert await page.evaluate(UNNAMED) == 0
-            way = "tb" if name.startswith("phone") else "lr"
-            assert await page.evaluate("drawnDiagram") == f"diagram-{way}.svg"
-
-    run_async(main())
+    async with stage() as here, browsing(here.page.url, **context) as page:
+        here.page.announce("A fault: the connection is refused.")
+        here.proxy.refuse(True)
+        here.proxy.reset_peer()
+        await shows(page, S.RECONNECTING)
+        await page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
+        assert (tmp_path / f"{name}.png").stat().st_size > 20_000
+        assert await page.evaluate(CONTRAST) == []
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert await page.get_attribute("#spoken", "aria-live") == "polite"
+        assert await page.evaluate("document.documentElement.lang") == "en"
+        reached, stops = [], "[data-action]:not([hidden]), #diagram, #copy, .scroll"
+        wanted = await page.evaluate(f"document.querySelectorAll('{stops}').length")
+        await page.evaluate("document.activeElement.blur()")
+        for _ in range(wanted):
+            await page.keyboard.press("Tab")
+            reached.append(await page.evaluate(f"document.activeElement.matches('{stops}')"))
+        assert reached == [True] * wanted
+        assert await page.evaluate(UNNAMED) == 0
+        way = "tb" if name.startswith("phone") else "lr"
+        assert await page.evaluate("drawnDiagram") == f"diagram-{way}.svg"
 
 
-def test_speech_does_not_count_down(run_async: Run) -> None:
+async def test_speech_does_not_count_down() -> None:
     """What is read aloud changes with the state, not with every tick of the countdown."""
-
-    async def main() -> None:
-        async with stage() as here, browsing(here.page.url) as page:
-            here.proxy.refuse(True)
-            here.proxy.reset_peer()
-            await shows(page, S.RECONNECTING)
-            await page.evaluate(LISTENING)
-            before = await seconds_left(page)
-            await page.wait_for_function(f"before => {COUNTDOWN} <= before - 2", arg=before)
-            assert await page.evaluate("window.spoken") == 0
-
-    run_async(main())
+    async with stage() as here, browsing(here.page.url) as page:
+        here.proxy.refuse(True)
+        here.proxy.reset_peer()
+        await shows(page, S.RECONNECTING)
+        await page.evaluate(LISTENING)
+        before = await seconds_left(page)
+        await page.wait_for_function(f"before => {COUNTDOWN} <= before - 2", arg=before)
+        assert await page.evaluate("window.spoken") == 0
 
 
 WATCHING = """
@@ -510,42 +453,39 @@ look();
 
 
 @pytest.mark.timeout(150)
-def test_demo_shows_each_fault_happen_and_end(run_long: Callable[..., None]) -> None:
+@pytest.mark.real_loop(timeout=140)
+async def test_demo_shows_each_fault_happen_and_end() -> None:
     """Who watches ``demo --web`` sees all states, each fault announced, and each fault's end."""
-
-    async def main() -> None:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "realtime_fsm.cli", "demo", "--web", "--pace", "0.3", "--json"),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        assert process.stderr is not None
-        try:
-            async with asyncio.timeout(40):
-                said = (await process.stderr.readline()).decode()
-            found = re.search(r"http://127\.0\.0\.1:\d+/", said)
-            assert found is not None, said
-            async with browsing(found[0], disturbed=True) as page:
-                await page.evaluate(WATCHING)
-                await page.wait_for_function(
-                    "() => document.getElementById('note').textContent.startsWith('The demo is over')",
-                    timeout=120_000,
-                )
-                seen = set(await page.evaluate("[...window.seen]"))
-                rows = await page.evaluate(
-                    "[...document.querySelectorAll('#timeline .remark .why')].map(c => c.textContent)"
-                )
-            out, _ = await canary.output_of(process)
-        except BaseException:
-            process.kill()
-            await process.communicate()
-            raise
-        assert process.returncode == 0
-        assert json.loads(out)["ok"] is True
-        assert seen >= {"RECONNECTING", "CONNECTED", "FALLBACK", "DISCONNECTED"}
-        told = "\n".join(reversed(rows))
-        for fault in ("reset", "black hole", "server killed", "token expired", "socket blocked"):
-            begun = told.index(f"{fault[0].upper()}{fault[1:]}: ")
-            assert f"Over: {fault}." in told[begun:]
-
-    run_long(main(), timeout=140)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "realtime_fsm.cli", "demo", "--web", "--pace", "0.3", "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(40):
+            said = (await process.stderr.readline()).decode()
+        found = re.search(r"http://127\.0\.0\.1:\d+/", said)
+        assert found is not None, said
+        async with browsing(found[0], disturbed=True) as page:
+            await page.evaluate(WATCHING)
+            await page.wait_for_function(
+                "() => document.getElementById('note').textContent.startsWith('The demo is over')",
+                timeout=120_000,
+            )
+            seen = set(await page.evaluate("[...window.seen]"))
+            rows = await page.evaluate(
+                "[...document.querySelectorAll('#timeline .remark .why')].map(c => c.textContent)"
+            )
+        out, _ = await canary.output_of(process)
+    except BaseException:
+        process.kill()
+        await process.communicate()
+        raise
+    assert process.returncode == 0
+    assert json.loads(out)["ok"] is True
+    assert seen >= {"RECONNECTING", "CONNECTED", "FALLBACK", "DISCONNECTED"}
+    told = "\n".join(reversed(rows))
+    for fault in ("reset", "black hole", "server killed", "token expired", "socket blocked"):
+        begun = told.index(f"{fault[0].upper()}{fault[1:]}: ")
+        assert f"Over: {fault}." in told[begun:]

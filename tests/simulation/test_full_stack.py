@@ -1,8 +1,6 @@
 """The real client and the real backend, whole, in virtual time."""
 
-from collections.abc import Callable, Coroutine
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -13,7 +11,6 @@ from realtime_fsm.testing.fuzz.simulation import EnvironmentFactory, Simulation,
 from realtime_fsm.testing.fuzz.sweep import sweep
 from realtime_fsm.testing.fuzz.world import SimulatedEnvironment
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
 SEEDS = range(150)
 
 
@@ -52,18 +49,14 @@ def test_full_stack_replays_to_the_byte() -> None:
         assert "\n".join(first.lines).encode() == "\n".join(second.lines).encode(), str(schedule)
 
 
-def test_full_stack_is_connected_for_an_hour(run_virtual: Run) -> None:
+async def test_full_stack_is_connected_for_an_hour() -> None:
     """An hour of connection, with its heartbeats and refreshed tokens, is one connection."""
-
-    async def main() -> None:
-        simulation = Simulation(Schedule(), FullStackEnvironment)
-        await simulation.environment.open()
-        await simulation.do(Step(Action.CONNECT, 3600.0))
-        assert simulation.application.client.status is ConnectionStatus.CONNECTED
-        assert simulation.application.client.metrics.attempts == 1
-        await simulation.close()
-
-    run_virtual(main())
+    simulation = Simulation(Schedule(), FullStackEnvironment)
+    await simulation.environment.open()
+    await simulation.do(Step(Action.CONNECT, 3600.0))
+    assert simulation.application.client.status is ConnectionStatus.CONNECTED
+    assert simulation.application.client.metrics.attempts == 1
+    await simulation.close()
 
 
 def test_full_stack_leaves_each_fault_for_ever() -> None:

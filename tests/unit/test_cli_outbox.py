@@ -6,9 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -119,24 +117,19 @@ def test_list_is_coloured_for_a_person_who_likes_it(
     assert ("\x1b[" in terminal.getvalue()) is not declined
 
 
-def test_list_works_while_the_outbox_is_used(
-    run_async: Callable[[Coroutine[Any, Any, None]], None], path: Path, capsys: Capture
-) -> None:
+@pytest.mark.real_loop
+async def test_list_works_while_the_outbox_is_used(path: Path, capsys: Capture) -> None:
     """Looking needs no ownership, sees the newest state, and does not disturb the client."""
-
-    async def use() -> None:
-        outbox = SqliteOutbox(path, report=print)
-        await outbox.open()
-        await append_all(outbox, [message(9)])
-        assert main(["outbox", "list", str(path), "--json"]) == EXIT_OK
-        assert json.loads(capsys.readouterr().out)["waiting"]["count"] == 6
-        for action in ("retry", "drop"):
-            assert main(["outbox", action, str(path), "--all"]) == EXIT_FAILED
-            assert f"in use by process {os.getpid()}. Stop it first" in capsys.readouterr().err
-        await append_all(outbox, [message(10)])
-        await outbox.close()
-
-    run_async(use())
+    outbox = SqliteOutbox(path, report=print)
+    await outbox.open()
+    await append_all(outbox, [message(9)])
+    assert main(["outbox", "list", str(path), "--json"]) == EXIT_OK
+    assert json.loads(capsys.readouterr().out)["waiting"]["count"] == 6
+    for action in ("retry", "drop"):
+        assert main(["outbox", action, str(path), "--all"]) == EXIT_FAILED
+        assert f"in use by process {os.getpid()}. Stop it first" in capsys.readouterr().err
+    await append_all(outbox, [message(10)])
+    await outbox.close()
 
 
 def test_retry_lets_a_dead_letter_wait_again(path: Path, capsys: Capture) -> None:

@@ -9,12 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
 from contextlib import closing
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -182,22 +180,17 @@ def test_json_is_one_object_on_one_line(path: Path, capsys: Capture) -> None:
     assert found["comparison"] is None
 
 
-def test_report_reads_a_file_that_is_in_use(
-    run_async: Callable[[Coroutine[Any, Any, None]], None], path: Path, capsys: Capture
-) -> None:
+@pytest.mark.real_loop
+async def test_report_reads_a_file_that_is_in_use(path: Path, capsys: Capture) -> None:
     """While a client writes its file the report tells what was written so far, and disturbs nobody."""
-
-    async def work() -> None:
-        async with MetricsDatabase(path, wall=lambda: MAY) as database:
-            database.record_latency(0.25, at=MAY)
-            async with asyncio.timeout(20):
-                while database.counters.written < 1:  # noqa: ASYNC110 - another thread's
-                    await asyncio.sleep(0.01)
-            assert main(["report", str(path), "--json"]) == EXIT_OK
-            database.record_latency(0.5, at=MAY + 1)
-        assert (database.counters.written, database.counters.failures) == (2, 0)
-
-    run_async(work())
+    async with MetricsDatabase(path, wall=lambda: MAY) as database:
+        database.record_latency(0.25, at=MAY)
+        async with asyncio.timeout(20):
+            while database.counters.written < 1:  # noqa: ASYNC110 - another thread's
+                await asyncio.sleep(0.01)
+        assert main(["report", str(path), "--json"]) == EXIT_OK
+        database.record_latency(0.5, at=MAY + 1)
+    assert (database.counters.written, database.counters.failures) == (2, 0)
     assert json.loads(capsys.readouterr().out)["implementations"][0]["latency"]["count"] == 1
 
 

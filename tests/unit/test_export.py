@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import canary
@@ -23,7 +22,6 @@ from realtime_fsm.engine.message import Message
 from realtime_fsm.export.collector import RealtimeCollector, metrics_application
 from realtime_fsm.export.opentelemetry import Instrumentation
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
 
 
@@ -66,149 +64,124 @@ def families(client: Any, labels: dict[str, str] | None = None) -> dict[str, dic
     }
 
 
-def test_prometheus_reads_what_the_metrics_say(run_virtual: Run) -> None:
+async def test_prometheus_reads_what_the_metrics_say() -> None:
     """Every counter and gauge is what the snapshot says, with base units and bounded labels."""
-
-    async def main() -> None:
-        async with World() as world:
-            await through_an_outage(world)
-            metrics = world.client.metrics
-            read = families(world.client)
-            assert read["realtime_fsm_connections"][()] == metrics.total_connections == 2
-            assert read["realtime_fsm_losses"][()] == 1
-            assert read["realtime_fsm_uptime_seconds"][()] == pytest.approx(metrics.uptime)
-            assert read["realtime_fsm_messages_settled"][(("outcome", "acknowledged"),)] == 1
-            assert read["realtime_fsm_failures"][(("cause", "ServerUnreachableError"),)] >= 1
-            assert read["realtime_fsm_status"][(("status", "connected"),)] == 1
-            assert sum(read["realtime_fsm_status"].values()) == 1
-            row = (("destination", "reconnecting"), ("source", "connected"), ("trigger", "connection_lost"))
-            assert read["realtime_fsm_transitions"][row] == 1
-            assert read["realtime_fsm_status_seconds"][(("status", "connected"),)] > 60
-            assert read["realtime_fsm_heartbeat_latency_recent_seconds"][(("quantile", "0.5"),)] > 0
-            assert read["realtime_fsm_heartbeat_latency_seconds"]
-
-    run_virtual(main())
+    async with World() as world:
+        await through_an_outage(world)
+        metrics = world.client.metrics
+        read = families(world.client)
+        assert read["realtime_fsm_connections"][()] == metrics.total_connections == 2
+        assert read["realtime_fsm_losses"][()] == 1
+        assert read["realtime_fsm_uptime_seconds"][()] == pytest.approx(metrics.uptime)
+        assert read["realtime_fsm_messages_settled"][(("outcome", "acknowledged"),)] == 1
+        assert read["realtime_fsm_failures"][(("cause", "ServerUnreachableError"),)] >= 1
+        assert read["realtime_fsm_status"][(("status", "connected"),)] == 1
+        assert sum(read["realtime_fsm_status"].values()) == 1
+        row = (("destination", "reconnecting"), ("source", "connected"), ("trigger", "connection_lost"))
+        assert read["realtime_fsm_transitions"][row] == 1
+        assert read["realtime_fsm_status_seconds"][(("status", "connected"),)] > 60
+        assert read["realtime_fsm_heartbeat_latency_recent_seconds"][(("quantile", "0.5"),)] > 0
+        assert read["realtime_fsm_heartbeat_latency_seconds"]
 
 
-def test_prometheus_has_no_secret_id_or_address_in_its_labels(run_virtual: Run) -> None:
+async def test_prometheus_has_no_secret_id_or_address_in_its_labels() -> None:
     """Labels are states, outcomes, causes and reasons, and what the program adds: no token, address or id."""
-
-    async def main() -> None:
-        async with World(token=canary.token) as world:
-            await through_an_outage(world)
-            read = families(world.client, {"client": "gateway"})
-            labels = {key for samples in read.values() for sample in samples for key, _ in sample}
-            known = {"client", "outcome", "cause", "reason", "status", "source", "trigger", "destination"}
-            assert labels <= known | {"quantile"}
-            values = {v for samples in read.values() for sample in samples for _, v in sample}
-            assert not any("/" in value or "-" in value for value in values)
-
-    run_virtual(main())
+    async with World(token=canary.token) as world:
+        await through_an_outage(world)
+        read = families(world.client, {"client": "gateway"})
+        labels = {key for samples in read.values() for sample in samples for key, _ in sample}
+        known = {"client", "outcome", "cause", "reason", "status", "source", "trigger", "destination"}
+        assert labels <= known | {"quantile"}
+        values = {v for samples in read.values() for sample in samples for _, v in sample}
+        assert not any("/" in value or "-" in value for value in values)
 
 
-def test_prometheus_page_is_served(run_async: Run) -> None:
+@pytest.mark.real_loop
+async def test_prometheus_page_is_served() -> None:
     """``GET /metrics`` answers in the text format, and reads the client anew each time."""
-
-    async def main() -> None:
-        async with World() as world, TestClient(TestServer(metrics_application(world.client))) as http:
-            for connections in (0, 1):
-                answer = await http.get("/metrics")
-                assert answer.status == 200
-                assert answer.headers["Content-Type"].startswith("text/plain")
-                read = {f.name: f for f in text_string_to_metric_families(await answer.text())}
-                assert read["realtime_fsm_connections"].samples[0].value == connections
-                if not connections:
-                    await world.client.connect()
-
-    run_async(main())
+    async with World() as world, TestClient(TestServer(metrics_application(world.client))) as http:
+        for connections in (0, 1):
+            answer = await http.get("/metrics")
+            assert answer.status == 200
+            assert answer.headers["Content-Type"].startswith("text/plain")
+            read = {f.name: f for f in text_string_to_metric_families(await answer.text())}
+            assert read["realtime_fsm_connections"].samples[0].value == connections
+            if not connections:
+                await world.client.connect()
 
 
-def test_opentelemetry_gets_spans_of_attempts_outages_and_messages(run_virtual: Run) -> None:
+async def test_opentelemetry_gets_spans_of_attempts_outages_and_messages() -> None:
     """Each attempt, outage and message is a span, with the times at which it began and ended."""
-
-    async def main() -> None:
-        kept = Kept()
-        provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(kept))
-        async with World() as world:
-            with Instrumentation(world.client, tracer_provider=provider):
-                await through_an_outage(world)
-                attempts, outages, sent = kept.named("connect"), kept.named("outage"), kept.named("send note")
-                assert attempts[0].status.status_code is StatusCode.UNSET
-                failed = [span for span in attempts if span.status.status_code is StatusCode.ERROR]
-                assert failed
-                assert {(span.attributes or {})["error.type"] for span in failed} == {
-                    "ServerUnreachableError"
-                }
-                assert len(outages) == 1
-                lasted = (outages[0].end_time or 0) - (outages[0].start_time or 0)
-                assert lasted > 3e9
-                attributes = dict(sent[0].attributes or {})
-                assert attributes["messaging.system"] == "socketio"
-                assert attributes["messaging.destination.name"] == "note"
-                assert attributes["realtime_fsm.outcome"] == "acknowledged"
-                assert attributes["server.address"] == "localhost"
-                assert attributes["server.port"] == 3001
-            before = len(kept.spans)
-            await world.client.emit("note", 2)
-            await asyncio.sleep(1)
-            assert len(kept.spans) == before
-
-    run_virtual(main())
+    kept = Kept()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    async with World() as world:
+        with Instrumentation(world.client, tracer_provider=provider):
+            await through_an_outage(world)
+            attempts, outages, sent = kept.named("connect"), kept.named("outage"), kept.named("send note")
+            assert attempts[0].status.status_code is StatusCode.UNSET
+            failed = [span for span in attempts if span.status.status_code is StatusCode.ERROR]
+            assert failed
+            assert {(span.attributes or {})["error.type"] for span in failed} == {"ServerUnreachableError"}
+            assert len(outages) == 1
+            lasted = (outages[0].end_time or 0) - (outages[0].start_time or 0)
+            assert lasted > 3e9
+            attributes = dict(sent[0].attributes or {})
+            assert attributes["messaging.system"] == "socketio"
+            assert attributes["messaging.destination.name"] == "note"
+            assert attributes["realtime_fsm.outcome"] == "acknowledged"
+            assert attributes["server.address"] == "localhost"
+            assert attributes["server.port"] == 3001
+        before = len(kept.spans)
+        await world.client.emit("note", 2)
+        await asyncio.sleep(1)
+        assert len(kept.spans) == before
 
 
-def test_opentelemetry_reads_the_metrics(run_virtual: Run) -> None:
+async def test_opentelemetry_reads_the_metrics() -> None:
     """Counters and gauges are read when they are collected, and no more once it is stopped."""
-
-    async def main() -> None:
-        reader = InMemoryMetricReader()
-        provider = MeterProvider([reader], shutdown_on_exit=False)
-        async with World() as world:
-            with Instrumentation(world.client, meter_provider=provider):
-                await through_an_outage(world)
-                data = reader.get_metrics_data()
-                found = {
-                    metric.name: metric
-                    for resource in data.resource_metrics
-                    for scope in resource.scope_metrics
-                    for metric in scope.metrics
-                }
-                assert next(iter(found["realtime_fsm.connections"].data.data_points)).value == 2
-                assert found["realtime_fsm.connection.uptime"].unit == "s"
-                causes = {
-                    dict(p.attributes)["error.type"] for p in found["realtime_fsm.failures"].data.data_points
-                }
-                assert "ServerUnreachableError" in causes
-        assert reader.get_metrics_data() is None
-        provider.shutdown()
-
-    run_virtual(main())
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    async with World() as world:
+        with Instrumentation(world.client, meter_provider=provider):
+            await through_an_outage(world)
+            data = reader.get_metrics_data()
+            found = {
+                metric.name: metric
+                for resource in data.resource_metrics
+                for scope in resource.scope_metrics
+                for metric in scope.metrics
+            }
+            assert next(iter(found["realtime_fsm.connections"].data.data_points)).value == 2
+            assert found["realtime_fsm.connection.uptime"].unit == "s"
+            causes = {
+                dict(p.attributes)["error.type"] for p in found["realtime_fsm.failures"].data.data_points
+            }
+            assert "ServerUnreachableError" in causes
+    assert reader.get_metrics_data() is None
+    provider.shutdown()
 
 
-def test_observer_of_messages_that_raises_disturbs_nobody(run_virtual: Run) -> None:
+async def test_observer_of_messages_that_raises_disturbs_nobody() -> None:
     """What an observer raises is counted; it is told each message once, and nothing after its removal."""
+    async with World() as world:
+        seen: list[str] = []
 
-    async def main() -> None:
-        async with World() as world:
-            seen: list[str] = []
+        def broken(_: Message, __: float) -> None:
+            raise RuntimeError("an observer fails")
 
-            def broken(_: Message, __: float) -> None:
-                raise RuntimeError("an observer fails")
-
-            world.client.on_settled(broken)
-            remove = world.client.on_settled(lambda message, _: seen.append(message.event))
-            await world.client.connect()
-            await (await world.client.emit("one", 1, delivery=Delivery.AT_LEAST_ONCE))
-            await asyncio.sleep(0)
-            assert seen == ["one"]
-            assert world.client.metrics.handler_errors == 1
-            remove()
-            remove()
-            await (await world.client.emit("two", 2, delivery=Delivery.AT_LEAST_ONCE))
-            await asyncio.sleep(0)
-            assert seen == ["one"]
-
-    run_virtual(main())
+        world.client.on_settled(broken)
+        remove = world.client.on_settled(lambda message, _: seen.append(message.event))
+        await world.client.connect()
+        await (await world.client.emit("one", 1, delivery=Delivery.AT_LEAST_ONCE))
+        await asyncio.sleep(0)
+        assert seen == ["one"]
+        assert world.client.metrics.handler_errors == 1
+        remove()
+        remove()
+        await (await world.client.emit("two", 2, delivery=Delivery.AT_LEAST_ONCE))
+        await asyncio.sleep(0)
+        assert seen == ["one"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """FALLBACK: the same data over HTTP, and the way back without a gap (SPEC C1 to C3)."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +20,6 @@ from realtime_fsm import (
 )
 from realtime_fsm.testing.simulated.http import Request
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
 DOWN = ServerUnreachableError("refused.")
 
@@ -33,176 +31,140 @@ async def fall_back(world: World) -> None:
     await world.until(S.FALLBACK)
 
 
-def test_fallback_delivers_changed_data_as_the_endpoints_event(run_virtual: Run) -> None:
+async def test_fallback_delivers_changed_data_as_the_endpoints_event() -> None:
     """Polled data reaches the handlers of its event, once per change."""
-
-    async def main() -> None:
-        async with World(max_reconnect_attempts=0, fallback_endpoints=["news=/api/news"]) as world:
-            page = {"n": 1}
-            world.http.resources["/api/news"] = lambda _: dict(page)
-            got: list[Any] = []
-            world.client.on("news", got.append)
-            await fall_back(world)
-            await asyncio.sleep(200)
-            assert got == [{"n": 1}]
-            page["n"] = 2
-            await asyncio.sleep(40)
-            assert got == [{"n": 1}, {"n": 2}]
-
-    run_virtual(main())
+    async with World(max_reconnect_attempts=0, fallback_endpoints=["news=/api/news"]) as world:
+        page = {"n": 1}
+        world.http.resources["/api/news"] = lambda _: dict(page)
+        got: list[Any] = []
+        world.client.on("news", got.append)
+        await fall_back(world)
+        await asyncio.sleep(200)
+        assert got == [{"n": 1}]
+        page["n"] = 2
+        await asyncio.sleep(40)
+        assert got == [{"n": 1}, {"n": 2}]
 
 
-def test_fallback_polls_after_the_client_was_disconnected_and_connected_again(run_virtual: Run) -> None:
+async def test_fallback_polls_after_the_client_was_disconnected_and_connected_again() -> None:
     """The HTTP side that a user gives serves every life of a client, not only the first."""
-
-    async def main() -> None:
-        async with World(max_reconnect_attempts=0, fallback_endpoints=["news=/news"]) as world:
-            world.http.resources["/news"] = lambda _: 1
-            await world.client.connect()
-            await world.client.disconnect()
-            await fall_back(world)
-            await asyncio.sleep(10)
-            assert world.client.metrics.polls > 0
-            assert world.client.metrics.failed_polls == 0
-
-    run_virtual(main())
+    async with World(max_reconnect_attempts=0, fallback_endpoints=["news=/news"]) as world:
+        world.http.resources["/news"] = lambda _: 1
+        await world.client.connect()
+        await world.client.disconnect()
+        await fall_back(world)
+        await asyncio.sleep(10)
+        assert world.client.metrics.polls > 0
+        assert world.client.metrics.failed_polls == 0
 
 
-def test_fallback_remembers_what_it_delivered_in_the_last_one(run_virtual: Run) -> None:
+async def test_fallback_remembers_what_it_delivered_in_the_last_one() -> None:
     """Data that has not changed since the last fallback is not delivered again in the next."""
-
-    async def main() -> None:
-        async with World(max_reconnect_attempts=0, fallback_endpoints=["news=/news"]) as world:
-            world.http.resources["/news"] = lambda _: 1
-            got: list[Any] = []
-            world.client.on("news", got.append)
-            await fall_back(world)
-            await asyncio.sleep(1)
-            world.server.refusal = None
-            await world.until(S.CONNECTED)
-            world.server.refusal = DOWN
-            world.server.reset()
-            await world.until(S.FALLBACK)
-            await asyncio.sleep(100)
-            assert got == [1]
-
-    run_virtual(main())
+    async with World(max_reconnect_attempts=0, fallback_endpoints=["news=/news"]) as world:
+        world.http.resources["/news"] = lambda _: 1
+        got: list[Any] = []
+        world.client.on("news", got.append)
+        await fall_back(world)
+        await asyncio.sleep(1)
+        world.server.refusal = None
+        await world.until(S.CONNECTED)
+        world.server.refusal = DOWN
+        world.server.reset()
+        await world.until(S.FALLBACK)
+        await asyncio.sleep(100)
+        assert got == [1]
 
 
-def test_fallback_polls_at_its_pace_with_jitter(run_virtual: Run) -> None:
+async def test_fallback_polls_at_its_pace_with_jitter() -> None:
     """The first poll is at once, the others follow at the interval, spread by up to a fifth."""
-
-    async def main() -> None:
-        async with World(
-            max_reconnect_attempts=0, fallback_endpoints=["/news"], fallback_polling_interval=10.0
-        ) as world:
-            world.http.resources["/news"] = lambda _: 1
-            await fall_back(world)
-            began = world.now
-            await asyncio.sleep(1000)
-            times = [request.at for request in world.http.requests]
-            assert times[0] == pytest.approx(began)
-            pauses = [b - a for a, b in pairwise(times)]
-            assert all(8.0 <= pause <= 12.1 for pause in pauses)
-            assert max(pauses) - min(pauses) > 1.0
-
-    run_virtual(main())
+    async with World(
+        max_reconnect_attempts=0, fallback_endpoints=["/news"], fallback_polling_interval=10.0
+    ) as world:
+        world.http.resources["/news"] = lambda _: 1
+        await fall_back(world)
+        began = world.now
+        await asyncio.sleep(1000)
+        times = [request.at for request in world.http.requests]
+        assert times[0] == pytest.approx(began)
+        pauses = [b - a for a, b in pairwise(times)]
+        assert all(8.0 <= pause <= 12.1 for pause in pauses)
+        assert max(pauses) - min(pauses) > 1.0
 
 
-def test_fallback_asks_conditionally(run_virtual: Run) -> None:
+async def test_fallback_asks_conditionally() -> None:
     """From the second poll on the last ETag is sent."""
-
-    async def main() -> None:
-        async with World(max_reconnect_attempts=0, fallback_endpoints=["/news"]) as world:
-            world.http.resources["/news"] = lambda _: 1
-            await fall_back(world)
-            await asyncio.sleep(100)
-            first, *others = world.http.requests
-            assert first.etag is None
-            assert {request.etag for request in others} == {others[0].etag}
-            assert others[0].etag
-
-    run_virtual(main())
+    async with World(max_reconnect_attempts=0, fallback_endpoints=["/news"]) as world:
+        world.http.resources["/news"] = lambda _: 1
+        await fall_back(world)
+        await asyncio.sleep(100)
+        first, *others = world.http.requests
+        assert first.etag is None
+        assert {request.etag for request in others} == {others[0].etag}
+        assert others[0].etag
 
 
-def test_fallback_polls_a_failing_endpoint_more_slowly_and_the_others_as_before(run_virtual: Run) -> None:
+async def test_fallback_polls_a_failing_endpoint_more_slowly_and_the_others_as_before() -> None:
     """Each endpoint has a backoff of its own, and recovers by itself."""
+    async with World(
+        max_reconnect_attempts=0, fallback_endpoints=["/good", "/bad"], fallback_polling_interval=10.0
+    ) as world:
 
-    async def main() -> None:
-        async with World(
-            max_reconnect_attempts=0, fallback_endpoints=["/good", "/bad"], fallback_polling_interval=10.0
-        ) as world:
+        def fail(_: Request) -> Any:
+            raise TransportError("broken.")
 
-            def fail(_: Request) -> Any:
-                raise TransportError("broken.")
-
-            world.http.resources = {"/good": lambda _: 1, "/bad": fail}
-            await fall_back(world)
-            await asyncio.sleep(1000)
-            paths = world.http.paths()
-            assert paths.count("/good") > 80
-            assert 10 < paths.count("/bad") < 25
-            world.http.resources["/bad"] = lambda _: 2
-            await asyncio.sleep(100)
-            before = world.http.paths().count("/bad")
-            await asyncio.sleep(100)
-            assert world.http.paths().count("/bad") >= before + 8
-            assert world.client.metrics.failed_polls > 10
-
-    run_virtual(main())
+        world.http.resources = {"/good": lambda _: 1, "/bad": fail}
+        await fall_back(world)
+        await asyncio.sleep(1000)
+        paths = world.http.paths()
+        assert paths.count("/good") > 80
+        assert 10 < paths.count("/bad") < 25
+        world.http.resources["/bad"] = lambda _: 2
+        await asyncio.sleep(100)
+        before = world.http.paths().count("/bad")
+        await asyncio.sleep(100)
+        assert world.http.paths().count("/bad") >= before + 8
+        assert world.client.metrics.failed_polls > 10
 
 
-def test_fallback_obeys_retry_after(run_virtual: Run) -> None:
+async def test_fallback_obeys_retry_after() -> None:
     """A server's ``Retry-After`` is waited for before the next poll."""
-
-    async def main() -> None:
-        async with World(max_reconnect_attempts=0, fallback_endpoints=["/news"]) as world:
-            world.http.refusal = ServerUnavailableError("503.", retry_after=500.0)
-            await fall_back(world)
-            await asyncio.sleep(390)
-            assert len(world.http.requests) == 1
-
-    run_virtual(main())
+    async with World(max_reconnect_attempts=0, fallback_endpoints=["/news"]) as world:
+        world.http.refusal = ServerUnavailableError("503.", retry_after=500.0)
+        await fall_back(world)
+        await asyncio.sleep(390)
+        assert len(world.http.requests) == 1
 
 
-def test_fallback_ends_in_failed_when_the_token_is_refused_twice(run_virtual: Run) -> None:
+async def test_fallback_ends_in_failed_when_the_token_is_refused_twice() -> None:
     """A refused token is renewed and tried once more; refused again, polling ends and so does the storm."""
-
-    async def main() -> None:
-        tokens = iter(canary.token(f"{n}") for n in range(100))
-        async with World(
-            token=lambda: next(tokens), max_reconnect_attempts=0, fallback_endpoints=["/news"]
-        ) as world:
-            world.http.accept_tokens = set()
-            await fall_back(world)
-            await world.until(S.FAILED)
-            assert isinstance(world.client.gave_up, AuthenticationError)
-            assert len(world.http.requests) == 2
-            assert world.http.requests[0].token != world.http.requests[1].token
-            await asyncio.sleep(1000)
-            assert len(world.http.requests) == 2
-
-    run_virtual(main())
+    tokens = iter(canary.token(f"{n}") for n in range(100))
+    async with World(
+        token=lambda: next(tokens), max_reconnect_attempts=0, fallback_endpoints=["/news"]
+    ) as world:
+        world.http.accept_tokens = set()
+        await fall_back(world)
+        await world.until(S.FAILED)
+        assert isinstance(world.client.gave_up, AuthenticationError)
+        assert len(world.http.requests) == 2
+        assert world.http.requests[0].token != world.http.requests[1].token
+        await asyncio.sleep(1000)
+        assert len(world.http.requests) == 2
 
 
-def test_fallback_sends_the_token_only_to_its_own_origin(run_virtual: Run) -> None:
+async def test_fallback_sends_the_token_only_to_its_own_origin() -> None:
     """An endpoint of another origin is polled without the token."""
-
-    async def main() -> None:
-        async with World(
-            token=canary.token(),
-            max_reconnect_attempts=0,
-            fallback_endpoints=["own=/own", "other=https://elsewhere.example/other"],
-        ) as world:
-            world.http.resources = {"/own": lambda _: 1, "/other": lambda _: 1}
-            await fall_back(world)
-            await asyncio.sleep(1)
-            assert {(r.url.rpartition("/")[2], r.token) for r in world.http.requests} == {
-                ("own", canary.token()),
-                ("other", None),
-            }
-
-    run_virtual(main())
+    async with World(
+        token=canary.token(),
+        max_reconnect_attempts=0,
+        fallback_endpoints=["own=/own", "other=https://elsewhere.example/other"],
+    ) as world:
+        world.http.resources = {"/own": lambda _: 1, "/other": lambda _: 1}
+        await fall_back(world)
+        await asyncio.sleep(1)
+        assert {(r.url.rpartition("/")[2], r.token) for r in world.http.requests} == {
+            ("own", canary.token()),
+            ("other", None),
+        }
 
 
 def reference_world(**config: Any) -> World:
@@ -253,110 +215,87 @@ def tick(world: World) -> None:
     world.server.emit("tick", log[-1], {"channel": "ticks", "epoch": "e", "offset": len(log)})
 
 
-def test_fallback_of_the_reference_dialect_misses_and_repeats_nothing(run_virtual: Run) -> None:
+async def test_fallback_of_the_reference_dialect_misses_and_repeats_nothing() -> None:
     """From the socket to polling and back, handlers see every event once, in order."""
-
-    async def main() -> None:
-        async with reference_world(fallback_polling_interval=5.0) as world:
-            got: list[int] = []
-            world.client.on("tick", got.append)
-            await world.client.connect()
-            await world.client.subscribe(["ticks"])
-            for n in range(300):
-                tick(world)
-                if n == 50:
-                    world.server.refusal = DOWN
-                    world.server.reset()
-                if n == 200:
-                    world.server.refusal = None
-                await asyncio.sleep(1)
-            await asyncio.sleep(60)
-            assert "fallback" in world.path
-            assert world.path[-1] == "connected"
-            assert got == list(range(1, 301))
-            assert world.client.metrics.gaps == 0
-
-    run_virtual(main())
+    async with reference_world(fallback_polling_interval=5.0) as world:
+        got: list[int] = []
+        world.client.on("tick", got.append)
+        await world.client.connect()
+        await world.client.subscribe(["ticks"])
+        for n in range(300):
+            tick(world)
+            if n == 50:
+                world.server.refusal = DOWN
+                world.server.reset()
+            if n == 200:
+                world.server.refusal = None
+            await asyncio.sleep(1)
+        await asyncio.sleep(60)
+        assert "fallback" in world.path
+        assert world.path[-1] == "connected"
+        assert got == list(range(1, 301))
+        assert world.client.metrics.gaps == 0
 
 
-def test_fallback_publishes_the_outbox_in_order_with_the_same_ids(run_virtual: Run) -> None:
+async def test_fallback_publishes_the_outbox_in_order_with_the_same_ids() -> None:
     """What was in flight when the socket broke and what was emitted since is published, each with its id."""
-
-    async def main() -> None:
-        async with reference_world() as world:
-            await world.client.connect()
-            await asyncio.sleep(1)
-            world.server.swallow_acks = 1000
-            receipts = [await world.client.emit("n", n) for n in range(3)]
-            world.server.refusal = DOWN
-            await asyncio.sleep(1)
-            world.server.reset()
-            await world.until(S.FALLBACK)
-            receipts += [await world.client.emit("n", n) for n in range(3, 6)]
-            assert await asyncio.gather(*receipts) == list(range(6))
-            published: list[Any] = world.published  # type: ignore[attr-defined]
-            assert [(m["message_id"], m["data"]) for m in published] == [
-                (receipt.message_id, n) for n, receipt in enumerate(receipts)
-            ]
-
-    run_virtual(main())
+    async with reference_world() as world:
+        await world.client.connect()
+        await asyncio.sleep(1)
+        world.server.swallow_acks = 1000
+        receipts = [await world.client.emit("n", n) for n in range(3)]
+        world.server.refusal = DOWN
+        await asyncio.sleep(1)
+        world.server.reset()
+        await world.until(S.FALLBACK)
+        receipts += [await world.client.emit("n", n) for n in range(3, 6)]
+        assert await asyncio.gather(*receipts) == list(range(6))
+        published: list[Any] = world.published  # type: ignore[attr-defined]
+        assert [(m["message_id"], m["data"]) for m in published] == [
+            (receipt.message_id, n) for n, receipt in enumerate(receipts)
+        ]
 
 
-def test_fallback_keeps_what_could_not_be_published(run_virtual: Run) -> None:
+async def test_fallback_keeps_what_could_not_be_published() -> None:
     """A publishing endpoint that fails costs nothing: the messages wait, and go out in order later."""
-
-    async def main() -> None:
-        async with reference_world() as world:
-            world.http.refusal = DOWN
-            await fall_back(world)
-            receipts = [await world.client.emit("n", n) for n in range(5)]
-            await asyncio.sleep(100)
-            assert {receipt.outcome for receipt in receipts} == {Outcome.PENDING}
-            world.http.refusal = None
-            assert await asyncio.gather(*receipts) == list(range(5))
-
-    run_virtual(main())
+    async with reference_world() as world:
+        world.http.refusal = DOWN
+        await fall_back(world)
+        receipts = [await world.client.emit("n", n) for n in range(5)]
+        await asyncio.sleep(100)
+        assert {receipt.outcome for receipt in receipts} == {Outcome.PENDING}
+        world.http.refusal = None
+        assert await asyncio.gather(*receipts) == list(range(5))
 
 
-def test_fallback_that_ends_in_the_middle_of_publishing_loses_nothing(run_virtual: Run) -> None:
+async def test_fallback_that_ends_in_the_middle_of_publishing_loses_nothing() -> None:
     """A request that is cut off by the socket's return is sent again over the socket, in order."""
-
-    async def main() -> None:
-        async with reference_world(reconnect_interval=5.0) as world:
-            world.http.latency = 1000.0
-            await fall_back(world)
-            receipts = [await world.client.emit("n", n) for n in range(5)]
-            await asyncio.sleep(1)
-            world.server.refusal = None
-            await world.until(S.CONNECTED)
-            assert await asyncio.gather(*receipts) == list(range(5))
-            assert world.server.received_of("n") == list(range(5))
-
-    run_virtual(main())
+    async with reference_world(reconnect_interval=5.0) as world:
+        world.http.latency = 1000.0
+        await fall_back(world)
+        receipts = [await world.client.emit("n", n) for n in range(5)]
+        await asyncio.sleep(1)
+        world.server.refusal = None
+        await world.until(S.CONNECTED)
+        assert await asyncio.gather(*receipts) == list(range(5))
+        assert world.server.received_of("n") == list(range(5))
 
 
-def test_fallback_polling_survives_answers_that_make_no_sense(run_virtual: Run) -> None:
+async def test_fallback_polling_survives_answers_that_make_no_sense() -> None:
     """An endpoint that answers rubbish is reported and polled more slowly; nothing crashes."""
-
-    async def main() -> None:
-        async with reference_world() as world:
-            await world.client.connect()
-            await world.client.subscribe(["ticks"])
-            no_events = (5, [None], [{}], [{"event": 5}], [{"event": "x", "offset": "y"}])
-            rubbish: list[Any] = [
-                *(None, [], {"channels": []}, {"channels": {"ticks": None}}),
-                *(
-                    {"channels": {"ticks": {"ok": True, "epoch": 1, "events": events}}}
-                    for events in no_events
-                ),
-            ]
-            world.http.resources["/realtime/events"] = lambda _: rubbish.pop(0) if rubbish else {}
-            world.server.refusal = DOWN
-            world.server.reset()
-            await world.until(S.FALLBACK)
-            await asyncio.sleep(5000)
-            assert not rubbish
-            assert world.client.status is S.FALLBACK
-            assert world.client.metrics.activity_crashes == 0
-
-    run_virtual(main())
+    async with reference_world() as world:
+        await world.client.connect()
+        await world.client.subscribe(["ticks"])
+        no_events = (5, [None], [{}], [{"event": 5}], [{"event": "x", "offset": "y"}])
+        rubbish: list[Any] = [
+            *(None, [], {"channels": []}, {"channels": {"ticks": None}}),
+            *({"channels": {"ticks": {"ok": True, "epoch": 1, "events": events}}} for events in no_events),
+        ]
+        world.http.resources["/realtime/events"] = lambda _: rubbish.pop(0) if rubbish else {}
+        world.server.refusal = DOWN
+        world.server.reset()
+        await world.until(S.FALLBACK)
+        await asyncio.sleep(5000)
+        assert not rubbish
+        assert world.client.status is S.FALLBACK
+        assert world.client.metrics.activity_crashes == 0

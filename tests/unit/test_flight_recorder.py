@@ -34,26 +34,22 @@ def test_recorder_has_one_glyph_per_kind() -> None:
     assert len(set(GLYPHS.values())) == len(Kind)
 
 
-def test_recorder_tells_the_story_of_a_loss(run_virtual: Run) -> None:
+async def test_recorder_tells_the_story_of_a_loss() -> None:
     """Changes, decisions and attempts are kept also without the debug mode, with epoch and attempt."""
-
-    async def main() -> None:
-        async with World() as world:
-            await world.client.connect()
-            world.server.reset(ConnectionLostError("gone."))
-            await world.until(S.CONNECTED)
-            records = world.client.dump()["records"]
-            kinds = {record["kind"] for record in records}
-            assert {"change", "decision", "attempt"} <= kinds
-            assert not kinds & {"event", "message", "ack"}
-            changes = [record for record in records if record["kind"] == "change"]
-            assert "the connection ended: gone., next attempt in" in changes[2]["text"]
-            assert [record["epoch"] for record in changes] == [1, 2, 3, 4, 5]
-            decisions = [record["text"] for record in records if record["kind"] == "decision"]
-            assert any("connection_lost in connected leads to reconnecting (" in text for text in decisions)
-            assert any("ConnectionLostError, retryable" in text for text in decisions)
-
-    run_virtual(main())
+    async with World() as world:
+        await world.client.connect()
+        world.server.reset(ConnectionLostError("gone."))
+        await world.until(S.CONNECTED)
+        records = world.client.dump()["records"]
+        kinds = {record["kind"] for record in records}
+        assert {"change", "decision", "attempt"} <= kinds
+        assert not kinds & {"event", "message", "ack"}
+        changes = [record for record in records if record["kind"] == "change"]
+        assert "the connection ended: gone., next attempt in" in changes[2]["text"]
+        assert [record["epoch"] for record in changes] == [1, 2, 3, 4, 5]
+        decisions = [record["text"] for record in records if record["kind"] == "decision"]
+        assert any("connection_lost in connected leads to reconnecting (" in text for text in decisions)
+        assert any("ConnectionLostError, retryable" in text for text in decisions)
 
 
 def test_debug_mode_is_switched_at_run_time(
@@ -88,25 +84,21 @@ def test_debug_mode_is_switched_at_run_time(
         run_virtual(main())
 
 
-def test_dump_is_written_to_a_file(run_virtual: Run, tmp_path: Path) -> None:
+async def test_dump_is_written_to_a_file(tmp_path: Path) -> None:
     """A dump has status, health, metrics and records, is JSON, and shows no token."""
-
-    async def main() -> None:
-        async with World(token=canary.token) as world:
-            await world.client.connect()
-            told = world.client.dump(tmp_path / "dump.json")
-            assert json.loads((tmp_path / "dump.json").read_text(encoding="utf-8")) == json.loads(
-                json.dumps(told)
-            )
-            assert told["status"] == told["metrics"]["status"] == "connected"
-            assert told["health"]["ready"] is True
-            assert any("a token was fetched" in record["text"] for record in told["records"])
-
-    run_virtual(main())
+    async with World(token=canary.token) as world:
+        await world.client.connect()
+        told = world.client.dump(tmp_path / "dump.json")
+        assert json.loads((tmp_path / "dump.json").read_text(encoding="utf-8")) == json.loads(
+            json.dumps(told)
+        )
+        assert told["status"] == told["metrics"]["status"] == "connected"
+        assert told["health"]["ready"] is True
+        assert any("a token was fetched" in record["text"] for record in told["records"])
 
 
-def test_crash_writes_out_what_came_before(
-    run_virtual: Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+async def test_crash_writes_out_what_came_before(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug of the engine is logged with the records that led to it."""
 
@@ -114,13 +106,9 @@ def test_crash_writes_out_what_came_before(
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("realtime_fsm.engine.manager.catch_up", broken)
-
-    async def main() -> None:
-        async with World(max_reconnect_attempts=0) as world:
-            with pytest.raises(InternalError):
-                await world.client.connect()
-
-    run_virtual(main())
+    async with World(max_reconnect_attempts=0) as world:
+        with pytest.raises(InternalError):
+            await world.client.connect()
     (error,) = [r.getMessage() for r in caplog.records if r.name == "realtime_fsm.trace"][:1]
     assert error.startswith("the activity catch_up crashed; what came before:")
     assert "connecting -> connected" in error

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import canary
@@ -12,7 +11,6 @@ from world import World
 from realtime_fsm import ConnectionStatus, Delivery, Health, SubscriptionRefusedError
 from realtime_fsm.machine.errors import ServerUnavailableError
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
 
 
@@ -29,48 +27,40 @@ def test_health_of_a_client_that_was_never_connected_needs_no_loop() -> None:
     assert "disconnected" in said(health)
 
 
-def test_health_follows_the_connection(run_virtual: Run) -> None:
+async def test_health_follows_the_connection() -> None:
     """Connected is perfect; without a connection it is not ready, with the state and its cause."""
-
-    async def main() -> None:
-        async with World(enable_fallback=False) as world:
-            await world.client.connect()
-            assert world.client.health() == Health(
-                live=True, ready=True, degraded=False, reasons=(), status=S.CONNECTED
-            )
-            assert world.client.health().summary == "ok"
-            world.server.is_silent = True
-            world.server.reset()
-            await world.until(S.RECONNECTING)
-            health = world.client.health()
-            assert (health.live, health.ready, health.deaf) == (True, False, False)
-            assert "reconnecting" in said(health)
-
-    run_virtual(main())
+    async with World(enable_fallback=False) as world:
+        await world.client.connect()
+        assert world.client.health() == Health(
+            live=True, ready=True, degraded=False, reasons=(), status=S.CONNECTED
+        )
+        assert world.client.health().summary == "ok"
+        world.server.is_silent = True
+        world.server.reset()
+        await world.until(S.RECONNECTING)
+        health = world.client.health()
+        assert (health.live, health.ready, health.deaf) == (True, False, False)
+        assert "reconnecting" in said(health)
 
 
-def test_health_in_fallback_is_ready_and_degraded_while_polls_succeed(run_virtual: Run) -> None:
+async def test_health_in_fallback_is_ready_and_degraded_while_polls_succeed() -> None:
     """Data that comes by polling makes ready; when every poll fails, it is deaf until one succeeds."""
-
-    async def main() -> None:
-        async with World(fallback_endpoints=["/api/a"], fallback_polling_interval=10.0) as world:
-            world.http.resources["/api/a"] = lambda _: 1
-            await world.client.connect()
-            assert world.client.force_fallback()
-            await asyncio.sleep(30)
-            health = world.client.health()
-            assert (health.ready, health.degraded, health.deaf) == (True, True, False)
-            assert health.summary == "degraded"
-            world.http.refusal = ServerUnavailableError("503.")
-            await asyncio.sleep(30)
-            health = world.client.health()
-            assert (health.live, health.ready, health.deaf) == (True, False, True)
-            assert "poll" in said(health)
-            world.http.refusal = None
-            await asyncio.sleep(400)
-            assert world.client.health().ready
-
-    run_virtual(main())
+    async with World(fallback_endpoints=["/api/a"], fallback_polling_interval=10.0) as world:
+        world.http.resources["/api/a"] = lambda _: 1
+        await world.client.connect()
+        assert world.client.force_fallback()
+        await asyncio.sleep(30)
+        health = world.client.health()
+        assert (health.ready, health.degraded, health.deaf) == (True, True, False)
+        assert health.summary == "degraded"
+        world.http.refusal = ServerUnavailableError("503.")
+        await asyncio.sleep(30)
+        health = world.client.health()
+        assert (health.live, health.ready, health.deaf) == (True, False, True)
+        assert "poll" in said(health)
+        world.http.refusal = None
+        await asyncio.sleep(400)
+        assert world.client.health().ready
 
 
 def answer(world: World, *, enabled: bool) -> None:
@@ -102,230 +92,186 @@ async def deaf_and_well_again(world: World) -> None:
     assert world.path == ["connecting", "connected"]
 
 
-def test_connected_but_unanswered_is_not_ready(run_virtual: Run) -> None:
+async def test_connected_but_unanswered_is_not_ready() -> None:
     """A server that stops answering heartbeats, while something still comes from it, is deaf."""
-
-    async def main() -> None:
-        async with World(heartbeat_interval=20.0, heartbeat_timeout=5.0) as world:
-            world.server.acks_heartbeat = True
-            await deaf_and_well_again(world)
-
-    run_virtual(main())
+    async with World(heartbeat_interval=20.0, heartbeat_timeout=5.0) as world:
+        world.server.acks_heartbeat = True
+        await deaf_and_well_again(world)
 
 
-def test_websocket_whose_pings_nobody_answers_is_deaf(run_virtual: Run) -> None:
+async def test_websocket_whose_pings_nobody_answers_is_deaf() -> None:
     """The same holds for a server without heartbeat events, by the pings of the websocket."""
-
-    async def main() -> None:
-        async with World(heartbeat_interval=20.0, heartbeat_timeout=5.0) as world:
-            await deaf_and_well_again(world)
-
-    run_virtual(main())
+    async with World(heartbeat_interval=20.0, heartbeat_timeout=5.0) as world:
+        await deaf_and_well_again(world)
 
 
-def test_connected_to_a_server_without_heartbeats_is_ready(run_virtual: Run) -> None:
+async def test_connected_to_a_server_without_heartbeats_is_ready() -> None:
     """A server that never acknowledges heartbeats, over a transport without pings, is not called deaf."""
-
-    async def main() -> None:
-        async with World() as world:
-            world.server.acks_heartbeat = False
-            world.server.can_ping = False
-            await world.client.connect()
-            for _ in range(20):
-                await asyncio.sleep(10)
-                assert world.client.health().ready
-
-    run_virtual(main())
-
-
-def test_events_that_wait_behind_a_stuck_handler_are_deafness(run_virtual: Run) -> None:
-    """A handler that takes long is degraded; once events wait behind it, the client is not ready."""
-
-    async def main() -> None:
-        async with World() as world:
-            release = asyncio.Event()
-
-            @world.client.on("n")
-            async def slow(_: int) -> None:
-                await release.wait()
-
-            await world.client.connect()
-            world.server.emit("n", 1)
-            await asyncio.sleep(29)
-            assert not world.client.health().degraded
-            await asyncio.sleep(2)
-            health = world.client.health()
-            assert (health.ready, health.degraded, health.deaf) == (True, True, False)
-            world.server.emit("n", 2)
-            await asyncio.sleep(1)
-            health = world.client.health()
-            assert (health.live, health.ready, health.deaf) == (True, False, True)
-            assert "handler of 'n'" in said(health)
-            assert "1 events wait" in said(health)
-            release.set()
-            await asyncio.sleep(1)
-            assert world.client.health().summary == "ok"
-
-    run_virtual(main())
-
-
-def test_reading_that_is_held_back_for_long_is_deafness(run_virtual: Run) -> None:
-    """Handlers that go on, but never catch up, are deafness after the patience; before, degradation."""
-
-    async def main() -> None:
-        async with World(max_pending_events=4) as world:
-
-            @world.client.on("n")
-            async def slow(_: int) -> None:
-                await asyncio.sleep(20)
-
-            await world.client.connect()
-            began = world.now
-            for n in range(12):
-                world.server.emit("n", n)
+    async with World() as world:
+        world.server.acks_heartbeat = False
+        world.server.can_ping = False
+        await world.client.connect()
+        for _ in range(20):
             await asyncio.sleep(10)
-            health = world.client.health()
-            assert (health.ready, health.degraded) == (True, True)
-            assert "held back" in said(health)
-            await asyncio.sleep(20.1)
-            while world.now < began + 160:  # it reads a few every 40 s, and is behind again at once
-                health = world.client.health()
-                assert (health.live, health.ready, health.deaf) == (True, False, True), world.now - began
-                assert "nothing was read" in said(health)
-                await asyncio.sleep(1)
-            await asyncio.sleep(100)
-            assert world.client.health().summary == "ok"
-            for n in range(5):  # much later: a new story
-                world.server.emit("n", n)
-            await asyncio.sleep(1)
-            assert (world.client.health().ready, world.client.health().degraded) == (True, True)
-
-    run_virtual(main())
+            assert world.client.health().ready
 
 
-def test_handler_that_holds_everything_up_for_ever_is_not_live(run_virtual: Run) -> None:
-    """Only when nothing has moved for ten times the patience is a restart asked for."""
+async def test_events_that_wait_behind_a_stuck_handler_are_deafness() -> None:
+    """A handler that takes long is degraded; once events wait behind it, the client is not ready."""
+    async with World() as world:
+        release = asyncio.Event()
 
-    async def main() -> None:
-        async with World(max_pending_events=4) as world:
+        @world.client.on("n")
+        async def slow(_: int) -> None:
+            await release.wait()
 
-            @world.client.on("n")
-            async def stuck(_: int) -> None:
-                await asyncio.Event().wait()
+        await world.client.connect()
+        world.server.emit("n", 1)
+        await asyncio.sleep(29)
+        assert not world.client.health().degraded
+        await asyncio.sleep(2)
+        health = world.client.health()
+        assert (health.ready, health.degraded, health.deaf) == (True, True, False)
+        world.server.emit("n", 2)
+        await asyncio.sleep(1)
+        health = world.client.health()
+        assert (health.live, health.ready, health.deaf) == (True, False, True)
+        assert "handler of 'n'" in said(health)
+        assert "1 events wait" in said(health)
+        release.set()
+        await asyncio.sleep(1)
+        assert world.client.health().summary == "ok"
 
-            await world.client.connect()
-            for n in range(9):
-                world.server.emit("n", n)
-            await asyncio.sleep(290)
-            assert world.client.health().live
+
+async def test_reading_that_is_held_back_for_long_is_deafness() -> None:
+    """Handlers that go on, but never catch up, are deafness after the patience; before, degradation."""
+    async with World(max_pending_events=4) as world:
+
+        @world.client.on("n")
+        async def slow(_: int) -> None:
             await asyncio.sleep(20)
+
+        await world.client.connect()
+        began = world.now
+        for n in range(12):
+            world.server.emit("n", n)
+        await asyncio.sleep(10)
+        health = world.client.health()
+        assert (health.ready, health.degraded) == (True, True)
+        assert "held back" in said(health)
+        await asyncio.sleep(20.1)
+        while world.now < began + 160:  # it reads a few every 40 s, and is behind again at once
             health = world.client.health()
-            assert (health.live, health.ready) == (False, False)
-            assert "held everything up" in said(health)
+            assert (health.live, health.ready, health.deaf) == (True, False, True), world.now - began
+            assert "nothing was read" in said(health)
+            await asyncio.sleep(1)
+        await asyncio.sleep(100)
+        assert world.client.health().summary == "ok"
+        for n in range(5):  # much later: a new story
+            world.server.emit("n", n)
+        await asyncio.sleep(1)
+        assert (world.client.health().ready, world.client.health().degraded) == (True, True)
 
-    run_virtual(main())
+
+async def test_handler_that_holds_everything_up_for_ever_is_not_live() -> None:
+    """Only when nothing has moved for ten times the patience is a restart asked for."""
+    async with World(max_pending_events=4) as world:
+
+        @world.client.on("n")
+        async def stuck(_: int) -> None:
+            await asyncio.Event().wait()
+
+        await world.client.connect()
+        for n in range(9):
+            world.server.emit("n", n)
+        await asyncio.sleep(290)
+        assert world.client.health().live
+        await asyncio.sleep(20)
+        health = world.client.health()
+        assert (health.live, health.ready) == (False, False)
+        assert "held everything up" in said(health)
 
 
-def test_dispatcher_that_has_ended_is_not_live(run_virtual: Run) -> None:
+async def test_dispatcher_that_has_ended_is_not_live() -> None:
     """Where nobody hands events on any more, only a restart helps."""
-
-    async def main() -> None:
-        async with World() as world:
-            await world.client.connect()
-            task = world.client._dispatcher._task
-            assert task is not None
-            task.cancel()
-            await asyncio.wait({task})
-            health = world.client.health()
-            assert (health.live, health.ready) == (False, False)
-
-    run_virtual(main())
+    async with World() as world:
+        await world.client.connect()
+        task = world.client._dispatcher._task
+        assert task is not None
+        task.cancel()
+        await asyncio.wait({task})
+        health = world.client.health()
+        assert (health.live, health.ready) == (False, False)
 
 
-def test_message_without_acknowledgement_is_degraded(run_virtual: Run) -> None:
+async def test_message_without_acknowledgement_is_degraded() -> None:
     """A message that stays unacknowledged is a reason, but data still flows."""
-
-    async def main() -> None:
-        async with World(ack_timeout=5.0) as world:
-            await world.client.connect()
-            world.server.ack_delay = 1000.0
-            await world.client.emit("n", 1, delivery=Delivery.AT_LEAST_ONCE)
-            await asyncio.sleep(4)
-            assert world.client.health().summary == "ok"
-            await asyncio.sleep(3)
-            health = world.client.health()
-            assert (health.ready, health.summary) == (True, "degraded")
-            assert "not acknowledged a message" in said(health)
-
-    run_virtual(main())
+    async with World(ack_timeout=5.0) as world:
+        await world.client.connect()
+        world.server.ack_delay = 1000.0
+        await world.client.emit("n", 1, delivery=Delivery.AT_LEAST_ONCE)
+        await asyncio.sleep(4)
+        assert world.client.health().summary == "ok"
+        await asyncio.sleep(3)
+        health = world.client.health()
+        assert (health.ready, health.summary) == (True, "degraded")
+        assert "not acknowledged a message" in said(health)
 
 
-def test_health_as_json_holds_everything_and_no_secret(run_virtual: Run) -> None:
+async def test_health_as_json_holds_everything_and_no_secret() -> None:
     """`to_json()` can be encoded, says the same as the record, and shows no token."""
-
-    async def main() -> None:
-        async with World(token=canary.token()) as world:
-            await world.client.connect()
-            health = world.client.health()
-            told = json.loads(json.dumps(health.to_json()))
-            assert told == {
-                "status": "ok",
-                "live": True,
-                "ready": True,
-                "degraded": False,
-                "deaf": False,
-                "connection": "connected",
-                "reasons": [],
-            }
-            assert canary.found_in(json.dumps(told), repr(health)) == []
-
-    run_virtual(main())
+    async with World(token=canary.token()) as world:
+        await world.client.connect()
+        health = world.client.health()
+        told = json.loads(json.dumps(health.to_json()))
+        assert told == {
+            "status": "ok",
+            "live": True,
+            "ready": True,
+            "degraded": False,
+            "deaf": False,
+            "connection": "connected",
+            "reasons": [],
+        }
+        assert canary.found_in(json.dumps(told), repr(health)) == []
 
 
-def test_reading_that_is_held_back_is_not_held_against_the_server(run_virtual: Run) -> None:
+async def test_reading_that_is_held_back_is_not_held_against_the_server() -> None:
     """While the client itself does not read, a probe without an answer is no silence of the server."""
+    async with World(max_pending_events=4, heartbeat_interval=5.0, heartbeat_timeout=5.0) as world:
+        release = asyncio.Event()
 
-    async def main() -> None:
-        async with World(max_pending_events=4, heartbeat_interval=5.0, heartbeat_timeout=5.0) as world:
-            release = asyncio.Event()
+        @world.client.on("n")
+        async def slow(_: int) -> None:
+            await release.wait()
 
-            @world.client.on("n")
-            async def slow(_: int) -> None:
-                await release.wait()
-
-            await world.client.connect()
-            await asyncio.sleep(30)
-            for n in range(12):
-                world.server.emit("n", n)
-            for _ in range(25):
-                await asyncio.sleep(1)
-                assert "heartbeat" not in said(world.client.health())
-            release.set()
-            for _ in range(100):
-                await asyncio.sleep(0.1)
-                assert not world.client.health().deaf
-            assert world.client.health().summary == "ok"
-
-    run_virtual(main())
+        await world.client.connect()
+        await asyncio.sleep(30)
+        for n in range(12):
+            world.server.emit("n", n)
+        for _ in range(25):
+            await asyncio.sleep(1)
+            assert "heartbeat" not in said(world.client.health())
+        release.set()
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            assert not world.client.health().deaf
+        assert world.client.health().summary == "ok"
 
 
-def test_channels_that_the_server_refuses_are_degradation(run_virtual: Run) -> None:
+async def test_channels_that_the_server_refuses_are_degradation() -> None:
     """A refused channel is a reason until it is given up; its name is not shown."""
-
-    async def main() -> None:
-        async with World(dialect="reference") as world:
-            world.server.acknowledge = _refuses
-            await world.client.connect()
-            with pytest.raises(SubscriptionRefusedError):
-                await world.client.subscribe(["patient-7"])
-            health = world.client.health()
-            assert (health.summary, health.ready) == ("degraded", True)
-            assert "refuses 1 of the channels" in said(health)
-            assert "patient-7" not in json.dumps(health.to_json())
-            await world.client.unsubscribe(["patient-7"])
-            assert world.client.health().summary == "ok"
-
-    run_virtual(main())
+    async with World(dialect="reference") as world:
+        world.server.acknowledge = _refuses
+        await world.client.connect()
+        with pytest.raises(SubscriptionRefusedError):
+            await world.client.subscribe(["patient-7"])
+        health = world.client.health()
+        assert (health.summary, health.ready) == ("degraded", True)
+        assert "refuses 1 of the channels" in said(health)
+        assert "patient-7" not in json.dumps(health.to_json())
+        await world.client.unsubscribe(["patient-7"])
+        assert world.client.health().summary == "ok"
 
 
 def _refuses(event: str, args: list[Any]) -> list[Any]:

@@ -31,70 +31,62 @@ async def settled(seconds: float = 1.0) -> None:
     await asyncio.sleep(seconds)
 
 
-def test_old_story_is_told_by_the_old_names(run_virtual: Run) -> None:
+async def test_old_story_is_told_by_the_old_names() -> None:
     """Open, message, loss and close reach the old handlers in order, with the old data."""
-
-    async def main() -> None:
-        async with World() as world:
-            socket, story = LegacyWebSocket(world.client), []
-            socket.on_open(lambda: story.append("open"))
-            socket.on_message(story.append)
-            socket.on_error(lambda error: story.append(type(error).__name__))
-            socket.on_close(lambda told: story.append(("close", told["code"], told["was_clean"])))
-            assert socket.ready_state is ReadyState.CLOSED
-            await socket.connect()
-            await settled()
-            assert (socket.ready_state, socket.is_connected) == (1, True)
-            world.server.emit("price", {"n": 1})
-            world.server.emit("pair", 1, 2)
-            world.server.emit("nothing")
-            await settled()
-            assert socket.last_message == {"event": "nothing", "data": None}
-            world.server.reset()
-            await settled(0.01)
-            assert socket.ready_state is ReadyState.CONNECTING
-            await world.until(ConnectionStatus.CONNECTED)
-            await settled()
-            await socket.disconnect()
-            await settled()
-            assert socket.ready_state is ReadyState.CLOSED
-            assert story == [
-                "open",
-                {"event": "price", "data": {"n": 1}},
-                {"event": "pair", "data": [1, 2]},
-                {"event": "nothing", "data": None},
-                "ConnectionLostError",
-                ("close", 1006, False),
-                "open",
-                ("close", 1000, True),
-            ]
-
-    run_virtual(main())
+    async with World() as world:
+        socket, story = LegacyWebSocket(world.client), []
+        socket.on_open(lambda: story.append("open"))
+        socket.on_message(story.append)
+        socket.on_error(lambda error: story.append(type(error).__name__))
+        socket.on_close(lambda told: story.append(("close", told["code"], told["was_clean"])))
+        assert socket.ready_state is ReadyState.CLOSED
+        await socket.connect()
+        await settled()
+        assert (socket.ready_state, socket.is_connected) == (1, True)
+        world.server.emit("price", {"n": 1})
+        world.server.emit("pair", 1, 2)
+        world.server.emit("nothing")
+        await settled()
+        assert socket.last_message == {"event": "nothing", "data": None}
+        world.server.reset()
+        await settled(0.01)
+        assert socket.ready_state is ReadyState.CONNECTING
+        await world.until(ConnectionStatus.CONNECTED)
+        await settled()
+        await socket.disconnect()
+        await settled()
+        assert socket.ready_state is ReadyState.CLOSED
+        assert story == [
+            "open",
+            {"event": "price", "data": {"n": 1}},
+            {"event": "pair", "data": [1, 2]},
+            {"event": "nothing", "data": None},
+            "ConnectionLostError",
+            ("close", 1006, False),
+            "open",
+            ("close", 1000, True),
+        ]
 
 
-def test_messages_before_the_connect_and_in_an_outage_are_delivered_in_order(run_virtual: Run) -> None:
+async def test_messages_before_the_connect_and_in_an_outage_are_delivered_in_order() -> None:
     """What is sent while there is no socket is delivered later, once, in order."""
-
-    async def main() -> None:
-        async with World() as world:
-            socket = LegacyWebSocket(world.client)
-            socket.emit("note", 1)
-            socket.send("two")
-            await socket.connect()
-            await settled()
-            world.server.reset()
-            socket.emit("note", 3)
-            await world.until(ConnectionStatus.CONNECTED)
-            socket.emit("note", 4)
-            await settled(5)
-            assert [(name, args) for name, args in world.server.received if name in {"note", "message"}] == [
-                ("note", [1]),
-                ("message", ["two"]),
-                ("note", [3]),
-                ("note", [4]),
-            ]
-
-    run_virtual(main())
+    async with World() as world:
+        socket = LegacyWebSocket(world.client)
+        socket.emit("note", 1)
+        socket.send("two")
+        await socket.connect()
+        await settled()
+        world.server.reset()
+        socket.emit("note", 3)
+        await world.until(ConnectionStatus.CONNECTED)
+        socket.emit("note", 4)
+        await settled(5)
+        assert [(name, args) for name, args in world.server.received if name in {"note", "message"}] == [
+            ("note", [1]),
+            ("message", ["two"]),
+            ("note", [3]),
+            ("note", [4]),
+        ]
 
 
 def test_messages_may_be_sent_before_there_is_a_loop(run_virtual: Run) -> None:
@@ -118,141 +110,113 @@ def test_messages_may_be_sent_before_there_is_a_loop(run_virtual: Run) -> None:
     run_virtual(main())
 
 
-def test_every_use_warns_once_per_line_with_the_replacement(run_virtual: Run) -> None:
+async def test_every_use_warns_once_per_line_with_the_replacement() -> None:
     """A line warns once however often it runs and whatever the filters are; another line warns again."""
-
-    async def main() -> None:
-        async with World() as world:
-            socket = LegacyWebSocket(world.client)
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                for number in range(3):
-                    socket.emit("note", number)
-                socket.emit("note", 3)
-                await socket.connect()
-                _ = socket.ready_state
-                await socket.disconnect()
-            told = [(str(warning.message), warning.filename) for warning in caught]
-            assert told == [
-                ("LegacyWebSocket.emit is deprecated; use RealtimeService.emit", __file__),
-                ("LegacyWebSocket.emit is deprecated; use RealtimeService.emit", __file__),
-                ("LegacyWebSocket.connect is deprecated; use RealtimeService.connect", __file__),
-                ("LegacyWebSocket.ready_state is deprecated; use RealtimeService.status", __file__),
-                ("LegacyWebSocket.disconnect is deprecated; use RealtimeService.disconnect", __file__),
-            ]
-
-    run_virtual(main())
+    async with World() as world:
+        socket = LegacyWebSocket(world.client)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for number in range(3):
+                socket.emit("note", number)
+            socket.emit("note", 3)
+            await socket.connect()
+            _ = socket.ready_state
+            await socket.disconnect()
+        told = [(str(warning.message), warning.filename) for warning in caught]
+        assert told == [
+            ("LegacyWebSocket.emit is deprecated; use RealtimeService.emit", __file__),
+            ("LegacyWebSocket.emit is deprecated; use RealtimeService.emit", __file__),
+            ("LegacyWebSocket.connect is deprecated; use RealtimeService.connect", __file__),
+            ("LegacyWebSocket.ready_state is deprecated; use RealtimeService.status", __file__),
+            ("LegacyWebSocket.disconnect is deprecated; use RealtimeService.disconnect", __file__),
+        ]
 
 
-def test_what_cannot_be_sent_goes_to_the_error_handlers(run_virtual: Run) -> None:
+async def test_what_cannot_be_sent_goes_to_the_error_handlers() -> None:
     """A bad name and data that are no JSON are told, and hold up nothing that follows."""
-
-    async def main() -> None:
-        async with World() as world:
-            socket, errors = LegacyWebSocket(world.client), []
-            socket.on_error(errors.append)
-            await socket.connect()
-            socket.emit("", 1)
-            socket.emit("note", object())
-            socket.emit("note", 2)
-            await settled()
-            assert [type(error) for error in errors] == [InvalidArgumentError, InvalidArgumentError]
-            assert ("note", [2]) in world.server.received
-
-    run_virtual(main())
+    async with World() as world:
+        socket, errors = LegacyWebSocket(world.client), []
+        socket.on_error(errors.append)
+        await socket.connect()
+        socket.emit("", 1)
+        socket.emit("note", object())
+        socket.emit("note", 2)
+        await settled()
+        assert [type(error) for error in errors] == [InvalidArgumentError, InvalidArgumentError]
+        assert ("note", [2]) in world.server.received
 
 
-def test_a_refused_connect_goes_to_the_error_handlers(run_virtual: Run) -> None:
+async def test_a_refused_connect_goes_to_the_error_handlers() -> None:
     """A connect that fails for good does not raise, as it never did: the handlers are told why."""
-
-    async def main() -> None:
-        async with World(enable_fallback=False) as world:
-            world.server.accept_tokens = set()
-            socket, errors = LegacyWebSocket(world.client), []
-            socket.on_error(errors.append)
-            await socket.connect()
-            assert socket.ready_state is ReadyState.CLOSED
-            await settled(0.01)
-            assert errors
-            assert all(isinstance(error, RealtimeError) for error in errors)
-
-    run_virtual(main())
+    async with World(enable_fallback=False) as world:
+        world.server.accept_tokens = set()
+        socket, errors = LegacyWebSocket(world.client), []
+        socket.on_error(errors.append)
+        await socket.connect()
+        assert socket.ready_state is ReadyState.CLOSED
+        await settled(0.01)
+        assert errors
+        assert all(isinstance(error, RealtimeError) for error in errors)
 
 
-def test_errors_without_a_handler_are_logged(run_virtual: Run, caplog: pytest.LogCaptureFixture) -> None:
+async def test_errors_without_a_handler_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     """What nobody listens to is not lost: it is in the log."""
-
-    async def main() -> None:
-        async with World() as world:
-            socket = LegacyWebSocket(world.client)
-            socket.emit("", 1)
-            await settled()
-
-    run_virtual(main())
+    async with World() as world:
+        socket = LegacyWebSocket(world.client)
+        socket.emit("", 1)
+        await settled()
     assert any(record.name == "realtime_fsm.migration" for record in caplog.records)
 
 
-def test_handlers_cannot_harm(run_virtual: Run) -> None:
+async def test_handlers_cannot_harm() -> None:
     """A handler that raises disturbs no other one."""
+    async with World() as world:
+        socket, seen = LegacyWebSocket(world.client), []
 
-    async def main() -> None:
-        async with World() as world:
-            socket, seen = LegacyWebSocket(world.client), []
+        def bad(*_: object) -> None:
+            raise RuntimeError("a bug of the user's")
 
-            def bad(*_: object) -> None:
-                raise RuntimeError("a bug of the user's")
+        async def slow(message: dict[str, Any]) -> None:
+            await asyncio.sleep(0.1)
+            seen.append(message["event"])
 
-            async def slow(message: dict[str, Any]) -> None:
-                await asyncio.sleep(0.1)
-                seen.append(message["event"])
-
-            for register in (socket.on_open, socket.on_message, socket.on_close, socket.on_error):
-                register(bad)
-            socket.on_open(lambda: seen.append("open"))
-            socket.on_message(slow)
-            socket.on_close(lambda _: seen.append("close"))
-            await socket.connect()
-            world.server.emit("price", 1)
-            await settled()
-            await socket.disconnect()
-            await settled()
-            assert seen == ["open", "price", "close"]
-
-    run_virtual(main())
+        for register in (socket.on_open, socket.on_message, socket.on_close, socket.on_error):
+            register(bad)
+        socket.on_open(lambda: seen.append("open"))
+        socket.on_message(slow)
+        socket.on_close(lambda _: seen.append("close"))
+        await socket.connect()
+        world.server.emit("price", 1)
+        await settled()
+        await socket.disconnect()
+        await settled()
+        assert seen == ["open", "price", "close"]
 
 
-def test_pending_messages_are_bounded(run_virtual: Run) -> None:
+async def test_pending_messages_are_bounded() -> None:
     """Beyond ``max_pending`` a message is refused with an error, and nothing of it is kept."""
-
-    async def main() -> None:
-        async with World() as world:
-            socket = LegacyWebSocket(world.client, max_pending=2)
-            socket.emit("note", 1)
-            socket.emit("note", 2)
-            with pytest.raises(OutboxFullError, match="max_pending"):
-                socket.emit("note", 3)
-            await socket.connect()
-            await settled()
-            assert [args for name, args in world.server.received if name == "note"] == [[1], [2]]
-
-    run_virtual(main())
+    async with World() as world:
+        socket = LegacyWebSocket(world.client, max_pending=2)
+        socket.emit("note", 1)
+        socket.emit("note", 2)
+        with pytest.raises(OutboxFullError, match="max_pending"):
+            socket.emit("note", 3)
+        await socket.connect()
+        await settled()
+        assert [args for name, args in world.server.received if name == "note"] == [[1], [2]]
 
 
-def test_message_while_disconnecting_is_refused(run_virtual: Run) -> None:
+async def test_message_while_disconnecting_is_refused() -> None:
     """Nothing is taken that could no longer be sent."""
-
-    async def main() -> None:
-        async with World() as world:
-            socket = LegacyWebSocket(world.client)
-            await socket.connect()
-            ending = asyncio.ensure_future(socket.disconnect())
-            await asyncio.sleep(0)
-            assert socket.ready_state is ReadyState.CLOSING
-            with pytest.raises(ClosedError):
-                socket.emit("note", 1)
-            await ending
-
-    run_virtual(main())
+    async with World() as world:
+        socket = LegacyWebSocket(world.client)
+        await socket.connect()
+        ending = asyncio.ensure_future(socket.disconnect())
+        await asyncio.sleep(0)
+        assert socket.ready_state is ReadyState.CLOSING
+        with pytest.raises(ClosedError):
+            socket.emit("note", 1)
+        await ending
 
 
 def test_senseless_arguments_are_refused() -> None:
@@ -267,20 +231,17 @@ def test_senseless_arguments_are_refused() -> None:
         LegacyWebSocket(realtime).on_open(handler)
 
 
-def test_old_names_work_on_the_real_backend(run_async: Run) -> None:
+@pytest.mark.real_loop
+async def test_old_names_work_on_the_real_backend() -> None:
     """Over a real socket the old names send and receive what they always did."""
-
-    async def main() -> None:
-        async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:
-            heard: asyncio.Queue[object] = asyncio.Queue()
-            backend.on("note", lambda client, data: heard.put_nowait(data))
-            config = RealtimeConfig(server_url=backend.url, dialect="reference")
-            socket = LegacyWebSocket(RealtimeService(config, token=lambda: issue_token(SECRET, "me", 60)))
-            socket.emit("note", {"text": "hi"})
-            await socket.connect()
-            async with asyncio.timeout(10):
-                assert await heard.get() == {"text": "hi"}
-            await socket.disconnect()
-            assert not socket.is_connected
-
-    run_async(main())
+    async with WebSocketService(BackendConfig(port=0, secret=SECRET)) as backend:
+        heard: asyncio.Queue[object] = asyncio.Queue()
+        backend.on("note", lambda client, data: heard.put_nowait(data))
+        config = RealtimeConfig(server_url=backend.url, dialect="reference")
+        socket = LegacyWebSocket(RealtimeService(config, token=lambda: issue_token(SECRET, "me", 60)))
+        socket.emit("note", {"text": "hi"})
+        await socket.connect()
+        async with asyncio.timeout(10):
+            assert await heard.get() == {"text": "hi"}
+        await socket.disconnect()
+        assert not socket.is_connected

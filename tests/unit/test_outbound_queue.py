@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 from realtime_fsm.engine.flight_recorder import FlightRecorder
 from realtime_fsm.engine.message import Message, Receipt
@@ -16,8 +14,6 @@ from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.delivery import Delivery, Outcome
 from realtime_fsm.testing.virtual_loop import wall_clock
-
-Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
 def message(size_bytes: int = 10, *, expires_at: float | None = None) -> Message:
@@ -163,69 +159,53 @@ def timers() -> int:
     return sum(not handle.cancelled() for handle in loop._scheduled)  # type: ignore[attr-defined]
 
 
-def test_queue_expiry_tells_each_message_when_its_time_has_come(run_virtual: Run) -> None:
+async def test_queue_expiry_tells_each_message_when_its_time_has_come() -> None:
     """Messages are told in the order of their times, each at its time, whatever the order of the watching."""
-
-    async def main() -> None:
-        wall = wall_clock()
-        began = wall()
-        told: list[tuple[float, Message]] = []
-        line = queue(wall=wall)
-        line.observers.append(lambda one, at: told.append((round(at - began, 6), one)))
-        late, soon, never = message(expires_at=began + 30.0), message(expires_at=began + 10.0), message()
-        for one in (late, soon, never):
-            line.put(one)
-        assert timers() == 1
-        await asyncio.sleep(100)
-        assert told == [(10.0, soon), (30.0, late)]
-        assert (soon.receipt.outcome, never.receipt.outcome) == (Outcome.EXPIRED, Outcome.PENDING)
-        assert timers() == 0
-
-    run_virtual(main())
-
-
-def test_queue_expiry_of_a_message_is_the_moment_itself(run_virtual: Run) -> None:
-    """A message has expired from its moment on, and not before; one without a time never does."""
-
-    async def main() -> None:
-        line = queue(wall=lambda: 100.0)
-        assert [line.has_expired(message(expires_at=at)) for at in (99.0, 100.0, 101.0, None)] == [
-            True, True, False, False,
-        ]  # fmt: skip
-
-    run_virtual(main())
-
-
-def test_queue_expiry_does_not_tell_what_has_come_to_its_end(run_virtual: Run) -> None:
-    """A message that was settled before its time is not told."""
-
-    async def main() -> None:
-        wall, told = wall_clock(), []
-        line = queue(wall=wall)
-        line.observers.append(lambda one, _: told.append(one))
-        one = message(expires_at=wall() + 5.0)
+    wall = wall_clock()
+    began = wall()
+    told: list[tuple[float, Message]] = []
+    line = queue(wall=wall)
+    line.observers.append(lambda one, at: told.append((round(at - began, 6), one)))
+    late, soon, never = message(expires_at=began + 30.0), message(expires_at=began + 10.0), message()
+    for one in (late, soon, never):
         line.put(one)
-        one.receipt.settle(Outcome.ACKNOWLEDGED)
-        await asyncio.sleep(10)
-        assert told == []
+    assert timers() == 1
+    await asyncio.sleep(100)
+    assert told == [(10.0, soon), (30.0, late)]
+    assert (soon.receipt.outcome, never.receipt.outcome) == (Outcome.EXPIRED, Outcome.PENDING)
+    assert timers() == 0
 
-    run_virtual(main())
+
+async def test_queue_expiry_of_a_message_is_the_moment_itself() -> None:
+    """A message has expired from its moment on, and not before; one without a time never does."""
+    line = queue(wall=lambda: 100.0)
+    assert [line.has_expired(message(expires_at=at)) for at in (99.0, 100.0, 101.0, None)] == [
+        True, True, False, False,
+    ]  # fmt: skip
 
 
-def test_queue_expiry_that_was_stopped_leaves_no_timer_and_tells_nothing(run_virtual: Run) -> None:
+async def test_queue_expiry_does_not_tell_what_has_come_to_its_end() -> None:
+    """A message that was settled before its time is not told."""
+    wall, told = wall_clock(), []
+    line = queue(wall=wall)
+    line.observers.append(lambda one, _: told.append(one))
+    one = message(expires_at=wall() + 5.0)
+    line.put(one)
+    one.receipt.settle(Outcome.ACKNOWLEDGED)
+    await asyncio.sleep(10)
+    assert told == []
+
+
+async def test_queue_expiry_that_was_stopped_leaves_no_timer_and_tells_nothing() -> None:
     """After the stop no timer is set; what is watched afterwards is told, what was before is not."""
-
-    async def main() -> None:
-        wall, told = wall_clock(), []
-        line = queue(wall=wall)
-        line.observers.append(lambda one, _: told.append(one))
-        line.put(message(expires_at=wall() + 5.0))
-        await line.close()
-        assert timers() == 0
-        after = message(expires_at=wall() + 7.0)
-        line.put(after)
-        assert timers() == 1
-        await asyncio.sleep(10)
-        assert told == [after]
-
-    run_virtual(main())
+    wall, told = wall_clock(), []
+    line = queue(wall=wall)
+    line.observers.append(lambda one, _: told.append(one))
+    line.put(message(expires_at=wall() + 5.0))
+    await line.close()
+    assert timers() == 0
+    after = message(expires_at=wall() + 7.0)
+    line.put(after)
+    assert timers() == 1
+    await asyncio.sleep(10)
+    assert told == [after]

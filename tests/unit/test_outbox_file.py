@@ -17,6 +17,8 @@ from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 from realtime_fsm.machine.errors import OutboxStorageError, RealtimeError
 from realtime_fsm.testing.contracts.outbox_contract import append_all, fields_of, message, sequences
 
+pytestmark = pytest.mark.real_loop
+
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 OWNER = """
@@ -243,26 +245,20 @@ def umask_of_nobody() -> Iterator[None]:
     os.umask(before)
 
 
-def test_second_owner_is_refused_in_the_same_process(
-    run_async: Run, tmp_path: Path, reports: Reports
-) -> None:
+async def test_second_owner_is_refused_in_the_same_process(tmp_path: Path, reports: Reports) -> None:
     """A file is used by one client at a time, by whatever name; and by the next when it is closed."""
     path, link = tmp_path / "o.db", tmp_path / "link.db"
     link.symlink_to(path)
-
-    async def main() -> None:
-        first = reports.outbox(path)
-        await first.open()
-        for other in (reports.outbox(path), reports.outbox(link), first):
-            with pytest.raises(OutboxStorageError, match=rf"in use by process {os.getpid()}|open already"):
-                await other.open()
-        await append_all(first, [message(1)])
-        await first.close()
-        second = reports.outbox(link)
-        assert sequences((await second.open()).waiting) == [1]
-        await second.close()
-
-    run_async(main())
+    first = reports.outbox(path)
+    await first.open()
+    for other in (reports.outbox(path), reports.outbox(link), first):
+        with pytest.raises(OutboxStorageError, match=rf"in use by process {os.getpid()}|open already"):
+            await other.open()
+    await append_all(first, [message(1)])
+    await first.close()
+    second = reports.outbox(link)
+    assert sequences((await second.open()).waiting) == [1]
+    await second.close()
 
 
 def test_owner_is_named_and_killed_owner_leaves_nothing(
@@ -293,24 +289,20 @@ def test_owner_is_named_and_killed_owner_leaves_nothing(
 
 
 @pytest.mark.usefixtures("umask_of_nobody")
-def test_files_are_private_whatever_they_were(run_async: Run, tmp_path: Path, reports: Reports) -> None:
+async def test_files_are_private_whatever_they_were(tmp_path: Path, reports: Reports) -> None:
     """Under any umask, and where a file was wider before, all files are for their owner only."""
     path = tmp_path / "o.db"
-
-    async def main() -> None:
-        outbox = reports.outbox(path)
-        for _ in range(2):
-            await outbox.open()
-            await append_all(outbox, [message(1)])
-            assert modes(tmp_path) == dict.fromkeys(["o.db", "o.db-owner", "o.db-wal", "o.db-shm"], 0o600)
-            claimed = outbox.claim([message(1)])
-            assert claimed is not None
-            await claimed
-            await outbox.close()
-            for name in modes(tmp_path):
-                (tmp_path / name).chmod(0o666)
-
-    run_async(main())
+    outbox = reports.outbox(path)
+    for _ in range(2):
+        await outbox.open()
+        await append_all(outbox, [message(1)])
+        assert modes(tmp_path) == dict.fromkeys(["o.db", "o.db-owner", "o.db-wal", "o.db-shm"], 0o600)
+        claimed = outbox.claim([message(1)])
+        assert claimed is not None
+        await claimed
+        await outbox.close()
+        for name in modes(tmp_path):
+            (tmp_path / name).chmod(0o666)
 
 
 @pytest.mark.parametrize(
@@ -323,49 +315,41 @@ def test_files_are_private_whatever_they_were(run_async: Run, tmp_path: Path, re
         ("/proc/o.db", "cannot be opened: .* Check the disk, the permissions"),
     ],
 )
-def test_place_that_cannot_be_used_is_named(
-    run_async: Run, tmp_path: Path, reports: Reports, place: str, says: str
+async def test_place_that_cannot_be_used_is_named(
+    tmp_path: Path, reports: Reports, place: str, says: str
 ) -> None:
     """Where no file can be, the error names the path, the rule and what to do."""
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe", 0o644)
     path = tmp_path / place
-
-    async def main() -> None:
-        outbox = reports.outbox(path)
-        with pytest.raises(OutboxStorageError, match=says) as raised:
-            await outbox.open()
-        assert str(path) in str(raised.value)
-        await outbox.close()
-
-    run_async(main())
+    outbox = reports.outbox(path)
+    with pytest.raises(OutboxStorageError, match=says) as raised:
+        await outbox.open()
+    assert str(path) in str(raised.value)
+    await outbox.close()
     assert modes(tmp_path)["pipe"] == 0o644
 
 
-def test_locked_file_is_not_taken_for_a_broken_one(
-    run_async: Run, tmp_path: Path, reports: Reports, monkeypatch: pytest.MonkeyPatch
+async def test_locked_file_is_not_taken_for_a_broken_one(
+    tmp_path: Path, reports: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that another program has locked is refused at opening, not set aside; later it opens."""
     monkeypatch.setattr(outbox_file, "BUSY_TIMEOUT", 0.02)
     path = tmp_path / "o.db"
-
-    async def main() -> None:
-        outbox = reports.outbox(path)
-        await outbox.open()
-        await append_all(outbox, [message(1), message(2)])
-        await outbox.close()
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(OutboxStorageError, match="another program has locked it"):
-                await outbox.open()
-        assert sequences((await outbox.open()).waiting) == [1, 2]
-        await outbox.close()
-
-    run_async(main())
+    outbox = reports.outbox(path)
+    await outbox.open()
+    await append_all(outbox, [message(1), message(2)])
+    await outbox.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OutboxStorageError, match="another program has locked it"):
+            await outbox.open()
+    assert sequences((await outbox.open()).waiting) == [1, 2]
+    await outbox.close()
     assert reports == []
 
 
-def test_looking_at_a_file_leaves_no_trace(run_async: Run, tmp_path: Path) -> None:
+async def test_looking_at_a_file_leaves_no_trace(tmp_path: Path) -> None:
     """A file is read without owning it, while it is used and afterwards, and nothing is left by it."""
     path = tmp_path / "o.db"
     file = outbox_file.OutboxFile(path)
@@ -374,16 +358,13 @@ def test_looking_at_a_file_leaves_no_trace(run_async: Run, tmp_path: Path) -> No
         rows = connection.execute(outbox_schema.SELECT_WAITING)
         return [fields_of(outbox_schema.message_from(row, is_stored=True)) for row in rows]
 
-    async def main() -> None:
-        outbox = SqliteOutbox(path, report=print)
-        await outbox.open()
-        kept = message(1)
-        await append_all(outbox, [kept])
-        assert file.read_only(read) == [fields_of(kept)]
-        await append_all(outbox, [message(2)])
-        await outbox.close()
-        assert modes(tmp_path).keys() == {"o.db", "o.db-owner"}
-        assert len(file.read_only(read)) == 2
-        assert modes(tmp_path).keys() == {"o.db", "o.db-owner"}
-
-    run_async(main())
+    outbox = SqliteOutbox(path, report=print)
+    await outbox.open()
+    kept = message(1)
+    await append_all(outbox, [kept])
+    assert file.read_only(read) == [fields_of(kept)]
+    await append_all(outbox, [message(2)])
+    await outbox.close()
+    assert modes(tmp_path).keys() == {"o.db", "o.db-owner"}
+    assert len(file.read_only(read)) == 2
+    assert modes(tmp_path).keys() == {"o.db", "o.db-owner"}

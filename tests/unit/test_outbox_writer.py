@@ -25,6 +25,8 @@ from realtime_fsm.adapters.outbox_writer import Operation, OperationKind, Sqlite
 from realtime_fsm.machine.errors import ConfigurationError, InternalError, OutboxStorageError, RealtimeError
 from realtime_fsm.testing.contracts.outbox_contract import append_all, letter, message, sequences
 
+pytestmark = pytest.mark.real_loop
+
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 COUNT = "SELECT count(*) FROM message"
@@ -156,193 +158,156 @@ def test_wrong_arguments_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> N
         SqliteOutbox(tmp_path / "o.db", report=ignore, **wrong)
 
 
-def test_full_disk_fails_the_append_and_keeps_nothing_of_it(
-    run_async: Run, tmp_path: Path, disk: Disk
-) -> None:
+async def test_full_disk_fails_the_append_and_keeps_nothing_of_it(tmp_path: Path, disk: Disk) -> None:
     """On a full disk every append fails with the reason and a remedy; with room it works by itself."""
-
-    async def main() -> None:
-        outbox = SqliteOutbox(tmp_path / "o.db", report=ignore)
-        await outbox.open()
-        kept, refused = message(1), [message(2, event="x" * 9000), message(3, event="x" * 9000)]
-        await append_all(outbox, [kept])
-        disk.is_full = True
-        failures = await asyncio.gather(*map(outbox.append, refused), return_exceptions=True)
-        assert all(isinstance(failure, OutboxStorageError) for failure in failures)
-        assert "disk is full" in str(failures[0])
-        assert "Free space" in str(failures[0])
-        assert failures[0] is not failures[1]
-        assert (tmp_path / "o.db-wal").stat().st_size == 0, "it gave no room back"
-        assert [one.is_stored for one in (kept, *refused)] == [True, False, False]
-        disk.is_full = False
-        await append_all(outbox, [message(4)])
-        await outbox.close()
-        assert stored(tmp_path / "o.db") == [1, 4]
-
-    run_async(main())
+    outbox = SqliteOutbox(tmp_path / "o.db", report=ignore)
+    await outbox.open()
+    kept, refused = message(1), [message(2, event="x" * 9000), message(3, event="x" * 9000)]
+    await append_all(outbox, [kept])
+    disk.is_full = True
+    failures = await asyncio.gather(*map(outbox.append, refused), return_exceptions=True)
+    assert all(isinstance(failure, OutboxStorageError) for failure in failures)
+    assert "disk is full" in str(failures[0])
+    assert "Free space" in str(failures[0])
+    assert failures[0] is not failures[1]
+    assert (tmp_path / "o.db-wal").stat().st_size == 0, "it gave no room back"
+    assert [one.is_stored for one in (kept, *refused)] == [True, False, False]
+    disk.is_full = False
+    await append_all(outbox, [message(4)])
+    await outbox.close()
+    assert stored(tmp_path / "o.db") == [1, 4]
 
 
-def test_outage_keeps_what_nobody_waits_for_and_reports_it_once(
-    run_async: Run,
-    tmp_path: Path,
-    words: Callable[[str], Coroutine[Any, Any, None]],
-    monkeypatch: pytest.MonkeyPatch,
+async def test_outage_keeps_what_nobody_waits_for_and_reports_it_once(
+    tmp_path: Path, words: Callable[[str], Coroutine[Any, Any, None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """During an outage appends fail, removals are kept, told once, and done by themselves afterwards."""
     monkeypatch.setattr(outbox_file, "BUSY_TIMEOUT", 0.02)
     reported: list[RealtimeError] = []
-
-    async def main() -> None:
-        outbox = SqliteOutbox(tmp_path / "o.db", report=reported.append)
-        await outbox.open()
-        kept = [message(number) for number in (1, 2, 3, 4)]
-        await append_all(outbox, kept)
-        for round_of_two in (kept[:2], kept[2:]):
-            reported.clear()
-            with locked(tmp_path / "o.db"):
-                for number, one in enumerate(round_of_two, start=10):
-                    outbox.remove(one)
-                    with pytest.raises(OutboxStorageError, match="another program has locked it"):
-                        await outbox.append(message(number))
-                assert stored(tmp_path / "o.db")[: len(round_of_two)] == sequences(round_of_two)
-                heard = asyncio.create_task(words("can be written again"))
-                await asyncio.sleep(0)
-            await heard
-            assert [type(error) for error in reported] == [OutboxStorageError]
-        await outbox.close()
-        assert stored(tmp_path / "o.db") == []
-
-    run_async(main())
+    outbox = SqliteOutbox(tmp_path / "o.db", report=reported.append)
+    await outbox.open()
+    kept = [message(number) for number in (1, 2, 3, 4)]
+    await append_all(outbox, kept)
+    for round_of_two in (kept[:2], kept[2:]):
+        reported.clear()
+        with locked(tmp_path / "o.db"):
+            for number, one in enumerate(round_of_two, start=10):
+                outbox.remove(one)
+                with pytest.raises(OutboxStorageError, match="another program has locked it"):
+                    await outbox.append(message(number))
+            assert stored(tmp_path / "o.db")[: len(round_of_two)] == sequences(round_of_two)
+            heard = asyncio.create_task(words("can be written again"))
+            await asyncio.sleep(0)
+        await heard
+        assert [type(error) for error in reported] == [OutboxStorageError]
+    await outbox.close()
+    assert stored(tmp_path / "o.db") == []
 
 
-def test_close_in_an_outage_is_bounded_and_says_what_is_lost(
-    run_async: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_close_in_an_outage_is_bounded_and_says_what_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Closing gives up on a file that stays locked, and reports how much was not written."""
     monkeypatch.setattr(outbox_file, "BUSY_TIMEOUT", 0.02)
     monkeypatch.setattr(sqlite_thread, "FLUSH_TIMEOUT", 0.2)
     reported: list[str] = []
-
-    async def main() -> None:
-        outbox = SqliteOutbox(tmp_path / "o.db", report=lambda error: reported.append(str(error)))
-        await outbox.open()
-        one = message(1)
-        await append_all(outbox, [one])
-        with locked(tmp_path / "o.db"):
-            outbox.charge(one)
-            outbox.remove(one)
-            began = time.monotonic()
-            await outbox.close()
-            assert time.monotonic() - began < 20
-        assert "before 2 changes could be written" in reported[-1]
-        assert sequences((await outbox.open()).waiting) == [1]
+    outbox = SqliteOutbox(tmp_path / "o.db", report=lambda error: reported.append(str(error)))
+    await outbox.open()
+    one = message(1)
+    await append_all(outbox, [one])
+    with locked(tmp_path / "o.db"):
+        outbox.charge(one)
+        outbox.remove(one)
+        began = time.monotonic()
         await outbox.close()
+        assert time.monotonic() - began < 20
+    assert "before 2 changes could be written" in reported[-1]
+    assert sequences((await outbox.open()).waiting) == [1]
+    await outbox.close()
 
-    run_async(main())
 
-
-def test_impossible_operation_harms_no_other(run_async: Run, tmp_path: Path) -> None:
+async def test_impossible_operation_harms_no_other(tmp_path: Path) -> None:
     """What can never be written is given up, with an error for it alone; its neighbours are written."""
     reported: list[RealtimeError] = []
-
-    async def main() -> None:
-        outbox = SqliteOutbox(tmp_path / "o.db", report=reported.append)
-        await outbox.open()
-        first, poison = message(1), message(2, attempts=2**70)
-        futures = [outbox.append(one) for one in (first, poison, message(1), message(3))]
-        outbox.charge(poison)
-        outbox.remove(first)
-        results = await asyncio.gather(*futures, return_exceptions=True)
-        assert [type(result) for result in results] == [
-            type(None),
-            OutboxStorageError,
-            OutboxStorageError,
-            type(None),
-        ]
-        await outbox.close()
-        assert stored(tmp_path / "o.db") == [3]
-        assert [type(error) for error in reported] == [OutboxStorageError]
-
-    run_async(main())
+    outbox = SqliteOutbox(tmp_path / "o.db", report=reported.append)
+    await outbox.open()
+    first, poison = message(1), message(2, attempts=2**70)
+    futures = [outbox.append(one) for one in (first, poison, message(1), message(3))]
+    outbox.charge(poison)
+    outbox.remove(first)
+    results = await asyncio.gather(*futures, return_exceptions=True)
+    assert [type(result) for result in results] == [
+        type(None),
+        OutboxStorageError,
+        OutboxStorageError,
+        type(None),
+    ]
+    await outbox.close()
+    assert stored(tmp_path / "o.db") == [3]
+    assert [type(error) for error in reported] == [OutboxStorageError]
 
 
-def test_taken_letters_that_nobody_received_are_put_back(run_async: Run, tmp_path: Path) -> None:
+async def test_taken_letters_that_nobody_received_are_put_back(tmp_path: Path) -> None:
     """Cancelling whoever takes dead letters loses none of them."""
-
-    async def main() -> None:
-        outbox = SqliteOutbox(tmp_path / "o.db", report=ignore)
-        await outbox.open()
-        outbox.bury(letter(1))
-        outbox.bury(letter(2))
-        taking = asyncio.create_task(outbox.take_dead())
-        await asyncio.sleep(0)
-        taking.cancel()
-        await asyncio.wait({taking})
-        await append_all(outbox, [message(3)])  # by now it was taken, and is on its way back
-        assert sequences(await outbox.dead_letters()) == [1, 2]
-        await outbox.close()
-
-    run_async(main())
+    outbox = SqliteOutbox(tmp_path / "o.db", report=ignore)
+    await outbox.open()
+    outbox.bury(letter(1))
+    outbox.bury(letter(2))
+    taking = asyncio.create_task(outbox.take_dead())
+    await asyncio.sleep(0)
+    taking.cancel()
+    await asyncio.wait({taking})
+    await append_all(outbox, [message(3)])  # by now it was taken, and is on its way back
+    assert sequences(await outbox.dead_letters()) == [1, 2]
+    await outbox.close()
 
 
-def test_dropped_dead_letters_are_counted_and_logged(
-    run_async: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_dropped_dead_letters_are_counted_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Dead letters that make room are counted over the outbox's whole life, and a warning tells of them."""
-
-    async def main() -> None:
-        outbox = SqliteOutbox(tmp_path / "o.db", max_dead_letters=2, report=ignore)
-        for start in (10, 20):
-            await outbox.open()
-            for number in range(start, start + 3):
-                outbox.bury(letter(number))
-            await outbox.close()
-        assert outbox.dropped_dead_letters == 4
-
-    run_async(main())
+    outbox = SqliteOutbox(tmp_path / "o.db", max_dead_letters=2, report=ignore)
+    for start in (10, 20):
+        await outbox.open()
+        for number in range(start, start + 3):
+            outbox.bury(letter(number))
+        await outbox.close()
+    assert outbox.dropped_dead_letters == 4
     assert "dead letters were dropped" in caplog.text
 
 
-def test_only_what_somebody_waits_for_waits_for_the_disk(
-    run_async: Run, tmp_path: Path, disk: Disk, words: Callable[[str], Coroutine[Any, Any, None]]
+async def test_only_what_somebody_waits_for_waits_for_the_disk(
+    tmp_path: Path, disk: Disk, words: Callable[[str], Coroutine[Any, Any, None]]
 ) -> None:
     """With ``power`` an append and a claim are synced (FULL), a removal is not (NORMAL)."""
-
-    async def main() -> None:
-        outbox = SqliteOutbox(tmp_path / "o.db", report=ignore)
-        await outbox.open()
-        disk.levels.clear()
-        one, other = message(1), message(2)
-        await append_all(outbox, [one, other])
-        claimed = outbox.claim([one])
-        assert claimed is not None
-        await claimed
-        assert set(disk.levels) == {2}
-        with locked(tmp_path / "o.db"):  # written by itself when the lock is gone, so that nothing joins it
-            outbox.remove(other)
-            await words("cannot be written")
-        await words("can be written again")
-        assert disk.levels[-1] == 1
-        disk.levels.clear()
-        await append_all(outbox, [message(3)])
-        assert disk.levels == [2], "it stayed at what nobody waits for"
-        await outbox.close()
-
-    run_async(main())
+    outbox = SqliteOutbox(tmp_path / "o.db", report=ignore)
+    await outbox.open()
+    disk.levels.clear()
+    one, other = message(1), message(2)
+    await append_all(outbox, [one, other])
+    claimed = outbox.claim([one])
+    assert claimed is not None
+    await claimed
+    assert set(disk.levels) == {2}
+    with locked(tmp_path / "o.db"):  # written by itself when the lock is gone, so that nothing joins it
+        outbox.remove(other)
+        await words("cannot be written")
+    await words("can be written again")
+    assert disk.levels[-1] == 1
+    disk.levels.clear()
+    await append_all(outbox, [message(3)])
+    assert disk.levels == [2], "it stayed at what nobody waits for"
+    await outbox.close()
 
 
-def test_many_appends_are_few_transactions(run_async: Run, tmp_path: Path, disk: Disk) -> None:
+async def test_many_appends_are_few_transactions(tmp_path: Path, disk: Disk) -> None:
     """A thousand appends at once share their transactions, and the calls into the loop."""
-
-    async def main() -> None:
-        outbox = SqliteOutbox(tmp_path / "o.db", report=ignore)
-        await outbox.open()
-        disk.levels.clear()
-        await append_all(outbox, map(message, range(1, 1001)))
-        assert 2 <= len(disk.levels) <= 200
-        await outbox.close()
-
-    run_async(main())
+    outbox = SqliteOutbox(tmp_path / "o.db", report=ignore)
+    await outbox.open()
+    disk.levels.clear()
+    await append_all(outbox, map(message, range(1, 1001)))
+    assert 2 <= len(disk.levels) <= 200
+    await outbox.close()
 
 
 def numbers(connection: sqlite3.Connection, table: str = "message") -> list[int]:
@@ -462,17 +427,13 @@ async def append_without_end(outbox: SqliteOutbox) -> None:
         await outbox.append(message(number))
 
 
-def test_writer_ends_with_its_outbox(run_async: Run, tmp_path: Path) -> None:
+async def test_writer_ends_with_its_outbox(tmp_path: Path) -> None:
     """The thread is there while the outbox is open, and gone when it is closed."""
-
-    async def main() -> None:
-        outbox = SqliteOutbox(tmp_path / "o.db", report=print)
-        await outbox.open()
-        assert len(writer_threads()) == 1
-        await outbox.close()
-        assert writer_threads() == []
-
-    run_async(main())
+    outbox = SqliteOutbox(tmp_path / "o.db", report=print)
+    await outbox.open()
+    assert len(writer_threads()) == 1
+    await outbox.close()
+    assert writer_threads() == []
 
 
 def test_writer_ends_with_its_loop(tmp_path: Path) -> None:
@@ -491,30 +452,25 @@ def test_writer_ends_with_its_loop(tmp_path: Path) -> None:
         assert connection.execute("SELECT sequence FROM message").fetchall() == [(1,)]
 
 
-def test_failing_writer_leaves_nobody_waiting(
-    run_async: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failing_writer_leaves_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the writer itself has a bug, it is reported, everybody who waits is told, and the file is free."""
     reported: list[RealtimeError] = []
 
     def fail(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    async def main() -> None:
-        outbox = SqliteOutbox(tmp_path / "o.db", report=reported.append)
-        await outbox.open()
-        await append_all(outbox, [message(1)])
-        with monkeypatch.context() as patched:
-            patched.setattr(sqlite_thread.Backlog, "resume", fail)
-            outbox.remove(message(2))
-            with pytest.raises(OutboxStorageError, match="closed"):
-                await append_without_end(outbox)
-            with pytest.raises(OutboxStorageError, match="closed"):
-                await outbox.append(message(1))
-            await outbox.close()
-        assert type(reported[0]) is InternalError
-        assert "a bug" in str(reported[0])
-        await outbox.open()
+    outbox = SqliteOutbox(tmp_path / "o.db", report=reported.append)
+    await outbox.open()
+    await append_all(outbox, [message(1)])
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite_thread.Backlog, "resume", fail)
+        outbox.remove(message(2))
+        with pytest.raises(OutboxStorageError, match="closed"):
+            await append_without_end(outbox)
+        with pytest.raises(OutboxStorageError, match="closed"):
+            await outbox.append(message(1))
         await outbox.close()
-
-    run_async(main())
+    assert type(reported[0]) is InternalError
+    assert "a bug" in str(reported[0])
+    await outbox.open()
+    await outbox.close()

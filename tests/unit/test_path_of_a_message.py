@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, Final, Self
 
@@ -12,8 +11,6 @@ from world import World
 
 from realtime_fsm import Delivery
 from realtime_fsm.engine.link import Link
-
-Run = Callable[[Coroutine[Any, Any, None]], None]
 
 MODULES_OF_EMIT: Final = 9
 MODULES_OF_ACK: Final = 8
@@ -53,26 +50,22 @@ def is_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("delivery", [Delivery.AT_MOST_ONCE, Delivery.AT_LEAST_ONCE])
-def test_emit_on_a_live_link_is_a_short_walk(run_virtual: Run, delivery: Delivery) -> None:
+async def test_emit_on_a_live_link_is_a_short_walk(delivery: Delivery) -> None:
     """From ``emit`` to the transport a message passes few modules, and few calls."""
-
-    async def main() -> None:
-        async with World() as world:
-            await world.client.connect()
-            await world.client.emit("n", 1, delivery=delivery)
-            await asyncio.sleep(1)
-            emit = world.client.emit("n", 2, delivery=delivery)
-            with pytest.raises(StopIteration), Walk() as walk:
-                emit.send(None)  # it leaves in the first step, or it did not leave at once
-            assert len(walk.calls) <= CALLS, walk.calls
-            assert len(walk.modules) <= MODULES_OF_EMIT, walk.modules
-            await asyncio.sleep(1)
-            assert world.server.received_of("n") == [1, 2]
-
-    run_virtual(main())
+    async with World() as world:
+        await world.client.connect()
+        await world.client.emit("n", 1, delivery=delivery)
+        await asyncio.sleep(1)
+        emit = world.client.emit("n", 2, delivery=delivery)
+        with pytest.raises(StopIteration), Walk() as walk:
+            emit.send(None)  # it leaves in the first step, or it did not leave at once
+        assert len(walk.calls) <= CALLS, walk.calls
+        assert len(walk.modules) <= MODULES_OF_EMIT, walk.modules
+        await asyncio.sleep(1)
+        assert world.server.received_of("n") == [1, 2]
 
 
-def test_acknowledgement_is_a_short_walk(run_virtual: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_acknowledgement_is_a_short_walk(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the transport to the settled receipt an acknowledgement passes few modules, and few calls."""
     walk = Walk()
     on_ack = Link.on_ack
@@ -81,15 +74,12 @@ def test_acknowledgement_is_a_short_walk(run_virtual: Run, monkeypatch: pytest.M
         with walk:
             on_ack(link, ack_id, args)
 
-    async def main() -> None:
-        async with World() as world:
-            await world.client.connect()
-            await asyncio.sleep(1)
-            receipt = await world.client.emit("n", 1, delivery=Delivery.AT_LEAST_ONCE)
-            monkeypatch.setattr(Link, "on_ack", watched)
-            await receipt
-            assert ("realtime_fsm.engine.message", "Receipt.settle") in walk.calls
-            assert len(walk.calls) <= CALLS, walk.calls
-            assert len(walk.modules) <= MODULES_OF_ACK, walk.modules
-
-    run_virtual(main())
+    async with World() as world:
+        await world.client.connect()
+        await asyncio.sleep(1)
+        receipt = await world.client.emit("n", 1, delivery=Delivery.AT_LEAST_ONCE)
+        monkeypatch.setattr(Link, "on_ack", watched)
+        await receipt
+        assert ("realtime_fsm.engine.message", "Receipt.settle") in walk.calls
+        assert len(walk.calls) <= CALLS, walk.calls
+        assert len(walk.modules) <= MODULES_OF_ACK, walk.modules

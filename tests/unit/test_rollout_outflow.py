@@ -99,149 +99,123 @@ async def turns(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-def test_left_messages_go_first_and_unsafe_ones_not_at_all(run_virtual: Callable[..., Any]) -> None:
+async def test_left_messages_go_first_and_unsafe_ones_not_at_all() -> None:
     """What was left is sent before what waits; what may have arrived and cannot be told apart is lost."""
-
-    async def main() -> None:
-        for accepts, events in ((True, ["b", "c", "d"]), (False, ["b", "d"])):
-            outflow = RolloutOutflow(limit=10)
-            outflow.start()
-            outflow.accept(letter("d"))
-            unsafe = letter("a", was_sent=True)
-            known = letter("c", was_sent=True, identity={"message_id": "1"})
-            client = FakeClient("new", [], accepts_identity=accepts)
-            outflow.resume(client, [unsafe, letter("b"), known])
-            await turns()
-            assert client.sent == events
-            assert unsafe.receipt.outcome is Outcome.LOST
-            assert known.receipt.outcome is (Outcome.PENDING if accepts else Outcome.LOST)
-            await outflow.close()
-
-    run_virtual(main())
-
-
-def test_outflow_is_bounded_and_settled_messages_make_room(run_virtual: Callable[..., Any]) -> None:
-    """Beyond the bound a message is refused; it counts for as long as it has not come to its end."""
-
-    async def main() -> None:
-        outflow = RolloutOutflow(limit=2)
-        first, second = letter("a"), letter("b", was_sent=True)
-        outflow.accept(first)
-        outflow.accept(second)
-        with pytest.raises(OutboxFullError):
-            outflow.accept(letter("c"))
-        first.receipt.settle(Outcome.SENT)
-        outflow.accept(letter("c"))
-        await outflow.close()
-        assert second.receipt.outcome is Outcome.LOST
-
-    run_virtual(main())
-
-
-def test_message_that_a_client_refuses_is_dropped_and_says_why(run_virtual: Callable[..., Any]) -> None:
-    """A message that cannot be kept does not stop the ones behind it."""
-
-    async def main() -> None:
+    for accepts, events in ((True, ["b", "c", "d"]), (False, ["b", "d"])):
         outflow = RolloutOutflow(limit=10)
         outflow.start()
-        client = FakeClient("new", [])
-        client.failure = OutboxStorageError("The disk is full.")
-        refused = letter("a")
-        outflow.accept(refused)
-        outflow.resume(client, [])
+        outflow.accept(letter("d"))
+        unsafe = letter("a", was_sent=True)
+        known = letter("c", was_sent=True, identity={"message_id": "1"})
+        client = FakeClient("new", [], accepts_identity=accepts)
+        outflow.resume(client, [unsafe, letter("b"), known])
         await turns()
-        client.failure = None
-        outflow.accept(letter("b"))
-        await outflow.handed_on()
-        assert (refused.receipt.outcome, client.sent) == (Outcome.DROPPED, ["b"])
+        assert client.sent == events
+        assert unsafe.receipt.outcome is Outcome.LOST
+        assert known.receipt.outcome is (Outcome.PENDING if accepts else Outcome.LOST)
         await outflow.close()
 
-    run_virtual(main())
+
+async def test_outflow_is_bounded_and_settled_messages_make_room() -> None:
+    """Beyond the bound a message is refused; it counts for as long as it has not come to its end."""
+    outflow = RolloutOutflow(limit=2)
+    first, second = letter("a"), letter("b", was_sent=True)
+    outflow.accept(first)
+    outflow.accept(second)
+    with pytest.raises(OutboxFullError):
+        outflow.accept(letter("c"))
+    first.receipt.settle(Outcome.SENT)
+    outflow.accept(letter("c"))
+    await outflow.close()
+    assert second.receipt.outcome is Outcome.LOST
 
 
-def test_stuck_client_does_not_hold_a_switch_up(run_virtual: Callable[..., Any]) -> None:
+async def test_message_that_a_client_refuses_is_dropped_and_says_why() -> None:
+    """A message that cannot be kept does not stop the ones behind it."""
+    outflow = RolloutOutflow(limit=10)
+    outflow.start()
+    client = FakeClient("new", [])
+    client.failure = OutboxStorageError("The disk is full.")
+    refused = letter("a")
+    outflow.accept(refused)
+    outflow.resume(client, [])
+    await turns()
+    client.failure = None
+    outflow.accept(letter("b"))
+    await outflow.handed_on()
+    assert (refused.receipt.outcome, client.sent) == (Outcome.DROPPED, ["b"])
+    await outflow.close()
+
+
+async def test_stuck_client_does_not_hold_a_switch_up() -> None:
     """A client that does not take a message, or does not drain, is left after the bound; nothing is lost."""
-
-    async def main() -> None:
-        log: list[str] = []
-        outflow, dispatcher = RolloutOutflow(limit=10), make_dispatcher()
-        outflow.start()
-        old, new = FakeClient("old", log), FakeClient("new", log)
-        old.is_stuck = True
-        outflow.accept(letter("a"))
-        outflow.accept(letter("b"))
-        outflow.resume(old, [])
-        await turns()
-        handover = Handover(outflow=outflow, dispatcher=dispatcher, numbered=True, drain_timeout=2.0)
-        before = asyncio.get_running_loop().time()
-        await handover.move(running(old), running(new), {}, post_to(dispatcher))
-        assert asyncio.get_running_loop().time() - before == pytest.approx(4.0)
-        await turns()
-        assert (old.sent, new.sent) == (["a"], ["a", "b"])
-        await outflow.close()
-        await dispatcher.close()
-
-    run_virtual(main())
+    log: list[str] = []
+    outflow, dispatcher = RolloutOutflow(limit=10), make_dispatcher()
+    outflow.start()
+    old, new = FakeClient("old", log), FakeClient("new", log)
+    old.is_stuck = True
+    outflow.accept(letter("a"))
+    outflow.accept(letter("b"))
+    outflow.resume(old, [])
+    await turns()
+    handover = Handover(outflow=outflow, dispatcher=dispatcher, numbered=True, drain_timeout=2.0)
+    before = asyncio.get_running_loop().time()
+    await handover.move(running(old), running(new), {}, post_to(dispatcher))
+    assert asyncio.get_running_loop().time() - before == pytest.approx(4.0)
+    await turns()
+    assert (old.sent, new.sent) == (["a"], ["a", "b"])
+    await outflow.close()
+    await dispatcher.close()
 
 
 @pytest.mark.parametrize("numbered", [True, False])
-def test_old_client_is_cut_and_closed_before_the_new_one_is_heard(
-    run_virtual: Callable[..., Any], numbered: bool
-) -> None:
+async def test_old_client_is_cut_and_closed_before_the_new_one_is_heard(numbered: bool) -> None:
     """Drain, cut, release, then the other one: from the place of the cut where there are positions."""
-
-    async def main() -> None:
-        log: list[str] = []
-        heard: list[str] = []
-        outflow, dispatcher = RolloutOutflow(limit=10), make_dispatcher()
-        dispatcher.on("tick", heard.append)
-        dispatcher.start()
-        old, new = FakeClient("old", log), FakeClient("new", log)
-        sink = post_to(dispatcher)
-        answers: list[asyncio.Future[Any]] = []
-        if not numbered:
-            old.at_cut = lambda: answers.append(new.sink("tick", ["new"]))  # type: ignore[misc]
-        old.listen(sink)
-        wanted = {"ticks": None}
-        handover = Handover(outflow=outflow, dispatcher=dispatcher, numbered=numbered, drain_timeout=2.0)
-        coming = running(new)
-        positions = await handover.move(running(old), coming, wanted, sink)
-        if numbered:
-            await handover.subscribe(coming, wanted, positions)
-        await turns()
-        early, late = ([], ["new subscribe ['ticks']"]) if numbered else (["new subscribe []"], [])
-        assert log == [*early, "old drain", "old cut", "old release", *late]
-        assert heard == (["old"] if numbered else ["old", "new"])
-        assert all(answer.done() for answer in answers)
-        assert (old.sink, new.sink) == (None, sink)
-        await dispatcher.close()
-
-    run_virtual(main())
+    log: list[str] = []
+    heard: list[str] = []
+    outflow, dispatcher = RolloutOutflow(limit=10), make_dispatcher()
+    dispatcher.on("tick", heard.append)
+    dispatcher.start()
+    old, new = FakeClient("old", log), FakeClient("new", log)
+    sink = post_to(dispatcher)
+    answers: list[asyncio.Future[Any]] = []
+    if not numbered:
+        old.at_cut = lambda: answers.append(new.sink("tick", ["new"]))  # type: ignore[misc]
+    old.listen(sink)
+    wanted = {"ticks": None}
+    handover = Handover(outflow=outflow, dispatcher=dispatcher, numbered=numbered, drain_timeout=2.0)
+    coming = running(new)
+    positions = await handover.move(running(old), coming, wanted, sink)
+    if numbered:
+        await handover.subscribe(coming, wanted, positions)
+    await turns()
+    early, late = ([], ["new subscribe ['ticks']"]) if numbered else (["new subscribe []"], [])
+    assert log == [*early, "old drain", "old cut", "old release", *late]
+    assert heard == (["old"] if numbered else ["old", "new"])
+    assert all(answer.done() for answer in answers)
+    assert (old.sink, new.sink) == (None, sink)
+    await dispatcher.close()
 
 
-def test_client_that_is_brought_up_is_waited_for_and_bounded(run_virtual: Callable[..., Any]) -> None:
+async def test_client_that_is_brought_up_is_waited_for_and_bounded() -> None:
     """It is waited for until it is live, or until the bound; where it fails by a bug, that is raised."""
+    client = FakeClient("new", [])
+    client.is_connected = False
+    one = running(client)
+    assert await one.bring_up(1.0) is None
+    assert asyncio.get_running_loop().time() >= 1.0
+    one._signal(Signal(kind=SignalKind.LIVE))
+    assert one.lost_at is None
+    one._signal(Signal(kind=SignalKind.LOST))
+    assert one.lost_at is not None
 
-    async def main() -> None:
-        client = FakeClient("new", [])
-        client.is_connected = False
-        one = running(client)
-        assert await one.bring_up(1.0) is None
-        assert asyncio.get_running_loop().time() >= 1.0
-        one._signal(Signal(kind=SignalKind.LIVE))
-        assert one.lost_at is None
-        one._signal(Signal(kind=SignalKind.LOST))
-        assert one.lost_at is not None
+    async def fail() -> None:
+        raise ZeroDivisionError
 
-        async def fail() -> None:
-            raise ZeroDivisionError
-
-        client.connect = fail  # type: ignore[method-assign]
-        with pytest.raises(ZeroDivisionError):
-            await one.bring_up(1.0, until_live=False)
-        await one.release()
-
-    run_virtual(main())
+    client.connect = fail  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        await one.bring_up(1.0, until_live=False)
+    await one.release()
 
 
 def make_dispatcher() -> Dispatcher:

@@ -14,6 +14,8 @@ from realtime_fsm.server import Ledger, MemoryLedger, SqliteLedger, Stamp
 from realtime_fsm.server.ledger import MAX_ANSWER_BYTES, MAX_KEPT_ANSWERS, MAX_KEPT_BYTES
 from realtime_fsm.server.request import Answer
 
+pytestmark = pytest.mark.real_loop
+
 RunAsync = Callable[..., Any]
 REFUSED = {"ok": False, "error": {"category": "application", "code": "handler_failed", "message": "No."}}
 REPEATED = {"ok": True, "duplicate": True}
@@ -63,162 +65,126 @@ def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Opening:
     return opened
 
 
-def test_repeat_gets_the_first_answer_and_no_effect(opening: Opening, run_async: RunAsync) -> None:
+async def test_repeat_gets_the_first_answer_and_no_effect(opening: Opening) -> None:
     """A message takes effect once; each repeat gets the first answer, marked as a duplicate."""
-
-    async def main() -> None:
-        async with opening() as ledger:
-            first = {"ok": True, "answer": {"text": "grüß dich \N{PARTY POPPER}", "n": [1, 2.5, None]}}
-            assert await ledger.send(1, first) == first
-            for _ in range(2):
-                assert await ledger.send(1, {"ok": True, "answer": "other"}) == {**first, "duplicate": True}
-            assert ledger.effects == [("ann", "c", 1)]
-
-    run_async(main())
+    async with opening() as ledger:
+        first = {"ok": True, "answer": {"text": "grüß dich \N{PARTY POPPER}", "n": [1, 2.5, None]}}
+        assert await ledger.send(1, first) == first
+        for _ in range(2):
+            assert await ledger.send(1, {"ok": True, "answer": "other"}) == {**first, "duplicate": True}
+        assert ledger.effects == [("ann", "c", 1)]
 
 
-def test_refusal_is_repeated_as_a_refusal(opening: Opening, run_async: RunAsync) -> None:
+async def test_refusal_is_repeated_as_a_refusal(opening: Opening) -> None:
     """A refused message is not handled again, and never looks delivered: its repeat is refused as well."""
-
-    async def main() -> None:
-        async with opening() as ledger:
-            assert await ledger.send(1, REFUSED) == REFUSED
-            await ledger.send(2)
-            assert await ledger.send(1) == {**REFUSED, "duplicate": True}
-            assert ledger.effects == [("ann", "c", 1), ("ann", "c", 2)]
-
-    run_async(main())
+    async with opening() as ledger:
+        assert await ledger.send(1, REFUSED) == REFUSED
+        await ledger.send(2)
+        assert await ledger.send(1) == {**REFUSED, "duplicate": True}
+        assert ledger.effects == [("ann", "c", 1), ("ann", "c", 2)]
 
 
-def test_numbers_may_be_missing(opening: Opening, run_async: RunAsync) -> None:
+async def test_numbers_may_be_missing(opening: Opening) -> None:
     """Above the mark any number is new; below it any is a repeat, even one that never came."""
-
-    async def main() -> None:
-        async with opening() as ledger:
-            for sequence in (3, 70, 2**53 - 1):
-                assert "duplicate" not in await ledger.send(sequence)
-            assert await ledger.send(69) == REPEATED
-            assert [effect[-1] for effect in ledger.effects] == [3, 70, 2**53 - 1]
-
-    run_async(main())
+    async with opening() as ledger:
+        for sequence in (3, 70, 2**53 - 1):
+            assert "duplicate" not in await ledger.send(sequence)
+        assert await ledger.send(69) == REPEATED
+        assert [effect[-1] for effect in ledger.effects] == [3, 70, 2**53 - 1]
 
 
-def test_nobody_suppresses_another_ones_messages(opening: Opening, run_async: RunAsync) -> None:
+async def test_nobody_suppresses_another_ones_messages(opening: Opening) -> None:
     """A client's id means nothing beyond its subject: one that claims another's changes nothing for it."""
-
-    async def main() -> None:
-        async with opening() as ledger:
-            await ledger.send(1000, client="c", subject="eve")
-            assert await ledger.send(1, client="c", subject="ann") == {"ok": True, "answer": 1}
-            assert await ledger.send(1, client="d", subject="ann") == {"ok": True, "answer": 1}
-            assert await ledger.send(1, client="nn", subject="a") == {"ok": True, "answer": 1}
-            assert len(ledger.effects) == 4
-
-    run_async(main())
+    async with opening() as ledger:
+        await ledger.send(1000, client="c", subject="eve")
+        assert await ledger.send(1, client="c", subject="ann") == {"ok": True, "answer": 1}
+        assert await ledger.send(1, client="d", subject="ann") == {"ok": True, "answer": 1}
+        assert await ledger.send(1, client="nn", subject="a") == {"ok": True, "answer": 1}
+        assert len(ledger.effects) == 4
 
 
 @pytest.mark.parametrize("how", ["raises", "is cancelled"])
-def test_message_that_was_not_handled_is_no_repeat(opening: Opening, how: str, run_async: RunAsync) -> None:
+async def test_message_that_was_not_handled_is_no_repeat(opening: Opening, how: str) -> None:
     """If handling it was broken off, the mark stands where it was: the message is handled when it returns."""
+    begun = asyncio.Event()
 
-    async def main() -> None:
-        begun = asyncio.Event()
+    async def broken(_: Any) -> Answer:
+        begun.set()
+        if how == "raises":
+            raise RuntimeError("broken off")
+        await asyncio.Event().wait()
+        raise AssertionError
 
-        async def broken(_: Any) -> Answer:
-            begun.set()
-            if how == "raises":
-                raise RuntimeError("broken off")
-            await asyncio.Event().wait()
-            raise AssertionError
-
-        async with opening() as ledger:
-            await ledger.send(1)
-            sending = asyncio.create_task(ledger.ledger.apply(Stamp("ann", "c", 2), broken))
-            await begun.wait()
-            if how == "is cancelled":
-                sending.cancel()
-            with pytest.raises((RuntimeError, asyncio.CancelledError)):
-                await sending
-            assert await ledger.send(2) == {"ok": True, "answer": 2}
-            assert await ledger.send(1) == {"ok": True, "answer": 1, "duplicate": True}
-
-    run_async(main())
+    async with opening() as ledger:
+        await ledger.send(1)
+        sending = asyncio.create_task(ledger.ledger.apply(Stamp("ann", "c", 2), broken))
+        await begun.wait()
+        if how == "is cancelled":
+            sending.cancel()
+        with pytest.raises((RuntimeError, asyncio.CancelledError)):
+            await sending
+        assert await ledger.send(2) == {"ok": True, "answer": 2}
+        assert await ledger.send(1) == {"ok": True, "answer": 1, "duplicate": True}
 
 
-def test_kept_answers_are_bounded(opening: Opening, run_async: RunAsync) -> None:
+async def test_kept_answers_are_bounded(opening: Opening) -> None:
     """Of each client the newest answers are kept, by number and by size; those let go are still repeats."""
+    async with opening() as ledger:
+        for sequence in range(1, MAX_KEPT_ANSWERS + 2):
+            await ledger.send(sequence)
+        assert await ledger.send(1) == REPEATED
+        assert await ledger.send(2) == {"ok": True, "answer": 2, "duplicate": True}
 
-    async def main() -> None:
-        async with opening() as ledger:
-            for sequence in range(1, MAX_KEPT_ANSWERS + 2):
-                await ledger.send(sequence)
-            assert await ledger.send(1) == REPEATED
-            assert await ledger.send(2) == {"ok": True, "answer": 2, "duplicate": True}
+        large = {"ok": True, "answer": "x" * MAX_ANSWER_BYTES}
+        assert await ledger.send(1000, large) == large
+        assert await ledger.send(1000) == REPEATED
 
-            large = {"ok": True, "answer": "x" * MAX_ANSWER_BYTES}
-            assert await ledger.send(1000, large) == large
-            assert await ledger.send(1000) == REPEATED
-
-            some = {"ok": True, "answer": "x" * (MAX_KEPT_BYTES // 6)}
-            for sequence in range(1001, 1011):
-                await ledger.send(sequence, some)
-            kept = [s for s in range(1001, 1011) if await ledger.send(s) == {**some, "duplicate": True}]
-            assert kept == list(range(1006, 1011))
-
-    run_async(main())
+        some = {"ok": True, "answer": "x" * (MAX_KEPT_BYTES // 6)}
+        for sequence in range(1001, 1011):
+            await ledger.send(sequence, some)
+        kept = [s for s in range(1001, 1011) if await ledger.send(s) == {**some, "duplicate": True}]
+        assert kept == list(range(1006, 1011))
 
 
-def test_answers_do_not_crowd_out_refusals(opening: Opening, run_async: RunAsync) -> None:
+async def test_answers_do_not_crowd_out_refusals(opening: Opening) -> None:
     """A refusal is kept however large the answers are that come after it, and its own number is bounded."""
-
-    async def main() -> None:
-        async with opening() as ledger:
-            await ledger.send(1, REFUSED)
-            for sequence in range(2, 2 + MAX_KEPT_ANSWERS + 10):
-                await ledger.send(sequence, {"ok": True, "answer": "x" * 1000})
-            assert await ledger.send(1) == {**REFUSED, "duplicate": True}
-            for sequence in range(1000, 1000 + MAX_KEPT_ANSWERS):
-                await ledger.send(sequence, REFUSED)
-            assert await ledger.send(1) == REPEATED
-            assert await ledger.send(1000) == {**REFUSED, "duplicate": True}
-
-    run_async(main())
+    async with opening() as ledger:
+        await ledger.send(1, REFUSED)
+        for sequence in range(2, 2 + MAX_KEPT_ANSWERS + 10):
+            await ledger.send(sequence, {"ok": True, "answer": "x" * 1000})
+        assert await ledger.send(1) == {**REFUSED, "duplicate": True}
+        for sequence in range(1000, 1000 + MAX_KEPT_ANSWERS):
+            await ledger.send(sequence, REFUSED)
+        assert await ledger.send(1) == REPEATED
+        assert await ledger.send(1000) == {**REFUSED, "duplicate": True}
 
 
-def test_clients_are_bounded(opening: Opening, run_async: RunAsync, caplog: pytest.LogCaptureFixture) -> None:
+async def test_clients_are_bounded(opening: Opening, caplog: pytest.LogCaptureFixture) -> None:
     """The client whose last effect is the longest ago is given up first, and that is logged."""
-
-    async def main() -> None:
-        async with opening(max_clients=4) as ledger:
-            for subject in "abcd":
-                await ledger.send(1, subject=subject)
-            await ledger.send(2, subject="a")
-            await ledger.send(1, subject="e")  # gives up b
-            ledger.effects.clear()
-            for subject, sequence in (("a", 2), ("c", 1), ("d", 1), ("e", 1)):
-                assert (await ledger.send(sequence, subject=subject))["duplicate"] is True
-            assert ledger.effects == []
-            assert await ledger.send(1, subject="b") == {"ok": True, "answer": 1}
-            assert (await ledger.send(1, subject="a")) == {"ok": True, "answer": 1, "duplicate": True}
-
-    run_async(main())
+    async with opening(max_clients=4) as ledger:
+        for subject in "abcd":
+            await ledger.send(1, subject=subject)
+        await ledger.send(2, subject="a")
+        await ledger.send(1, subject="e")  # gives up b
+        ledger.effects.clear()
+        for subject, sequence in (("a", 2), ("c", 1), ("d", 1), ("e", 1)):
+            assert (await ledger.send(sequence, subject=subject))["duplicate"] is True
+        assert ledger.effects == []
+        assert await ledger.send(1, subject="b") == {"ok": True, "answer": 1}
+        assert (await ledger.send(1, subject="a")) == {"ok": True, "answer": 1, "duplicate": True}
     assert "max_ledger_clients" in caplog.text
 
 
-def test_subject_cannot_crowd_the_others_out(opening: Opening, run_async: RunAsync) -> None:
+async def test_subject_cannot_crowd_the_others_out(opening: Opening) -> None:
     """However many clients a subject makes up, it fills no more than half, and the others stay known."""
-
-    async def main() -> None:
-        async with opening(max_clients=4) as ledger:
-            await ledger.send(1, subject="ann")
-            await ledger.send(1, subject="bob")
-            for number in range(20):
-                await ledger.send(1, subject="eve", client=str(number))
-            for subject, client in (("ann", "c"), ("bob", "c"), ("eve", "19"), ("eve", "18")):
-                assert (await ledger.send(1, subject=subject, client=client))["duplicate"] is True
-            assert "duplicate" not in await ledger.send(1, subject="eve", client="17")
-
-    run_async(main())
+    async with opening(max_clients=4) as ledger:
+        await ledger.send(1, subject="ann")
+        await ledger.send(1, subject="bob")
+        for number in range(20):
+            await ledger.send(1, subject="eve", client=str(number))
+        for subject, client in (("ann", "c"), ("bob", "c"), ("eve", "19"), ("eve", "18")):
+            assert (await ledger.send(1, subject=subject, client=client))["duplicate"] is True
+        assert "duplicate" not in await ledger.send(1, subject="eve", client="17")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)

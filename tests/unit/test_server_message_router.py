@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from realtime_fsm.server.ledger import Handle, LedgerUnavailableError
 from realtime_fsm.server.request import Answer
 from realtime_fsm.server.router import MessageRouter
 
-RunVirtual = Callable[..., Any]
 CONFIG = BackendConfig(secret="0123456789abcdef0123456789abcdef")
 
 
@@ -37,19 +35,15 @@ class OwnLedger(MemoryLedger):
         return await super().apply(stamp, lambda _: handle("secret transaction"))
 
 
-def test_handler_is_given_the_ledger_s_transaction(run_virtual: RunVirtual) -> None:
+async def test_handler_is_given_the_ledger_s_transaction() -> None:
     """The handler of a message with a number gets the transaction; one without passes the ledger by."""
     ledger = OwnLedger()
     router = MessageRouter(CONFIG, ledger)
     seen: list[Client] = []
     router.on("note", seen.append)
-
-    async def main() -> None:
-        await router.handle(numbered(1), "note", [])
-        await router.handle(Client(subject="ann", claims={}, message_id="m"), "note", [])
-        await router.handle(Client(subject="ann", claims={}, message_id="m"), "note", [])
-
-    run_virtual(main())
+    await router.handle(numbered(1), "note", [])
+    await router.handle(Client(subject="ann", claims={}, message_id="m"), "note", [])
+    await router.handle(Client(subject="ann", claims={}, message_id="m"), "note", [])
     assert [client.transaction for client in seen] == ["secret transaction", None, None]
     assert (seen[0].client_id, seen[0].sequence, seen[0].message_id) == ("c", 1, "m")
     assert ledger.stamps == [Stamp("ann", "c", 1)]
@@ -62,29 +56,23 @@ def test_client_shows_no_secret() -> None:
     assert "secret" not in text
 
 
-def test_failed_ledger_acknowledges_nothing(
-    run_virtual: RunVirtual, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_failed_ledger_acknowledges_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """Whatever a ledger raises, the message is not answered at all, it is logged, and the router goes on."""
     ledger = OwnLedger()
     router = MessageRouter(CONFIG, ledger)
     router.on("note", lambda _: "done")
-
-    async def main() -> None:
-        ledger.failure = OSError("no space left")
-        with pytest.raises(LedgerUnavailableError) as caught:
-            await router.handle(numbered(1), "note", [])
-        assert caught.value.retry_after is not None
-        assert caught.value.__cause__ is ledger.failure
-        ledger.failure = None
-        assert await router.handle(numbered(1), "note", []) == {"ok": True, "answer": "done"}
-
-    run_virtual(main())
+    ledger.failure = OSError("no space left")
+    with pytest.raises(LedgerUnavailableError) as caught:
+        await router.handle(numbered(1), "note", [])
+    assert caught.value.retry_after is not None
+    assert caught.value.__cause__ is ledger.failure
+    ledger.failure = None
+    assert await router.handle(numbered(1), "note", []) == {"ok": True, "answer": "done"}
     assert "no space left" in caplog.text
 
 
 @pytest.mark.parametrize("how", ["fails", "is unknown", "takes too long", "answers no JSON"])
-def test_every_refusal_is_kept(run_virtual: RunVirtual, how: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_every_refusal_is_kept(how: str, caplog: pytest.LogCaptureFixture) -> None:
     """However a message is refused, its repeat is refused in the same way, and counted as a duplicate."""
     router = MessageRouter(CONFIG, MemoryLedger())
     calls: list[int] = []
@@ -99,14 +87,10 @@ def test_every_refusal_is_kept(run_virtual: RunVirtual, how: str, caplog: pytest
 
     if how != "is unknown":
         router.on("note", handler)
-
-    async def main() -> None:
-        refused = await router.handle(numbered(1), "note", [])
-        assert refused["ok"] is False
-        for _ in range(2):
-            assert await router.handle(numbered(1), "note", []) == {**refused, "duplicate": True}
-        assert len(calls) == (0 if how == "is unknown" else 1)
-        assert router.duplicates == 2
-
     caplog.set_level(logging.CRITICAL, "realtime_fsm.server")
-    run_virtual(main())
+    refused = await router.handle(numbered(1), "note", [])
+    assert refused["ok"] is False
+    for _ in range(2):
+        assert await router.handle(numbered(1), "note", []) == {**refused, "duplicate": True}
+    assert len(calls) == (0 if how == "is unknown" else 1)
+    assert router.duplicates == 2

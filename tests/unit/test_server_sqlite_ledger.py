@@ -17,6 +17,8 @@ from realtime_fsm.server.ledger import LedgerUnavailableError
 from realtime_fsm.server.request import Answer
 from realtime_fsm.server.router import MessageRouter
 
+pytestmark = pytest.mark.real_loop
+
 RunAsync = Callable[..., Any]
 BOUND = 8.0
 CONFIG = BackendConfig(secret="0123456789abcdef0123456789abcdef", handler_timeout=0.2)
@@ -97,58 +99,51 @@ def code(answer: Answer) -> str:
     return str(answer["error"]["code"])
 
 
-def test_mark_outlives_the_process(path: Path, run_async: RunAsync) -> None:
+async def test_mark_outlives_the_process(path: Path) -> None:
     """After a restart a repeat still is one, with its first answer or refusal, and what is new is new."""
-
-    async def main() -> None:
-        async with backend(path) as one:
-            assert await one.send(1) == {"ok": True, "answer": "HI"}
-            assert code(await one.send(2, "nobody")) == "unknown_event"
-        async with backend(path) as one:
-            assert await one.send(1) == {"ok": True, "answer": "HI", "duplicate": True}
-            refused = await one.send(2)
-            assert (code(refused), refused["duplicate"]) == ("unknown_event", True)
-            assert one.router.duplicates == 2
-            assert await one.send(3, "note", "there") == {"ok": True, "answer": "THERE"}
-        assert notes(path) == ["hi", "there"]
-
-    run_async(main())
+    async with backend(path) as one:
+        assert await one.send(1) == {"ok": True, "answer": "HI"}
+        assert code(await one.send(2, "nobody")) == "unknown_event"
+    async with backend(path) as one:
+        assert await one.send(1) == {"ok": True, "answer": "HI", "duplicate": True}
+        refused = await one.send(2)
+        assert (code(refused), refused["duplicate"]) == ("unknown_event", True)
+        assert one.router.duplicates == 2
+        assert await one.send(3, "note", "there") == {"ok": True, "answer": "THERE"}
+    assert notes(path) == ["hi", "there"]
 
 
-def test_failed_handler_leaves_nothing_but_its_refusal(path: Path, run_async: RunAsync) -> None:
+async def test_failed_handler_leaves_nothing_but_its_refusal(path: Path) -> None:
     """What a handler wrote before it failed, or before its answer proved to be none, is undone."""
 
-    async def main() -> None:
-        def fail(client: Client) -> None:
-            note(client, "half")
-            raise RuntimeError("broken")
+    def fail(client: Client) -> None:
+        note(client, "half")
+        raise RuntimeError("broken")
 
-        def answer_nonsense(client: Client) -> object:
-            note(client, "half")
-            return object()
+    def answer_nonsense(client: Client) -> object:
+        note(client, "half")
+        return object()
 
-        def keep_a_cursor(client: Client) -> None:
-            note(client, "half")
-            cursors.append(client.transaction.execute("SELECT * FROM note UNION SELECT 'b'"))
-            cursors[-1].fetchone()
-            raise RuntimeError("broken")
+    def keep_a_cursor(client: Client) -> None:
+        note(client, "half")
+        cursors.append(client.transaction.execute("SELECT * FROM note UNION SELECT 'b'"))
+        cursors[-1].fetchone()
+        raise RuntimeError("broken")
 
-        cursors: list[sqlite3.Cursor] = []
-        async with backend(path) as one:
-            for sequence, handler in enumerate((fail, answer_nonsense, keep_a_cursor), 1):
-                one.router.on(handler.__name__, handler)
-                refused = await one.send(sequence, handler.__name__)
-                assert code(refused) == FAILED
-                assert await one.send(sequence) == {**refused, "duplicate": True}
-            cursors.clear()  # which is what lets go of its file
-            assert notes(path) == []
-            assert await one.send(9) == {"ok": True, "answer": "HI"}
-        assert notes(path) == ["hi"]
-
-    run_async(main())
+    cursors: list[sqlite3.Cursor] = []
+    async with backend(path) as one:
+        for sequence, handler in enumerate((fail, answer_nonsense, keep_a_cursor), 1):
+            one.router.on(handler.__name__, handler)
+            refused = await one.send(sequence, handler.__name__)
+            assert code(refused) == FAILED
+            assert await one.send(sequence) == {**refused, "duplicate": True}
+        cursors.clear()  # which is what lets go of its file
+        assert notes(path) == []
+        assert await one.send(9) == {"ok": True, "answer": "HI"}
+    assert notes(path) == ["hi"]
 
 
-def test_handler_cannot_end_the_transaction(path: Path, run_async: RunAsync) -> None:
+async def test_handler_cannot_end_the_transaction(path: Path) -> None:
     """Whatever would commit the effect apart from the mark is refused, and so are the ledger's own tables."""
     attempts: dict[str, Callable[[sqlite3.Connection], object]] = {
         "commit": lambda t: t.commit(),
@@ -161,275 +156,228 @@ def test_handler_cannot_end_the_transaction(path: Path, run_async: RunAsync) -> 
         "answers": lambda t: t.execute("DELETE FROM realtime_fsm_answer"),
     }
 
-    async def main() -> None:
-        def try_it(client: Client, name: str) -> None:
-            note(client)
-            attempts[name](client.transaction)
+    def try_it(client: Client, name: str) -> None:
+        note(client)
+        attempts[name](client.transaction)
 
-        async with backend(path) as one:
-            one.router.on("try", try_it)
-            for sequence, name in enumerate(attempts, 1):
-                assert code(await one.send(sequence, "try", name)) == FAILED
-            assert notes(path) == []
-            assert await one.send(50) == {"ok": True, "answer": "HI"}
-
-    run_async(main())
+    async with backend(path) as one:
+        one.router.on("try", try_it)
+        for sequence, name in enumerate(attempts, 1):
+            assert code(await one.send(sequence, "try", name)) == FAILED
+        assert notes(path) == []
+        assert await one.send(50) == {"ok": True, "answer": "HI"}
 
 
-def test_handler_may_use_savepoints(path: Path, run_async: RunAsync) -> None:
+async def test_handler_may_use_savepoints(path: Path) -> None:
     """A handler can undo a part of what it does."""
 
-    async def main() -> None:
-        def partly(client: Client) -> None:
-            note(client, "kept")
-            client.transaction.execute("SAVEPOINT part")
-            note(client, "undone")
-            client.transaction.execute("ROLLBACK TO part")
-            client.transaction.execute("RELEASE part")
-            client.transaction.row_factory = lambda *_: "rows are what the handler wants"
+    def partly(client: Client) -> None:
+        note(client, "kept")
+        client.transaction.execute("SAVEPOINT part")
+        note(client, "undone")
+        client.transaction.execute("ROLLBACK TO part")
+        client.transaction.execute("RELEASE part")
+        client.transaction.row_factory = lambda *_: "rows are what the handler wants"
 
-        async with backend(path) as one:
-            one.router.on("partly", partly)
-            assert (await one.send(1, "partly"))["ok"] is True
-            assert (await one.send(1, "partly"))["duplicate"] is True
-        assert notes(path) == ["kept"]
-
-    run_async(main())
+    async with backend(path) as one:
+        one.router.on("partly", partly)
+        assert (await one.send(1, "partly"))["ok"] is True
+        assert (await one.send(1, "partly"))["duplicate"] is True
+    assert notes(path) == ["kept"]
 
 
-def test_transaction_is_nobody_elses(path: Path, run_async: RunAsync) -> None:
+async def test_transaction_is_nobody_elses(path: Path) -> None:
     """No thread, no task that a handler leaves behind and none of its cursors can write through it."""
+    left: list[Any] = []
 
-    async def main() -> None:
-        left: list[Any] = []
+    async def leave(client: Client) -> str:
+        left.extend([client.transaction, client.transaction.cursor()])
+        note(client, "own")
+        with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+            await asyncio.to_thread(note, client, "of a thread")
+        return "done"
 
-        async def leave(client: Client) -> str:
-            left.extend([client.transaction, client.transaction.cursor()])
-            note(client, "own")
-            with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
-                await asyncio.to_thread(note, client, "of a thread")
-            return "done"
+    async def commit_slowly(self: Any, work: Any, *args: Any) -> Any:
+        """Let what was left behind try just before each step of the end."""
+        if left:
+            with pytest.raises(sqlite3.Error):
+                left[1].execute("INSERT INTO note VALUES (?)", ("own",))  # prepared before, so far
+            attempts.append(work)
+        return await in_thread(self, work, *args)
 
-        async def commit_slowly(self: Any, work: Any, *args: Any) -> Any:
-            """Let what was left behind try just before each step of the end."""
-            if left:
-                with pytest.raises(sqlite3.Error):
-                    left[1].execute("INSERT INTO note VALUES (?)", ("own",))  # prepared before, so far
-                attempts.append(work)
-            return await in_thread(self, work, *args)
-
-        attempts: list[Any] = []
-        in_thread = SqliteLedger._in_thread
-        async with backend(path) as one:
-            one.router.on("leave", leave)
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(SqliteLedger, "_in_thread", commit_slowly)
-                assert await one.send(1, "leave") == {"ok": True, "answer": "done"}
-            assert [work.__name__ for work in attempts] == ["commit"]
-            for one_left in left:
-                with pytest.raises(sqlite3.ProgrammingError):
-                    one_left.execute("INSERT INTO note VALUES ('late')")
-        assert notes(path) == ["own"]
-
-    run_async(main())
+    attempts: list[Any] = []
+    in_thread = SqliteLedger._in_thread
+    async with backend(path) as one:
+        one.router.on("leave", leave)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SqliteLedger, "_in_thread", commit_slowly)
+            assert await one.send(1, "leave") == {"ok": True, "answer": "done"}
+        assert [work.__name__ for work in attempts] == ["commit"]
+        for one_left in left:
+            with pytest.raises(sqlite3.ProgrammingError):
+                one_left.execute("INSERT INTO note VALUES ('late')")
+    assert notes(path) == ["own"]
 
 
-def test_handler_that_times_out_writes_nothing(path: Path, run_async: RunAsync) -> None:
+async def test_handler_that_times_out_writes_nothing(path: Path) -> None:
     """A handler that hangs is undone and refused, and one that goes on regardless holds up nobody else."""
+    late: list[Exception] = []
 
-    async def main() -> None:
-        late: list[Exception] = []
+    async def hang(client: Client) -> None:
+        note(client, "half")
 
-        async def hang(client: Client) -> None:
-            note(client, "half")
+        async def go_on() -> None:
+            await released.wait()
+            try:
+                note(client, "late")
+            except sqlite3.Error as error:
+                late.append(error)
 
-            async def go_on() -> None:
-                await released.wait()
-                try:
-                    note(client, "late")
-                except sqlite3.Error as error:
-                    late.append(error)
+        tasks.append(asyncio.create_task(go_on()))
+        await asyncio.Event().wait()
 
-            tasks.append(asyncio.create_task(go_on()))
-            await asyncio.Event().wait()
-
-        released, tasks = asyncio.Event(), list[asyncio.Task[None]]()
-        async with backend(path) as one:
-            one.router.on("hang", hang)
-            assert code(await one.send(1, "hang")) == "handler_timeout"
-            assert await one.send(1, subject="bob") == {"ok": True, "answer": "HI"}
-            released.set()
-            await asyncio.wait(tasks, timeout=BOUND)
-            assert len(late) == 1
-            assert code(await one.send(1, "hang")) == "handler_timeout"
-        assert notes(path) == ["hi"]
-
-    run_async(main())
+    released, tasks = asyncio.Event(), list[asyncio.Task[None]]()
+    async with backend(path) as one:
+        one.router.on("hang", hang)
+        assert code(await one.send(1, "hang")) == "handler_timeout"
+        assert await one.send(1, subject="bob") == {"ok": True, "answer": "HI"}
+        released.set()
+        await asyncio.wait(tasks, timeout=BOUND)
+        assert len(late) == 1
+        assert code(await one.send(1, "hang")) == "handler_timeout"
+    assert notes(path) == ["hi"]
 
 
-def test_messages_of_different_clients_do_not_mix(path: Path, run_async: RunAsync) -> None:
+async def test_messages_of_different_clients_do_not_mix(path: Path) -> None:
     """While one handler has the transaction another one waits: a failure undoes its own writes alone."""
 
-    async def main() -> None:
-        async def slowly(client: Client, text: str) -> None:
-            note(client, text)
-            for _ in range(3):
-                await asyncio.sleep(0)
-            note(client, text)
-            if text == "b":
-                raise RuntimeError(text)
+    async def slowly(client: Client, text: str) -> None:
+        note(client, text)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        note(client, text)
+        if text == "b":
+            raise RuntimeError(text)
 
-        async with backend(path) as one:
-            one.router.on("slowly", slowly)
-            answers = await asyncio.gather(*(one.send(1, "slowly", text, subject=text) for text in "abc"))
-            assert [answer["ok"] for answer in answers] == [True, False, True]
-        assert notes(path) == ["a", "a", "c", "c"]
-
-    run_async(main())
+    async with backend(path) as one:
+        one.router.on("slowly", slowly)
+        answers = await asyncio.gather(*(one.send(1, "slowly", text, subject=text) for text in "abc"))
+        assert [answer["ok"] for answer in answers] == [True, False, True]
+    assert notes(path) == ["a", "a", "c", "c"]
 
 
-def test_full_disk_at_the_commit_acknowledges_nothing(path: Path, run_async: RunAsync) -> None:
+async def test_full_disk_at_the_commit_acknowledges_nothing(path: Path) -> None:
     """If the commit fails the message is neither acknowledged nor refused, and is handled when it returns."""
-
-    async def main() -> None:
-        async with backend(path) as one:
-            await one.send(1)
-            with no_growth_beyond(size(f"{path}-wal")), pytest.raises(LedgerUnavailableError):
-                await one.send(2, "note", "there")
-            assert notes(path) == ["hi"]
-            assert await one.send(2, "note", "there") == {"ok": True, "answer": "THERE"}
-        assert notes(path) == ["hi", "there"]
-
-    run_async(main())
+    async with backend(path) as one:
+        await one.send(1)
+        with no_growth_beyond(size(f"{path}-wal")), pytest.raises(LedgerUnavailableError):
+            await one.send(2, "note", "there")
+        assert notes(path) == ["hi"]
+        assert await one.send(2, "note", "there") == {"ok": True, "answer": "THERE"}
+    assert notes(path) == ["hi", "there"]
 
 
 @pytest.mark.parametrize("is_caught", [False, True])
-def test_full_disk_within_a_handler_is_no_refusal(path: Path, is_caught: bool, run_async: RunAsync) -> None:
+async def test_full_disk_within_a_handler_is_no_refusal(path: Path, is_caught: bool) -> None:
     """If SQLite rolls back under a handler, caught or not, nothing is kept: the message can come again."""
+    limit = [""]
 
-    async def main() -> None:
-        limit = [""]
+    def write(client: Client, size: int) -> None:
+        try:
+            for _ in range(size):
+                note(client, "x" * 3000)
+        except sqlite3.OperationalError:
+            if not is_caught:
+                raise
 
-        def write(client: Client, size: int) -> None:
-            try:
-                for _ in range(size):
-                    note(client, "x" * 3000)
-            except sqlite3.OperationalError:
-                if not is_caught:
-                    raise
+    def prepare(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA cache_size = 5")
+        connection.execute(f"PRAGMA max_page_count = {limit[0] or 10_000}")
 
-        def prepare(connection: sqlite3.Connection) -> None:
-            connection.execute("PRAGMA cache_size = 5")
-            connection.execute(f"PRAGMA max_page_count = {limit[0] or 10_000}")
-
-        async with backend(path, on_connect=prepare) as one:
-            one.router.on("write", write)
-            limit[0] = "30"
-            with pytest.raises(LedgerUnavailableError):
-                await one.send(1, "write", 100)
-            limit[0] = ""
-            assert notes(path) == []
-            assert (await one.send(1, "write", 100))["ok"] is True
-        assert len(notes(path)) == 100
-
-    run_async(main())
+    async with backend(path, on_connect=prepare) as one:
+        one.router.on("write", write)
+        limit[0] = "30"
+        with pytest.raises(LedgerUnavailableError):
+            await one.send(1, "write", 100)
+        limit[0] = ""
+        assert notes(path) == []
+        assert (await one.send(1, "write", 100))["ok"] is True
+    assert len(notes(path)) == 100
 
 
-def test_busy_database_acknowledges_nothing(
-    path: Path, run_async: RunAsync, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_busy_database_acknowledges_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another process writes, a message waits; if that takes too long it is not handled at all."""
     monkeypatch.setattr(sqlite_ledger, "_BUSY_TIMEOUT", 0.05)
-
-    async def main() -> None:
-        async with backend(path) as one:
-            with closing(sqlite3.connect(path)) as other:
-                other.execute("BEGIN IMMEDIATE")
-                with pytest.raises(LedgerUnavailableError):
-                    await one.send(1)
-            assert await one.send(1) == {"ok": True, "answer": "HI"}
-        assert notes(path) == ["hi"]
-
-    run_async(main())
+    async with backend(path) as one:
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(LedgerUnavailableError):
+                await one.send(1)
+        assert await one.send(1) == {"ok": True, "answer": "HI"}
+    assert notes(path) == ["hi"]
 
 
-def test_two_servers_can_share_a_ledger(path: Path, run_async: RunAsync) -> None:
+async def test_two_servers_can_share_a_ledger(path: Path) -> None:
     """What took effect at one server is a repeat at another one that has the same database."""
-
-    async def main() -> None:
-        async with backend(path) as one, backend(path) as other:
-            assert await one.send(1) == {"ok": True, "answer": "HI"}
-            assert await other.send(1) == {"ok": True, "answer": "HI", "duplicate": True}
-            assert await other.send(2, "note", "there") == {"ok": True, "answer": "THERE"}
-            assert (await one.send(2))["duplicate"] is True
-        assert notes(path) == ["hi", "there"]
-
-    run_async(main())
+    async with backend(path) as one, backend(path) as other:
+        assert await one.send(1) == {"ok": True, "answer": "HI"}
+        assert await other.send(1) == {"ok": True, "answer": "HI", "duplicate": True}
+        assert await other.send(2, "note", "there") == {"ok": True, "answer": "THERE"}
+        assert (await one.send(2))["duplicate"] is True
+    assert notes(path) == ["hi", "there"]
 
 
-def test_close_undoes_what_has_not_ended(path: Path, run_async: RunAsync) -> None:
+async def test_close_undoes_what_has_not_ended(path: Path) -> None:
     """A handler that is still at work when the ledger closes leaves nothing, and is told that it is over."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
 
-    async def main() -> None:
-        begun, go_on = asyncio.Event(), asyncio.Event()
+    async def slow(client: Client) -> None:
+        note(client, "half")
+        begun.set()
+        await go_on.wait()
 
-        async def slow(client: Client) -> None:
-            note(client, "half")
-            begun.set()
-            await go_on.wait()
-
-        async with backend(path) as one:
-            one.router.on("slow", slow)
-            sending = asyncio.create_task(one.send(1, "slow"))
-            await begun.wait()
-            await one.ledger.close()
-            go_on.set()
-            with pytest.raises(LedgerUnavailableError) as caught:
-                await sending
-            assert isinstance(caught.value.__cause__, ClosedError)
-            await one.ledger.close()
-            with pytest.raises(ClosedError):
-                await one.ledger.apply(Stamp("ann", "c", 1), lambda _: sending)
-        assert notes(path) == []
-
-    run_async(main())
+    async with backend(path) as one:
+        one.router.on("slow", slow)
+        sending = asyncio.create_task(one.send(1, "slow"))
+        await begun.wait()
+        await one.ledger.close()
+        go_on.set()
+        with pytest.raises(LedgerUnavailableError) as caught:
+            await sending
+        assert isinstance(caught.value.__cause__, ClosedError)
+        await one.ledger.close()
+        with pytest.raises(ClosedError):
+            await one.ledger.apply(Stamp("ann", "c", 1), lambda _: sending)
+    assert notes(path) == []
 
 
-def test_close_at_any_moment_leaves_all_of_a_message_or_nothing(path: Path, run_async: RunAsync) -> None:
+async def test_close_at_any_moment_leaves_all_of_a_message_or_nothing(path: Path) -> None:
     """Wherever a message is when the ledger closes, it took effect and is a repeat, or did not."""
-
-    async def main() -> None:
-        for turns in range(12):
-            async with backend(path) as one:
-                sending = asyncio.create_task(one.send(turns + 1, "note", str(turns)))
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                async with asyncio.timeout(BOUND):
-                    await one.ledger.close()
-                (outcome,) = await asyncio.gather(sending, return_exceptions=True)
-                assert isinstance(outcome, LedgerUnavailableError) or outcome["ok"] is True
-            async with backend(path) as one:
-                assert (await one.send(turns + 1, "note", str(turns)))["answer"] == str(turns)
-        assert notes(path) == [str(turns) for turns in range(12)]
-
-    run_async(main())
-
-
-def test_cancelled_message_leaves_nothing(path: Path, run_async: RunAsync) -> None:
-    """Wherever it is cancelled, a message took effect and is a repeat, or did not and is handled."""
-
-    async def main() -> None:
+    for turns in range(12):
         async with backend(path) as one:
-            for sequence in range(1, 40):
-                sending = asyncio.create_task(one.send(sequence, "note", str(sequence)))
-                for _ in range(sequence):
-                    await asyncio.sleep(0)
-                sending.cancel()
-                await asyncio.wait({sending}, timeout=BOUND)
-                assert (await one.send(sequence, "note", str(sequence)))["answer"] == str(sequence)
-        assert notes(path) == [str(sequence) for sequence in range(1, 40)]
+            sending = asyncio.create_task(one.send(turns + 1, "note", str(turns)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(BOUND):
+                await one.ledger.close()
+            (outcome,) = await asyncio.gather(sending, return_exceptions=True)
+            assert isinstance(outcome, LedgerUnavailableError) or outcome["ok"] is True
+        async with backend(path) as one:
+            assert (await one.send(turns + 1, "note", str(turns)))["answer"] == str(turns)
+    assert notes(path) == [str(turns) for turns in range(12)]
 
-    run_async(main())
+
+async def test_cancelled_message_leaves_nothing(path: Path) -> None:
+    """Wherever it is cancelled, a message took effect and is a repeat, or did not and is handled."""
+    async with backend(path) as one:
+        for sequence in range(1, 40):
+            sending = asyncio.create_task(one.send(sequence, "note", str(sequence)))
+            for _ in range(sequence):
+                await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.wait({sending}, timeout=BOUND)
+            assert (await one.send(sequence, "note", str(sequence)))["answer"] == str(sequence)
+    assert notes(path) == [str(sequence) for sequence in range(1, 40)]
 
 
 def test_files_are_the_owners_alone(path: Path, tmp_path: Path, run_async: RunAsync) -> None:

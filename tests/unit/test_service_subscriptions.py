@@ -1,7 +1,6 @@
 """Subscriptions are state: remembered, repeated, confirmed or refused (SPEC A1)."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ from world import World
 
 from realtime_fsm import ConnectionStatus, Dialect, InvalidArgumentError, SubscriptionRefusedError
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
 
 
@@ -29,144 +27,116 @@ def consent(event: str, args: list[Any]) -> list[Any]:
     return [{"ok": True, "channels": {n: refusal if n.startswith("no") else yes for n in names}}]
 
 
-def test_subscriptions_are_repeated_on_every_connection(run_virtual: Run) -> None:
+async def test_subscriptions_are_repeated_on_every_connection() -> None:
     """What was wanted offline or online is asked for on every connection, before any message."""
-
-    async def main() -> None:
-        async with World() as world:
-            await world.client.subscribe(["a", "b", "a"])
-            await world.client.monitor_bookings(["42"])
-            await world.client.emit("n", 1)
-            await world.client.connect()
-            await asyncio.sleep(1)
-            assert asked(world, "subscribe") == [["a", "b"]]
-            assert asked(world, "monitor_bookings") == [["42"]]
-            names = [name for name, _ in world.server.received if name != "heartbeat"]
-            assert names == ["subscribe", "monitor_bookings", "n"]
-            await world.client.subscribe(["c"])
-            await world.client.unsubscribe(["a", "unknown"])
-            await asyncio.sleep(1)
-            assert asked(world, "subscribe")[1:] == [["c"]]
-            assert asked(world, "unsubscribe") == [["a"]]
-            world.server.reset()
-            await world.until(S.CONNECTED)
-            await asyncio.sleep(1)
-            assert asked(world, "subscribe")[2:] == [["b", "c"]]
-            assert asked(world, "monitor_bookings") == [["42"], ["42"]]
-
-    run_virtual(main())
+    async with World() as world:
+        await world.client.subscribe(["a", "b", "a"])
+        await world.client.monitor_bookings(["42"])
+        await world.client.emit("n", 1)
+        await world.client.connect()
+        await asyncio.sleep(1)
+        assert asked(world, "subscribe") == [["a", "b"]]
+        assert asked(world, "monitor_bookings") == [["42"]]
+        names = [name for name, _ in world.server.received if name != "heartbeat"]
+        assert names == ["subscribe", "monitor_bookings", "n"]
+        await world.client.subscribe(["c"])
+        await world.client.unsubscribe(["a", "unknown"])
+        await asyncio.sleep(1)
+        assert asked(world, "subscribe")[1:] == [["c"]]
+        assert asked(world, "unsubscribe") == [["a"]]
+        world.server.reset()
+        await world.until(S.CONNECTED)
+        await asyncio.sleep(1)
+        assert asked(world, "subscribe")[2:] == [["b", "c"]]
+        assert asked(world, "monitor_bookings") == [["42"], ["42"]]
 
 
-def test_subscriptions_are_confirmed_or_refused_by_name(run_virtual: Run) -> None:
+async def test_subscriptions_are_confirmed_or_refused_by_name() -> None:
     """On a dialect that confirms, a refused channel is an error that names it; the others are active."""
-
-    async def main() -> None:
-        async with World(dialect=Dialect.REFERENCE) as world:
-            world.server.acknowledge = consent
-            await world.client.connect()
-            await asyncio.sleep(1)
-            with pytest.raises(SubscriptionRefusedError, match=r"'nope' \(not for you\)"):
-                await world.client.subscribe(["yes", "nope"])
-            states = {s.channel: s.state.value for s in world.client._subscriptions}
-            assert states == {"yes": "active", "nope": "refused"}
-            await world.client.monitor_bookings(["7"])
-            assert {s.channel: s.state.value for s in world.client._subscriptions}["booking:7"] == "active"
-
-    run_virtual(main())
+    async with World(dialect=Dialect.REFERENCE) as world:
+        world.server.acknowledge = consent
+        await world.client.connect()
+        await asyncio.sleep(1)
+        with pytest.raises(SubscriptionRefusedError, match=r"'nope' \(not for you\)"):
+            await world.client.subscribe(["yes", "nope"])
+        states = {s.channel: s.state.value for s in world.client._subscriptions}
+        assert states == {"yes": "active", "nope": "refused"}
+        await world.client.monitor_bookings(["7"])
+        assert {s.channel: s.state.value for s in world.client._subscriptions}["booking:7"] == "active"
 
 
-def test_subscription_request_lost_with_its_connection_is_asked_again(run_virtual: Run) -> None:
+async def test_subscription_request_lost_with_its_connection_is_asked_again() -> None:
     """A connection that ends before the answer costs nothing: the next one asks again."""
-
-    async def main() -> None:
-        async with World(dialect=Dialect.REFERENCE) as world:
-            world.server.acknowledge = consent
-            await world.client.connect()
-            await asyncio.sleep(1)
-            world.server.swallow_acks = 1
-            subscribing = asyncio.create_task(world.client.subscribe(["yes"]))
-            await asyncio.sleep(1)
-            world.server.reset()
-            await subscribing
-            await world.until(S.CONNECTED)
-            await asyncio.sleep(1)
-            assert [s.state.value for s in world.client._subscriptions] == ["active"]
-
-    run_virtual(main())
+    async with World(dialect=Dialect.REFERENCE) as world:
+        world.server.acknowledge = consent
+        await world.client.connect()
+        await asyncio.sleep(1)
+        world.server.swallow_acks = 1
+        subscribing = asyncio.create_task(world.client.subscribe(["yes"]))
+        await asyncio.sleep(1)
+        world.server.reset()
+        await subscribing
+        await world.until(S.CONNECTED)
+        await asyncio.sleep(1)
+        assert [s.state.value for s in world.client._subscriptions] == ["active"]
 
 
-def test_subscription_that_is_never_answered_does_not_hold_messages_up_for_ever(run_virtual: Run) -> None:
+async def test_subscription_that_is_never_answered_does_not_hold_messages_up_for_ever() -> None:
     """A server that does not answer the request is reported, and the outbox drains after ``ack_timeout``."""
-
-    async def main() -> None:
-        async with World(dialect=Dialect.REFERENCE, ack_timeout=5.0) as world:
-            await world.client.subscribe(["a"])
-            world.server.acknowledge = lambda event, args: None if event == "subscribe" else [{"ok": True}]
-            issues: list[Any] = []
-            world.client.recovery.on_connection_issue(issues.append)
-            await world.client.connect()
-            await world.client.call("n", 1, timeout=10)
-            assert len(issues) == 1
-
-    run_virtual(main())
+    async with World(dialect=Dialect.REFERENCE, ack_timeout=5.0) as world:
+        await world.client.subscribe(["a"])
+        world.server.acknowledge = lambda event, args: None if event == "subscribe" else [{"ok": True}]
+        issues: list[Any] = []
+        world.client.recovery.on_connection_issue(issues.append)
+        await world.client.connect()
+        await world.client.call("n", 1, timeout=10)
+        assert len(issues) == 1
 
 
 @pytest.mark.parametrize("names", ["bookings", [], [""], ["a", "  "], [1], [None]])
-def test_subscriptions_with_bad_names_are_refused_whole(run_virtual: Run, names: Any) -> None:
+async def test_subscriptions_with_bad_names_are_refused_whole(names: Any) -> None:
     """A bare string, an empty list or a blank name is refused, and nothing is remembered of it."""
-
-    async def main() -> None:
-        async with World() as world:
-            for method in (world.client.subscribe, world.client.unsubscribe, world.client.monitor_bookings):
-                with pytest.raises(InvalidArgumentError):
-                    await method(names)
-            assert list(world.client._subscriptions) == []
-
-    run_virtual(main())
+    async with World() as world:
+        for method in (world.client.subscribe, world.client.unsubscribe, world.client.monitor_bookings):
+            with pytest.raises(InvalidArgumentError):
+                await method(names)
+        assert list(world.client._subscriptions) == []
 
 
-def test_subscription_events_are_delivered_once_and_without_their_place(run_virtual: Run) -> None:
+async def test_subscription_events_are_delivered_once_and_without_their_place() -> None:
     """Where events carry their place, repeats are dropped, and handlers see only data."""
-
-    async def main() -> None:
-        async with World(dialect=Dialect.REFERENCE) as world:
-            world.server.acknowledge = consent
-            got: list[Any] = []
-            world.client.on("tick", lambda *args: got.append(args))
-            await world.client.connect()
-            await world.client.subscribe(["ticks"])
-            for offset in (1, 2, 2, 1, 3):
-                world.server.emit("tick", offset, {"channel": "ticks", "epoch": "e", "offset": offset})
-            world.server.emit("tick", {"channel": 5, "epoch": "e", "offset": "x"})  # no place, but data
-            await asyncio.sleep(1)
-            assert got == [(1,), (2,), (3,), ({"channel": 5, "epoch": "e", "offset": "x"},)]
-            assert world.client.metrics.duplicates_dropped == 2
-            assert world.client.metrics.gaps == 0
-
-    run_virtual(main())
+    async with World(dialect=Dialect.REFERENCE) as world:
+        world.server.acknowledge = consent
+        got: list[Any] = []
+        world.client.on("tick", lambda *args: got.append(args))
+        await world.client.connect()
+        await world.client.subscribe(["ticks"])
+        for offset in (1, 2, 2, 1, 3):
+            world.server.emit("tick", offset, {"channel": "ticks", "epoch": "e", "offset": offset})
+        world.server.emit("tick", {"channel": 5, "epoch": "e", "offset": "x"})  # no place, but data
+        await asyncio.sleep(1)
+        assert got == [(1,), (2,), (3,), ({"channel": 5, "epoch": "e", "offset": "x"},)]
+        assert world.client.metrics.duplicates_dropped == 2
+        assert world.client.metrics.gaps == 0
 
 
-def test_subscription_answers_that_make_no_sense_are_refusals(run_virtual: Run) -> None:
+async def test_subscription_answers_that_make_no_sense_are_refusals() -> None:
     """Whatever a server answers, nothing crashes: what is no consent is a refusal."""
-
-    async def main() -> None:
-        answers: list[Any] = [
-            [],
-            [None],
-            [5],
-            [{}],
-            [{"channels": 3}],
-            [{"channels": {"a": None}}],
-            [{"ok": 1}],
-        ]
-        async with World(dialect=Dialect.REFERENCE) as world:
-            await world.client.connect()
-            await asyncio.sleep(1)
-            while answers:
-                world.server.acknowledge = lambda *_: answers[0]
-                with pytest.raises(SubscriptionRefusedError):
-                    await world.client.subscribe(["a"])
-                answers.pop(0)
-            assert world.path == ["connecting", "connected"]
-
-    run_virtual(main())
+    answers: list[Any] = [
+        [],
+        [None],
+        [5],
+        [{}],
+        [{"channels": 3}],
+        [{"channels": {"a": None}}],
+        [{"ok": 1}],
+    ]
+    async with World(dialect=Dialect.REFERENCE) as world:
+        await world.client.connect()
+        await asyncio.sleep(1)
+        while answers:
+            world.server.acknowledge = lambda *_: answers[0]
+            with pytest.raises(SubscriptionRefusedError):
+                await world.client.subscribe(["a"])
+            answers.pop(0)
+        assert world.path == ["connecting", "connected"]

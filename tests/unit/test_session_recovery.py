@@ -4,7 +4,7 @@ The first part feeds text frames to the tap, as a server sends them; the second 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,7 +27,6 @@ from realtime_fsm.engine.session_recovery import SessionRecovery
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.testing.simulated.sessions import SimulatedSessions
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
 JANUARY_2020 = 1_578_000_000.0  # about when the offsets of these frames were made
 OPEN = '0{"sid":"e","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}'
@@ -323,74 +322,62 @@ def test_without_a_session_arguments_are_whatever_they_are(events: list[tuple[st
 # A whole client.
 
 
-def test_client_hears_what_it_missed_and_loads_nothing(run_virtual: Run) -> None:
+async def test_client_hears_what_it_missed_and_loads_nothing() -> None:
     """A recovered session needs no resync: each event is heard once, in order, without its offset."""
-
-    async def main() -> None:
-        async with World() as world:
-            world.server.sessions = SimulatedSessions()
-            heard: list[tuple[Any, ...]] = []
-            calls: list[Missed] = []
-            world.client.on("n", lambda *args: heard.append(args))
-            world.client.on_resync(calls.append)
-            await world.client.connect()
-            world.server.emit("n", 1)
-            await asyncio.sleep(1)
-            world.server.refusal = ServerUnreachableError("refused.")
-            world.server.reset()
-            world.server.emit("n", 2)
-            world.server.emit("n", 3)
-            await asyncio.sleep(3)
-            world.server.refusal = None
-            await world.until(S.CONNECTED)
-            world.server.emit("n", 4)
-            await asyncio.sleep(1)
-            assert heard == [(1,), (2,), (3,), (4,)]
-            assert calls == []
-
-    run_virtual(main())
+    async with World() as world:
+        world.server.sessions = SimulatedSessions()
+        heard: list[tuple[Any, ...]] = []
+        calls: list[Missed] = []
+        world.client.on("n", lambda *args: heard.append(args))
+        world.client.on_resync(calls.append)
+        await world.client.connect()
+        world.server.emit("n", 1)
+        await asyncio.sleep(1)
+        world.server.refusal = ServerUnreachableError("refused.")
+        world.server.reset()
+        world.server.emit("n", 2)
+        world.server.emit("n", 3)
+        await asyncio.sleep(3)
+        world.server.refusal = None
+        await world.until(S.CONNECTED)
+        world.server.emit("n", 4)
+        await asyncio.sleep(1)
+        assert heard == [(1,), (2,), (3,), (4,)]
+        assert calls == []
 
 
-def test_client_loads_anew_once_when_its_session_is_gone(run_virtual: Run) -> None:
+async def test_client_loads_anew_once_when_its_session_is_gone() -> None:
     """A server that does not know the session any more is no error; the hook is called once, first."""
-
-    async def main() -> None:
-        async with World() as world:
-            world.server.sessions = SimulatedSessions()
-            story: list[Any] = []
-            world.client.on("n", story.append)
-            world.client.on_resync(lambda missed: story.append(missed.channel))
-            await world.client.connect()
-            world.server.emit("n", 1)
-            await asyncio.sleep(1)
-            world.server.sessions.forget()
-            world.server.reset()
-            await world.until(S.CONNECTED)
-            world.server.emit("n", 2)
-            await asyncio.sleep(1)
-            assert story == [1, None, 2]
-            assert world.client.metrics.unrecovered == 1
-
-    run_virtual(main())
+    async with World() as world:
+        world.server.sessions = SimulatedSessions()
+        story: list[Any] = []
+        world.client.on("n", story.append)
+        world.client.on_resync(lambda missed: story.append(missed.channel))
+        await world.client.connect()
+        world.server.emit("n", 1)
+        await asyncio.sleep(1)
+        world.server.sessions.forget()
+        world.server.reset()
+        await world.until(S.CONNECTED)
+        world.server.emit("n", 2)
+        await asyncio.sleep(1)
+        assert story == [1, None, 2]
+        assert world.client.metrics.unrecovered == 1
 
 
-def test_client_that_leaves_for_good_begins_a_new_session(run_virtual: Run) -> None:
+async def test_client_that_leaves_for_good_begins_a_new_session() -> None:
     """After `disconnect()` the old session is not asked for; going over to the fallback keeps it."""
-
-    async def main() -> None:
-        async with World(fallback_endpoints=["/news"]) as world:
-            world.http.resources["/news"] = lambda _: 1
-            world.server.sessions = SimulatedSessions()
-            await world.client.connect()
-            world.server.emit("n", 1)
-            await asyncio.sleep(1)
-            world.client.force_fallback()
-            await asyncio.sleep(1)
-            world.client.release_fallback()
-            await world.until(S.CONNECTED)
-            assert (world.server.dials[-1] or {})["pid"] == "pid-1"
-            await world.client.disconnect()
-            await world.client.connect()
-            assert "pid" not in (world.server.dials[-1] or {})
-
-    run_virtual(main())
+    async with World(fallback_endpoints=["/news"]) as world:
+        world.http.resources["/news"] = lambda _: 1
+        world.server.sessions = SimulatedSessions()
+        await world.client.connect()
+        world.server.emit("n", 1)
+        await asyncio.sleep(1)
+        world.client.force_fallback()
+        await asyncio.sleep(1)
+        world.client.release_fallback()
+        await world.until(S.CONNECTED)
+        assert (world.server.dials[-1] or {})["pid"] == "pid-1"
+        await world.client.disconnect()
+        await world.client.connect()
+        assert "pid" not in (world.server.dials[-1] or {})

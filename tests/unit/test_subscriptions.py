@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +11,6 @@ from realtime_fsm import EventsMissedError, Missed, Position, RealtimeConfig, Su
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.subscriptions import Resync, Subscriptions
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
 State = SubscriptionState
 LEFT = "event left to the replay"
 
@@ -217,29 +216,25 @@ def test_wanting_again_asks_again_only_what_was_refused() -> None:
     on_loop(test)
 
 
-def test_whoever_waits_is_woken_by_every_change(run_virtual: Run) -> None:
+async def test_whoever_waits_is_woken_by_every_change() -> None:
     """Wanting, forgetting, deciding and a new connection each wake those who wait for it, at once."""
-
-    async def main() -> None:
-        book = Book()
-        due = asyncio.create_task(book.all.due())
-        await asyncio.sleep(1)
-        assert not due.done()
-        book.all.want(["d"])
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert due.done()
-        is_live = True
-        decided = [asyncio.create_task(book.all.decided(["d"], lambda: is_live)) for _ in range(2)]
-        await asyncio.sleep(1)
-        assert not any(task.done() for task in decided)
-        book.all.forget(["d"])
-        await asyncio.gather(*decided)
-        book.all.want(["d"])
-        waiting = asyncio.create_task(book.all.decided(["d"], lambda: is_live))
-        await asyncio.sleep(1)
-        is_live = False
-        book.all.restart()
-        await waiting
-
-    run_virtual(main())
+    book = Book()
+    due = asyncio.create_task(book.all.due())
+    await asyncio.sleep(1)
+    assert not due.done()
+    book.all.want(["d"])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert due.done()
+    is_live = True
+    decided = [asyncio.create_task(book.all.decided(["d"], lambda: is_live)) for _ in range(2)]
+    await asyncio.sleep(1)
+    assert not any(task.done() for task in decided)
+    book.all.forget(["d"])
+    await asyncio.gather(*decided)
+    book.all.want(["d"])
+    waiting = asyncio.create_task(book.all.decided(["d"], lambda: is_live))
+    await asyncio.sleep(1)
+    is_live = False
+    book.all.restart()
+    await waiting

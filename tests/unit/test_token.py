@@ -5,7 +5,6 @@ import base64
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.token import TokenProvider, jwt_expiry
 from realtime_fsm.testing.virtual_loop import wall_clock
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
 
 
@@ -52,244 +50,188 @@ def provider(source: Any, *, seed: int = 0, timeout: float = 10.0) -> TokenProvi
     )
 
 
-def test_token_fetch_is_shared_by_all_who_wait(run_virtual: Run) -> None:
+async def test_token_fetch_is_shared_by_all_who_wait() -> None:
     """However many want a token at the same time, the source is asked once, and all get the same."""
-
-    async def main() -> None:
-        source = SlowSource()
-        tokens = provider(source)
-        given = await asyncio.gather(*(tokens.refresh() for _ in range(10)), tokens.current())
-        assert {token.value for token in given if token} == {"t1"}
-        assert source.fetches == 1
-
-    run_virtual(main())
+    source = SlowSource()
+    tokens = provider(source)
+    given = await asyncio.gather(*(tokens.refresh() for _ in range(10)), tokens.current())
+    assert {token.value for token in given if token} == {"t1"}
+    assert source.fetches == 1
 
 
-def test_token_fetch_survives_the_cancelling_of_who_asked_first(run_virtual: Run) -> None:
+async def test_token_fetch_survives_the_cancelling_of_who_asked_first() -> None:
     """Cancelling one who waits leaves the fetch to the others, also if it was he who began it."""
-
-    async def main() -> None:
-        source = SlowSource()
-        tokens = provider(source)
-        first = asyncio.create_task(tokens.refresh())
-        await asyncio.sleep(1)
-        second = asyncio.create_task(tokens.refresh())
-        await asyncio.sleep(1)
-        first.cancel()
-        token = await second
-        assert token is not None
-        assert token.value == "t1"
-        assert source.fetches == 1
-
-    run_virtual(main())
+    source = SlowSource()
+    tokens = provider(source)
+    first = asyncio.create_task(tokens.refresh())
+    await asyncio.sleep(1)
+    second = asyncio.create_task(tokens.refresh())
+    await asyncio.sleep(1)
+    first.cancel()
+    token = await second
+    assert token is not None
+    assert token.value == "t1"
+    assert source.fetches == 1
 
 
-def test_token_fetch_that_fails_fails_all_who_wait_and_the_next_one_asks_again(run_virtual: Run) -> None:
+async def test_token_fetch_that_fails_fails_all_who_wait_and_the_next_one_asks_again() -> None:
     """An error of the source reaches everybody who waited for it; it is not remembered."""
+    answers: list[Any] = [OSError("down"), "good"]
 
-    async def main() -> None:
-        answers: list[Any] = [OSError("down"), "good"]
-
-        async def source() -> Any:
-            await asyncio.sleep(1)
-            answer = answers.pop(0)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
-
-        tokens = provider(source)
-        results = await asyncio.gather(tokens.refresh(), tokens.refresh(), return_exceptions=True)
-        assert [type(result) for result in results] == [TokenSourceError] * 2
-        token = await tokens.refresh()
-        assert token is not None
-        assert token.value == "good"
-
-    run_virtual(main())
-
-
-def test_token_refresh_that_spans_a_reconnect_is_not_made_twice(run_virtual: Run) -> None:
-    """A refresh that is under way when the link is lost serves the next dial."""
-
-    async def main() -> None:
-        source = SlowSource(takes=3.0, life=100.0)
-        async with World(token=source, dialect=Dialect.REFERENCE, first_retry_within=0.1) as world:
-            await world.client.connect()
-            while source.fetches < 2:  # noqa: ASYNC110 - the early refresh has begun then
-                await asyncio.sleep(0.5)
-            world.server.reset()
-            await world.until(S.CONNECTED)
-            assert source.fetches == 2
-            assert world.server.dials[-1] == {"token": "t2"}
-
-    run_virtual(main())
-
-
-def test_token_refreshes_of_a_fleet_are_spread(run_virtual: Run) -> None:
-    """A token is refreshed at random within the last 10 to 30 % of its life, and not before."""
-
-    async def main() -> None:
-        moments = []
-        for seed in range(200):
-            tokens = provider(SlowSource(takes=0.0, life=1000.0), seed=seed)
-            await tokens.current()
-            moments.append(tokens.refresh_in)
-            assert moments[-1] is not None
-            assert moments[-1] == pytest.approx(800.0, abs=100.0)
-        spread = [moment for moment in moments if moment is not None]
-        assert max(spread) - min(spread) > 150.0
-
-    run_virtual(main())
-
-
-def test_token_source_that_hangs_is_bounded(run_virtual: Run) -> None:
-    """A source that gives nothing in time is an error that says so; it is asked again the next time."""
-
-    async def main() -> None:
-        source = SlowSource(takes=60.0)
-        tokens = provider(source, timeout=10.0)
-        began = asyncio.get_running_loop().time()
-        with pytest.raises(TokenSourceError, match="10"):
-            await tokens.refresh()
-        assert asyncio.get_running_loop().time() - began == pytest.approx(10.0)
-
-    run_virtual(main())
-
-
-def test_refused_renewal_on_the_live_connection_is_reported_and_the_connection_lives(
-    run_virtual: Run,
-) -> None:
-    """A token that the server refuses in-band is reported; the connection goes on with the old identity."""
-
-    async def main() -> None:
-        source = SlowSource(takes=0.0, life=100.0)
-        async with World(token=source, dialect=Dialect.REFERENCE) as world:
-            refusal = {"ok": False, "error": {"message": "not this one"}}
-            world.server.acknowledge = lambda event, _: [
-                refusal if event == "reauthenticate" else {"ok": True}
-            ]
-            issues: list[Any] = []
-            world.client.recovery.on_connection_issue(issues.append)
-            await world.client.connect()
-            await asyncio.sleep(95)
-            assert [issue.error.category.value for issue in issues] == ["authentication"]
-            assert "not this one" in issues[0].message
-            assert world.client.status is S.CONNECTED
-
-    run_virtual(main())
-
-
-def test_token_with_a_known_end_is_kept_until_it_is_due(run_virtual: Run) -> None:
-    """A token whose expiry is known is fetched once for all who ask before its time, and anew after it."""
-
-    async def main() -> None:
-        source = SlowSource(takes=0.1, life=100.0)
-        tokens = provider(source)
-        first = await tokens.current()
-        await asyncio.sleep(60)
-        assert await tokens.current() is first
-        assert source.fetches == 1
-        await asyncio.sleep(31)
-        assert await tokens.current() is not first
-        assert source.fetches == 2
-
-    run_virtual(main())
-
-
-def test_token_without_a_known_end_is_fetched_every_time(run_virtual: Run) -> None:
-    """A token that does not tell its expiry is not trusted for a second dial."""
-
-    async def main() -> None:
-        source = SlowSource(takes=0.1)
-        tokens = provider(source)
-        assert tokens.refresh_in is None
-        await tokens.current()
-        await tokens.current()
-        assert source.fetches == 2
-
-    run_virtual(main())
-
-
-def test_token_that_was_forgotten_is_not_given_again(run_virtual: Run) -> None:
-    """A refused token is fetched anew, however long it would have lived."""
-
-    async def main() -> None:
-        source = SlowSource(takes=0.1, life=100.0)
-        tokens = provider(source)
-        first = await tokens.current()
-        tokens.forget()
-        assert tokens.refresh_in is None
-        assert await tokens.current() is not first
-
-    run_virtual(main())
-
-
-def test_token_fetch_has_ended_when_the_provider_is_closed(run_virtual: Run) -> None:
-    """Closing ends a running fetch, and waits until it has."""
-
-    async def main() -> None:
-        ended: list[float] = []
-
-        async def source() -> Token:
-            try:
-                await asyncio.sleep(100)
-            finally:
-                await asyncio.sleep(1)
-                ended.append(asyncio.get_running_loop().time())
-            raise AssertionError("it is cancelled")
-
-        tokens = provider(source)
-        waiting = asyncio.ensure_future(tokens.refresh())
+    async def source() -> Any:
         await asyncio.sleep(1)
-        await tokens.close()
-        assert len(ended) == 1
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-    run_virtual(main())
+    tokens = provider(source)
+    results = await asyncio.gather(tokens.refresh(), tokens.refresh(), return_exceptions=True)
+    assert [type(result) for result in results] == [TokenSourceError] * 2
+    token = await tokens.refresh()
+    assert token is not None
+    assert token.value == "good"
 
 
-def test_token_refresh_that_fails_is_tried_ever_more_slowly(run_virtual: Run) -> None:
+async def test_token_refresh_that_spans_a_reconnect_is_not_made_twice() -> None:
+    """A refresh that is under way when the link is lost serves the next dial."""
+    source = SlowSource(takes=3.0, life=100.0)
+    async with World(token=source, dialect=Dialect.REFERENCE, first_retry_within=0.1) as world:
+        await world.client.connect()
+        while source.fetches < 2:  # noqa: ASYNC110 - the early refresh has begun then
+            await asyncio.sleep(0.5)
+        world.server.reset()
+        await world.until(S.CONNECTED)
+        assert source.fetches == 2
+        assert world.server.dials[-1] == {"token": "t2"}
+
+
+async def test_token_refreshes_of_a_fleet_are_spread() -> None:
+    """A token is refreshed at random within the last 10 to 30 % of its life, and not before."""
+    moments = []
+    for seed in range(200):
+        tokens = provider(SlowSource(takes=0.0, life=1000.0), seed=seed)
+        await tokens.current()
+        moments.append(tokens.refresh_in)
+        assert moments[-1] is not None
+        assert moments[-1] == pytest.approx(800.0, abs=100.0)
+    spread = [moment for moment in moments if moment is not None]
+    assert max(spread) - min(spread) > 150.0
+
+
+async def test_token_source_that_hangs_is_bounded() -> None:
+    """A source that gives nothing in time is an error that says so; it is asked again the next time."""
+    source = SlowSource(takes=60.0)
+    tokens = provider(source, timeout=10.0)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(TokenSourceError, match="10"):
+        await tokens.refresh()
+    assert asyncio.get_running_loop().time() - began == pytest.approx(10.0)
+
+
+async def test_refused_renewal_on_the_live_connection_is_reported_and_the_connection_lives() -> None:
+    """A token that the server refuses in-band is reported; the connection goes on with the old identity."""
+    source = SlowSource(takes=0.0, life=100.0)
+    async with World(token=source, dialect=Dialect.REFERENCE) as world:
+        refusal = {"ok": False, "error": {"message": "not this one"}}
+        world.server.acknowledge = lambda event, _: [refusal if event == "reauthenticate" else {"ok": True}]
+        issues: list[Any] = []
+        world.client.recovery.on_connection_issue(issues.append)
+        await world.client.connect()
+        await asyncio.sleep(95)
+        assert [issue.error.category.value for issue in issues] == ["authentication"]
+        assert "not this one" in issues[0].message
+        assert world.client.status is S.CONNECTED
+
+
+async def test_token_with_a_known_end_is_kept_until_it_is_due() -> None:
+    """A token whose expiry is known is fetched once for all who ask before its time, and anew after it."""
+    source = SlowSource(takes=0.1, life=100.0)
+    tokens = provider(source)
+    first = await tokens.current()
+    await asyncio.sleep(60)
+    assert await tokens.current() is first
+    assert source.fetches == 1
+    await asyncio.sleep(31)
+    assert await tokens.current() is not first
+    assert source.fetches == 2
+
+
+async def test_token_without_a_known_end_is_fetched_every_time() -> None:
+    """A token that does not tell its expiry is not trusted for a second dial."""
+    source = SlowSource(takes=0.1)
+    tokens = provider(source)
+    assert tokens.refresh_in is None
+    await tokens.current()
+    await tokens.current()
+    assert source.fetches == 2
+
+
+async def test_token_that_was_forgotten_is_not_given_again() -> None:
+    """A refused token is fetched anew, however long it would have lived."""
+    source = SlowSource(takes=0.1, life=100.0)
+    tokens = provider(source)
+    first = await tokens.current()
+    tokens.forget()
+    assert tokens.refresh_in is None
+    assert await tokens.current() is not first
+
+
+async def test_token_fetch_has_ended_when_the_provider_is_closed() -> None:
+    """Closing ends a running fetch, and waits until it has."""
+    ended: list[float] = []
+
+    async def source() -> Token:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(1)
+            ended.append(asyncio.get_running_loop().time())
+        raise AssertionError("it is cancelled")
+
+    tokens = provider(source)
+    waiting = asyncio.ensure_future(tokens.refresh())
+    await asyncio.sleep(1)
+    await tokens.close()
+    assert len(ended) == 1
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_token_refresh_that_fails_is_tried_ever_more_slowly() -> None:
     """While the source fails the pause between two tries doubles, up to half a minute."""
+    at: list[float] = []
 
-    async def main() -> None:
-        at: list[float] = []
+    async def source() -> Token:
+        at.append(asyncio.get_running_loop().time())
+        if len(at) == 1:
+            return Token(value="t1", expires_at=wall_clock()() + 10.0)
+        raise OSError("down")
 
-        async def source() -> Token:
-            at.append(asyncio.get_running_loop().time())
-            if len(at) == 1:
-                return Token(value="t1", expires_at=wall_clock()() + 10.0)
-            raise OSError("down")
-
-        async with World(token=source) as world:
-            await world.client.connect()
-            await asyncio.sleep(300)
-            pauses = [round(later - earlier) for earlier, later in itertools.pairwise(at[1:])]
-            assert pauses[:6] == [2, 4, 8, 16, 32, 32]
-            assert world.client.status is S.CONNECTED
-
-    run_virtual(main())
+    async with World(token=source) as world:
+        await world.client.connect()
+        await asyncio.sleep(300)
+        pauses = [round(later - earlier) for earlier, later in itertools.pairwise(at[1:])]
+        assert pauses[:6] == [2, 4, 8, 16, 32, 32]
+        assert world.client.status is S.CONNECTED
 
 
-def test_polling_service_says_whether_it_polls(run_virtual: Run) -> None:
+async def test_polling_service_says_whether_it_polls() -> None:
     """It polls for as long as FALLBACK lasts, and no longer."""
-
-    async def main() -> None:
-        async with World(fallback_endpoints=["news=/news"]) as world:
-            world.http.resources["/news"] = lambda _: 1
-            await world.client.connect()
-            manager = world.client._manager
-            assert manager is not None
-            polling = manager.polling
-            assert not polling.is_polling
-            world.client.force_fallback()
-            await asyncio.sleep(1)
-            assert polling.is_polling
-            world.client.release_fallback()
-            await world.until(S.CONNECTED)
-            await asyncio.sleep(1)
-            assert not polling.is_polling
-
-    run_virtual(main())
+    async with World(fallback_endpoints=["news=/news"]) as world:
+        world.http.resources["/news"] = lambda _: 1
+        await world.client.connect()
+        manager = world.client._manager
+        assert manager is not None
+        polling = manager.polling
+        assert not polling.is_polling
+        world.client.force_fallback()
+        await asyncio.sleep(1)
+        assert polling.is_polling
+        world.client.release_fallback()
+        await world.until(S.CONNECTED)
+        await asyncio.sleep(1)
+        assert not polling.is_polling
 
 
 @pytest.mark.parametrize(

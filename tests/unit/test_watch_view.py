@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import canary
@@ -266,7 +265,7 @@ def test_the_line_for_a_log_has_all_figures() -> None:
     assert "health" not in plain(figures_line(told(health={"status": "ok", "reasons": []})))
 
 
-def test_every_state_of_a_real_client_can_be_shown(run_virtual: Callable[..., Any]) -> None:
+async def test_every_state_of_a_real_client_can_be_shown() -> None:
     """What the snapshot of a client holds in each state is enough; nothing of it shows the token."""
     seen: set[S] = set()
 
@@ -281,23 +280,20 @@ def test_every_state_of_a_real_client_can_be_shown(run_virtual: Callable[..., An
         assert TRAITS[client.status].carries_data is not ("health: unavailable" in text)
         seen.add(client.status)
 
-    async def main() -> None:
-        async with World(
-            max_reconnect_attempts=1, fallback_endpoints=("prices=/prices",), backoff_base=1.0
-        ) as world:
-            look(world)
-            world.client.connection_status.subscribe(lambda _: look(world))
+    async with World(
+        max_reconnect_attempts=1, fallback_endpoints=("prices=/prices",), backoff_base=1.0
+    ) as world:
+        look(world)
+        world.client.connection_status.subscribe(lambda _: look(world))
+        await world.client.connect()
+        await asyncio.sleep(60)
+        world.server.script = [Refuse(ServerUnavailableError("It is full.")) for _ in range(3)]
+        world.server.reset()
+        await world.client.wait_for(S.FALLBACK)
+        await world.client.wait_for(S.CONNECTED)
+    async with World(token=None) as world:
+        world.server.script = [Refuse(AuthenticationError("No such person."))]
+        with pytest.raises(AuthenticationError):
             await world.client.connect()
-            await asyncio.sleep(60)
-            world.server.script = [Refuse(ServerUnavailableError("It is full.")) for _ in range(3)]
-            world.server.reset()
-            await world.client.wait_for(S.FALLBACK)
-            await world.client.wait_for(S.CONNECTED)
-        async with World(token=None) as world:
-            world.server.script = [Refuse(AuthenticationError("No such person."))]
-            with pytest.raises(AuthenticationError):
-                await world.client.connect()
-            look(world)
-
-    run_virtual(main())
+        look(world)
     assert seen == set(S)

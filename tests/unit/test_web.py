@@ -31,6 +31,8 @@ from realtime_fsm.web import StatusPage, serve_status_page, status_application
 from realtime_fsm.web.events import frame
 from realtime_fsm.web.snapshot import changes_after, failures, outages
 
+pytestmark = pytest.mark.real_loop
+
 Run = Callable[[Coroutine[Any, Any, None]], None]
 S, T = ConnectionStatus, Trigger
 SECRET = f"{canary.CANARY}-page"
@@ -144,97 +146,77 @@ def test_frame_is_one_event_whatever_it_holds() -> None:
     assert json.loads(told.split("data: ", 1)[1])["reason"] == "a\nevent: forged\n\ndata: x\r\u2028é"
 
 
-def test_stream_begins_with_a_snapshot_and_the_running_deadline(run_async: Run) -> None:
+async def test_stream_begins_with_a_snapshot_and_the_running_deadline() -> None:
     """Who opens the page in the middle of a backoff is told the seconds that are left, not the whole wait."""
-
-    async def main() -> None:
-        async with scene() as here:
-            await here.lose()
-            announced = here.world.changes[-1].retry_in
-            assert announced is not None
-            async with asyncio.timeout(20):
-                while (here.world.client.next_attempt_in or 0) > announced - 0.2:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
-            async with here.listen() as listener:
-                told = await listener.next()
-            assert told.name == "snapshot"
-            assert listener.retry == 1000
-            shown = told.data["view"]
-            assert shown["status"] == "reconnecting"
-            assert announced - 2.0 < shown["next_attempt_in"] <= announced - 0.2
-            assert shown["wait"] == announced
-            assert shown["attempt"] == {"number": 1, "most": here.world.config.max_reconnect_attempts}
-            assert shown["cause"]["kind"] == type(here.world.changes[-1].error).__name__
-            assert [change["current"] for change in told.data["changes"]] == here.world.path
-            assert told.id is not None
-            assert told.id.endswith(f"-{here.world.changes[-1].epoch}")
-
-    run_async(main())
+    async with scene() as here:
+        await here.lose()
+        announced = here.world.changes[-1].retry_in
+        assert announced is not None
+        async with asyncio.timeout(20):
+            while (here.world.client.next_attempt_in or 0) > announced - 0.2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        async with here.listen() as listener:
+            told = await listener.next()
+        assert told.name == "snapshot"
+        assert listener.retry == 1000
+        shown = told.data["view"]
+        assert shown["status"] == "reconnecting"
+        assert announced - 2.0 < shown["next_attempt_in"] <= announced - 0.2
+        assert shown["wait"] == announced
+        assert shown["attempt"] == {"number": 1, "most": here.world.config.max_reconnect_attempts}
+        assert shown["cause"]["kind"] == type(here.world.changes[-1].error).__name__
+        assert [change["current"] for change in told.data["changes"]] == here.world.path
+        assert told.id is not None
+        assert told.id.endswith(f"-{here.world.changes[-1].epoch}")
 
 
-def test_stream_tells_every_change_once_and_in_order(run_async: Run) -> None:
+async def test_stream_tells_every_change_once_and_in_order() -> None:
     """After the snapshot each change comes with its own id, followed by a view of the new state."""
-
-    async def main() -> None:
-        async with scene() as here, here.listen() as listener:
-            first = await listener.next()
-            known = [change["epoch"] for change in first.data["changes"]]
-            await here.lose()
-            assert here.world.client.pause()
-            told = [await listener.until("change") for _ in range(2)]
-            assert [one.data["current"] for one in told] == ["reconnecting", "disconnected"]
-            assert [one.data["epoch"] for one in told] == [known[-1] + 1, known[-1] + 2]
-            assert [one.id for one in told] == [
-                f"{first.id.partition('-')[0]}-{n + known[-1]}" for n in (1, 2)
-            ]
-            assert (await listener.until("view")).data["status"] == "disconnected"
-
-    run_async(main())
+    async with scene() as here, here.listen() as listener:
+        first = await listener.next()
+        known = [change["epoch"] for change in first.data["changes"]]
+        await here.lose()
+        assert here.world.client.pause()
+        told = [await listener.until("change") for _ in range(2)]
+        assert [one.data["current"] for one in told] == ["reconnecting", "disconnected"]
+        assert [one.data["epoch"] for one in told] == [known[-1] + 1, known[-1] + 2]
+        assert [one.id for one in told] == [f"{first.id.partition('-')[0]}-{n + known[-1]}" for n in (1, 2)]
+        assert (await listener.until("view")).data["status"] == "disconnected"
 
 
 @pytest.mark.parametrize("way", ["header", "query"])
-def test_stream_replays_what_was_missed_and_nothing_else(run_async: Run, way: str) -> None:
+async def test_stream_replays_what_was_missed_and_nothing_else(way: str) -> None:
     """Who comes back with the last id gets each change since, once, and then the present view."""
-
-    async def main() -> None:
-        async with scene() as here:
-            async with here.listen() as listener:
-                await listener.next()
-                last = listener.last_id
-            await here.lose()
-            here.world.client.pause()
-            again = (
-                here.listen(Last_Event_ID=last) if way == "header" else here.listen(f"events?after={last}")
-            )
-            async with again as listener:
-                told = [await listener.next() for _ in range(3)]
-            assert [one.name for one in told] == ["change", "change", "view"]
-            assert [one.data["current"] for one in told[:2]] == ["reconnecting", "disconnected"]
-            assert told[2].data["status"] == "disconnected"
-            assert here.page.traffic.replayed == 2
-
-    run_async(main())
+    async with scene() as here:
+        async with here.listen() as listener:
+            await listener.next()
+            last = listener.last_id
+        await here.lose()
+        here.world.client.pause()
+        again = here.listen(Last_Event_ID=last) if way == "header" else here.listen(f"events?after={last}")
+        async with again as listener:
+            told = [await listener.next() for _ in range(3)]
+        assert [one.name for one in told] == ["change", "change", "view"]
+        assert [one.data["current"] for one in told[:2]] == ["reconnecting", "disconnected"]
+        assert told[2].data["status"] == "disconnected"
+        assert here.page.traffic.replayed == 2
 
 
 @pytest.mark.parametrize(
     "last", ["", "nonsense", "00000000-1", "{name}-99999", "{name}--1", "{name}-" + "9" * 5000, "{name}-²"]
 )
-def test_stream_begins_anew_where_an_id_leads_nowhere(run_async: Run, last: str) -> None:
+async def test_stream_begins_anew_where_an_id_leads_nowhere(last: str) -> None:
     """An id of another process, from the future, or no id at all, leads to a snapshot, never to an error."""
-
-    async def main() -> None:
-        async with scene() as here:
-            async with here.listen() as listener:
-                name = (await listener.next()).id.partition("-")[0]
-            async with here.http.get(
-                f"{here.page.url}events", params={"after": last.replace("{name}", name)}
-            ) as response:
-                if response.status == 200:
-                    assert (await Listener(response).next()).name == "snapshot"
-                else:
-                    assert response.status in {400, 414}  # longer than any line that the server takes
-
-    run_async(main())
+    async with scene() as here:
+        async with here.listen() as listener:
+            name = (await listener.next()).id.partition("-")[0]
+        async with here.http.get(
+            f"{here.page.url}events", params={"after": last.replace("{name}", name)}
+        ) as response:
+            if response.status == 200:
+                assert (await Listener(response).next()).name == "snapshot"
+            else:
+                assert response.status in {400, 414}  # longer than any line that the server takes
 
 
 def test_stream_replays_only_as_far_as_the_history_reaches() -> None:
@@ -252,152 +234,128 @@ def test_stream_replays_only_as_far_as_the_history_reaches() -> None:
     assert changes_after([], 1) is None
 
 
-def test_stream_shows_signs_of_life_while_nothing_happens(run_async: Run) -> None:
+async def test_stream_shows_signs_of_life_while_nothing_happens() -> None:
     """A silent stream carries comments, and an event that the page's script can see."""
-
-    async def main() -> None:
-        async with scene(page={"heartbeat": 0.05}) as here, here.listen() as listener:
-            await listener.next()
-            for n in range(1, 3):
-                await listener.until("beat")
-                assert listener.comments == [": heartbeat"] * n
-
-    run_async(main())
-
-
-def test_stream_tells_figures_only_when_they_differ(run_async: Run) -> None:
-    """A view comes when a message was accepted; while nothing but time passes, none does."""
-
-    async def main() -> None:
-        async with scene(page={"heartbeat": 0.1}) as here, here.listen() as listener:
-            await listener.next()
+    async with scene(page={"heartbeat": 0.05}) as here, here.listen() as listener:
+        await listener.next()
+        for n in range(1, 3):
             await listener.until("beat")
-            assert (await listener.next()).name == "beat"
-            await here.world.client.emit("n", 1)
-            counts = (await listener.until("view")).data["counts"]
-            assert (counts["accepted"], counts["undelivered"]) == (1, {})
-            here.world.client.pause()
-            await here.world.client.emit("n", 2, delivery=Delivery.VOLATILE)
-            while not (counts := (await listener.until("view")).data["counts"])["undelivered"]:
-                pass
-            assert counts["undelivered"] == {"dropped": 1}
-
-    run_async(main())
+            assert listener.comments == [": heartbeat"] * n
 
 
-def test_slow_reader_is_dropped_and_counted_and_disturbs_nobody(run_async: Run) -> None:
+async def test_stream_tells_figures_only_when_they_differ() -> None:
+    """A view comes when a message was accepted; while nothing but time passes, none does."""
+    async with scene(page={"heartbeat": 0.1}) as here, here.listen() as listener:
+        await listener.next()
+        await listener.until("beat")
+        assert (await listener.next()).name == "beat"
+        await here.world.client.emit("n", 1)
+        counts = (await listener.until("view")).data["counts"]
+        assert (counts["accepted"], counts["undelivered"]) == (1, {})
+        here.world.client.pause()
+        await here.world.client.emit("n", 2, delivery=Delivery.VOLATILE)
+        while not (counts := (await listener.until("view")).data["counts"])["undelivered"]:
+            pass
+        assert counts["undelivered"] == {"dropped": 1}
+
+
+async def test_slow_reader_is_dropped_and_counted_and_disturbs_nobody() -> None:
     """A reader that stops reading loses its stream when its backlog is full; the others miss nothing."""
-
-    async def main() -> None:
-        async with scene(page={"backlog": 8}) as here:
-            port = int(here.page.url.rstrip("/").rpartition(":")[2])
-            _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-            writer.write(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-            writer.transport.pause_reading()
-            async with here.listen() as listener:
-                await listener.next()
-                heavy, sent = "x" * 400, 0
-                async with asyncio.timeout(20):
-                    while not here.page.traffic.dropped:
-                        sent += 1
-                        here.page.announce(f"{sent} {heavy}")
-                        while (await listener.until("view")).data["notes"][-1]["text"] != f"{sent} {heavy}":
-                            pass
-                assert here.page.traffic.dropped == 1
-                assert len(here.page.traffic.open) == 1
-            writer.close()
-            with contextlib.suppress(ConnectionError):  # it was reset, which it may not have noticed yet
-                await writer.wait_closed()
-
-    run_async(main())
-
-
-def test_too_many_readers_are_refused(run_async: Run) -> None:
-    """More streams than allowed get 503 and when to come back; one that ends makes room."""
-
-    async def main() -> None:
-        async with scene(page={"max_readers": 1}) as here:
-            async with here.listen() as listener:
-                await listener.next()
-                async with here.http.get(f"{here.page.url}events") as refused:
-                    assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
+    async with scene(page={"backlog": 8}) as here:
+        port = int(here.page.url.rstrip("/").rpartition(":")[2])
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        writer.transport.pause_reading()
+        async with here.listen() as listener:
+            await listener.next()
+            heavy, sent = "x" * 400, 0
             async with asyncio.timeout(20):
-                while here.page.traffic.open:  # noqa: ASYNC110 - the server notices on its own
-                    await asyncio.sleep(0.01)
-            async with here.listen() as listener:
-                await listener.next()
-            assert here.page.traffic.refused == 1
+                while not here.page.traffic.dropped:
+                    sent += 1
+                    here.page.announce(f"{sent} {heavy}")
+                    while (await listener.until("view")).data["notes"][-1]["text"] != f"{sent} {heavy}":
+                        pass
+            assert here.page.traffic.dropped == 1
+            assert len(here.page.traffic.open) == 1
+        writer.close()
+        with contextlib.suppress(ConnectionError):  # it was reset, which it may not have noticed yet
+            await writer.wait_closed()
 
-    run_async(main())
+
+async def test_too_many_readers_are_refused() -> None:
+    """More streams than allowed get 503 and when to come back; one that ends makes room."""
+    async with scene(page={"max_readers": 1}) as here:
+        async with here.listen() as listener:
+            await listener.next()
+            async with here.http.get(f"{here.page.url}events") as refused:
+                assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
+        async with asyncio.timeout(20):
+            while here.page.traffic.open:  # noqa: ASYNC110 - the server notices on its own
+                await asyncio.sleep(0.01)
+        async with here.listen() as listener:
+            await listener.next()
+        assert here.page.traffic.refused == 1
 
 
 @pytest.mark.parametrize("reads", [True, False])
-def test_open_stream_does_not_hold_the_shutdown(run_async: Run, reads: bool) -> None:
+async def test_open_stream_does_not_hold_the_shutdown(reads: bool) -> None:
     """The page ends at once with a stream open: in order for who reads, by a cut for who does not."""
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        async with World() as world, aiohttp.ClientSession() as http:
-            await world.client.connect()
-            async with serve_status_page(world.client, backlog=10_000) as page:
-                response = await http.get(f"{page.url}events")
-                listener = Listener(response)
-                await listener.next()
-                if not reads:
-                    assert response.connection is not None
-                    response.connection.transport.pause_reading()
-                    sent = 0
-                    async with asyncio.timeout(20):
-                        while not any(reader.frames.qsize() > 50 for reader in page.traffic.open):
-                            sent += 1
-                            page.announce(f"{sent} " + "x" * 400)
-                            await asyncio.sleep(0)
-                began = loop.time()
-            assert loop.time() - began < 20.0
-            if reads:
-                with pytest.raises(EOFError):
-                    await listener.until("nothing")
-            response.close()
-            assert not page.traffic.open
-
-    run_async(main())
+    loop = asyncio.get_running_loop()
+    async with World() as world, aiohttp.ClientSession() as http:
+        await world.client.connect()
+        async with serve_status_page(world.client, backlog=10_000) as page:
+            response = await http.get(f"{page.url}events")
+            listener = Listener(response)
+            await listener.next()
+            if not reads:
+                assert response.connection is not None
+                response.connection.transport.pause_reading()
+                sent = 0
+                async with asyncio.timeout(20):
+                    while not any(reader.frames.qsize() > 50 for reader in page.traffic.open):
+                        sent += 1
+                        page.announce(f"{sent} " + "x" * 400)
+                        await asyncio.sleep(0)
+            began = loop.time()
+        assert loop.time() - began < 20.0
+        if reads:
+            with pytest.raises(EOFError):
+                await listener.until("nothing")
+        response.close()
+        assert not page.traffic.open
 
 
 # The buttons.
 
 
-def test_buttons_do_what_they_say(run_async: Run) -> None:
+async def test_buttons_do_what_they_say() -> None:
     """Each action changes the state that it names, is counted, and is refused with 409 where it is idle."""
-
-    async def main() -> None:
-        async with scene() as here:
-            client = here.world.client
-            assert (await here.act("retry"))[0] == 409
-            await here.lose()
-            assert (await here.act("retry"))[0] == 200
-            await here.world.until(S.CONNECTING)
-            assert await here.act("fallback") == (
-                200,
-                {"action": "fallback", "changed": True, "state": "fallback"},
-            )
-            assert (await here.act("fallback"))[0] == 409
-            assert (await here.act("release"))[0] == 200
-            assert client.connection_status.last is not None
-            assert client.connection_status.last.trigger is T.RELEASE_FALLBACK
-            assert (await here.act("release"))[0] == 409
-            assert (await here.act("pause"))[0] == 200
-            assert client.status is S.DISCONNECTED
-            assert (await here.act("pause"))[0] == 409
-            here.world.server.is_silent = False
-            assert (await here.act("resume"))[0] == 200
-            await here.world.until(S.CONNECTED)
-            assert (await here.act("resume"))[0] == 409
-            async with here.http.get(f"{here.page.url}snapshot.json") as response:
-                counts = (await response.json())["view"]["actions"]
-            assert counts["done"] == {"retry": 1, "fallback": 1, "release": 1, "pause": 1, "resume": 1}
-            assert counts["idle"] == {"retry": 1, "fallback": 1, "release": 1, "pause": 1, "resume": 1}
-
-    run_async(main())
+    async with scene() as here:
+        client = here.world.client
+        assert (await here.act("retry"))[0] == 409
+        await here.lose()
+        assert (await here.act("retry"))[0] == 200
+        await here.world.until(S.CONNECTING)
+        assert await here.act("fallback") == (
+            200,
+            {"action": "fallback", "changed": True, "state": "fallback"},
+        )
+        assert (await here.act("fallback"))[0] == 409
+        assert (await here.act("release"))[0] == 200
+        assert client.connection_status.last is not None
+        assert client.connection_status.last.trigger is T.RELEASE_FALLBACK
+        assert (await here.act("release"))[0] == 409
+        assert (await here.act("pause"))[0] == 200
+        assert client.status is S.DISCONNECTED
+        assert (await here.act("pause"))[0] == 409
+        here.world.server.is_silent = False
+        assert (await here.act("resume"))[0] == 200
+        await here.world.until(S.CONNECTED)
+        assert (await here.act("resume"))[0] == 409
+        async with here.http.get(f"{here.page.url}snapshot.json") as response:
+            counts = (await response.json())["view"]["actions"]
+        assert counts["done"] == {"retry": 1, "fallback": 1, "release": 1, "pause": 1, "resume": 1}
+        assert counts["idle"] == {"retry": 1, "fallback": 1, "release": 1, "pause": 1, "resume": 1}
 
 
 def test_resume_that_fails_is_told_and_disturbs_nothing(
@@ -454,21 +412,15 @@ def test_actions_are_logged_with_who_asked(run_async: Run, caplog: pytest.LogCap
         ({"Authorization": f"Bearer {SECRET}", "Sec-Fetch-Site": "cross-site"}, 403),
     ],
 )
-def test_action_needs_the_token_where_there_is_one(
-    run_async: Run, shown: dict[str, str], status: int
-) -> None:
+async def test_action_needs_the_token_where_there_is_one(shown: dict[str, str], status: int) -> None:
     """Only the whole token, in the right scheme, and not sent by another page, lets anybody act."""
-
-    async def main() -> None:
-        async with (
-            scene(page={"token": SECRET}) as here,
-            here.http.post(f"{here.page.url}actions/pause", headers=shown) as response,
-        ):
-            assert response.status == status
-            assert here.world.client.is_connected is (status != 200)
-            assert ("WWW-Authenticate" in response.headers) is (status == 401)
-
-    run_async(main())
+    async with (
+        scene(page={"token": SECRET}) as here,
+        here.http.post(f"{here.page.url}actions/pause", headers=shown) as response,
+    ):
+        assert response.status == status
+        assert here.world.client.is_connected is (status != 200)
+        assert ("WWW-Authenticate" in response.headers) is (status == 401)
 
 
 @pytest.mark.parametrize(
@@ -491,48 +443,34 @@ def test_action_needs_the_token_where_there_is_one(
         ({"Host": "[::1]:80"}, 200),
     ],
 )
-def test_action_without_a_token_needs_this_machine(
-    run_async: Run, headers: dict[str, str], status: int
-) -> None:
+async def test_action_without_a_token_needs_this_machine(headers: dict[str, str], status: int) -> None:
     """Neither another page, nor a name that resolves to here, nor a proxy's client passes for local."""
-
-    async def main() -> None:
-        async with (
-            scene(page={"hosts": None}) as here,
-            here.http.post(f"{here.page.url}actions/pause", headers=headers) as response,
-        ):
-            assert response.status == status
-            assert here.world.client.is_connected is (status != 200)
-
-    run_async(main())
+    async with (
+        scene(page={"hosts": None}) as here,
+        here.http.post(f"{here.page.url}actions/pause", headers=headers) as response,
+    ):
+        assert response.status == status
+        assert here.world.client.is_connected is (status != 200)
 
 
-def test_action_from_another_machine_without_a_token_is_refused(
-    run_async: Run, monkeypatch: pytest.MonkeyPatch
+async def test_action_from_another_machine_without_a_token_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A peer that is not this machine may not act where no token has been set."""
     monkeypatch.setattr(web.BaseRequest, "remote", property(lambda _: "203.0.113.9"))
-
-    async def main() -> None:
-        async with scene() as here:
-            status, body = await here.act("pause")
-            assert (status, body) == (403, {"error": "Only this machine may act: no token has been set."})
-            assert here.world.client.is_connected
-
-    run_async(main())
+    async with scene() as here:
+        status, body = await here.act("pause")
+        assert (status, body) == (403, {"error": "Only this machine may act: no token has been set."})
+        assert here.world.client.is_connected
 
 
-def test_actions_are_nothing_but_posts_of_known_names(run_async: Run) -> None:
+async def test_actions_are_nothing_but_posts_of_known_names() -> None:
     """A GET acts never; an unknown name is 404."""
-
-    async def main() -> None:
-        async with scene() as here:
-            async with here.http.get(f"{here.page.url}actions/pause") as response:
-                assert response.status == 405
-            assert (await here.act("explode"))[0] == 404
-            assert here.world.client.is_connected
-
-    run_async(main())
+    async with scene() as here:
+        async with here.http.get(f"{here.page.url}actions/pause") as response:
+            assert response.status == 405
+        assert (await here.act("explode"))[0] == 404
+        assert here.world.client.is_connected
 
 
 # The page.
@@ -553,116 +491,92 @@ def test_actions_are_nothing_but_posts_of_known_names(run_async: Run) -> None:
         "nothing",
     ],
 )
-def test_every_answer_forbids_what_the_page_does_not_need(run_async: Run, path: str) -> None:
+async def test_every_answer_forbids_what_the_page_does_not_need(path: str) -> None:
     """Each answer, errors included, carries the strict policy, and nothing is kept unasked."""
-
-    async def main() -> None:
-        async with scene() as here, here.http.get(here.page.url + path) as response:
-            policy = response.headers["Content-Security-Policy"]
-            rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
-            assert rules["default-src"] == "'none'"
-            for kind in ("script", "style", "connect", "img"):
-                assert rules[f"{kind}-src"] == "'self'"
-            for kind in ("base-uri", "form-action", "frame-ancestors"):
-                assert rules[kind] == "'none'"
-            assert "unsafe" not in policy
-            assert response.headers["X-Content-Type-Options"] == "nosniff"
-            assert response.headers["Referrer-Policy"] == "no-referrer"
-            assert response.headers["Cache-Control"] in {"no-store", "no-cache"}
-
-    run_async(main())
+    async with scene() as here, here.http.get(here.page.url + path) as response:
+        policy = response.headers["Content-Security-Policy"]
+        rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+        assert rules["default-src"] == "'none'"
+        for kind in ("script", "style", "connect", "img"):
+            assert rules[f"{kind}-src"] == "'self'"
+        for kind in ("base-uri", "form-action", "frame-ancestors"):
+            assert rules[kind] == "'none'"
+        assert "unsafe" not in policy
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Referrer-Policy"] == "no-referrer"
+        assert response.headers["Cache-Control"] in {"no-store", "no-cache"}
 
 
-def test_page_holds_no_inline_code_and_no_foreign_address(run_async: Run) -> None:
+async def test_page_holds_no_inline_code_and_no_foreign_address() -> None:
     """Everything that the page loads is its own, relative, and a file: so the policy needs no exception."""
-
-    async def main() -> None:
-        async with scene() as here:
-            texts = {}
-            for path in ("", "page.css", "page.js", "diagram.css", "diagram-lr.svg", "diagram-tb.svg"):
-                async with here.http.get(here.page.url + path) as response:
-                    texts[path] = await response.text()
-            html = texts[""]
-            assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", html)
-            assert re.findall(r"<script[^>]*>([^<]*)</script>", html) == [""]
-            for address in re.findall(r'(?:src|href)="([^"]*)"', html):
-                assert not address.startswith(("/", "http"))
-                async with here.http.get(here.page.url + address) as response:
-                    assert response.status == 200
-            for path in ("diagram-lr.svg", "diagram-tb.svg"):
-                assert not re.search(r"<style|\sstyle=|<script|\son\w+=", texts[path])
-                for status in S:
-                    assert f'id="state-{status.value}"' in texts[path]
-            for text in texts.values():
-                assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
-
-    run_async(main())
+    async with scene() as here:
+        texts = {}
+        for path in ("", "page.css", "page.js", "diagram.css", "diagram-lr.svg", "diagram-tb.svg"):
+            async with here.http.get(here.page.url + path) as response:
+                texts[path] = await response.text()
+        html = texts[""]
+        assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", html)
+        assert re.findall(r"<script[^>]*>([^<]*)</script>", html) == [""]
+        for address in re.findall(r'(?:src|href)="([^"]*)"', html):
+            assert not address.startswith(("/", "http"))
+            async with here.http.get(here.page.url + address) as response:
+                assert response.status == 200
+        for path in ("diagram-lr.svg", "diagram-tb.svg"):
+            assert not re.search(r"<style|\sstyle=|<script|\son\w+=", texts[path])
+            for status in S:
+                assert f'id="state-{status.value}"' in texts[path]
+        for text in texts.values():
+            assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
 
 
-def test_files_are_asked_for_again_and_sent_only_when_new(run_async: Run) -> None:
+async def test_files_are_asked_for_again_and_sent_only_when_new() -> None:
     """A browser that has the file gets 304 for it."""
-
-    async def main() -> None:
-        async with scene() as here:
-            async with here.http.get(f"{here.page.url}page.js") as response:
-                tag = response.headers["ETag"]
-            async with here.http.get(f"{here.page.url}page.js", headers={"If-None-Match": tag}) as response:
-                assert (response.status, await response.read()) == (304, b"")
-
-    run_async(main())
+    async with scene() as here:
+        async with here.http.get(f"{here.page.url}page.js") as response:
+            tag = response.headers["ETag"]
+        async with here.http.get(f"{here.page.url}page.js", headers={"If-None-Match": tag}) as response:
+            assert (response.status, await response.read()) == (304, b"")
 
 
-def test_page_on_its_own_port_has_only_names_of_this_machine(run_async: Run) -> None:
+async def test_page_on_its_own_port_has_only_names_of_this_machine() -> None:
     """Another name that leads to 127.0.0.1 gets nothing to read: no page that rebinds its name sees this."""
-
-    async def main() -> None:
-        async with scene() as here:
-            for path in ("", "events", "snapshot.json"):
-                headers = {"Host": "evil.example"}
-                async with here.http.get(here.page.url + path, headers=headers) as response:
-                    assert response.status == 421
-                    assert "reconnecting" not in await response.text()
-
-    run_async(main())
+    async with scene() as here:
+        for path in ("", "events", "snapshot.json"):
+            headers = {"Host": "evil.example"}
+            async with here.http.get(here.page.url + path, headers=headers) as response:
+                assert response.status == 421
+                assert "reconnecting" not in await response.text()
 
 
-def test_page_can_be_mounted_under_any_prefix(run_async: Run) -> None:
+async def test_page_can_be_mounted_under_any_prefix() -> None:
     """In another application, below a prefix, page, stream and buttons work, and the slash is found."""
-
-    async def main() -> None:
-        async with World() as world, aiohttp.ClientSession() as http:
-            await world.client.connect()
-            outer = web.Application()
-            outer.add_subapp("/ops/realtime", status_application(world.client))
-            runner = web.AppRunner(outer)
-            await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            url = f"http://127.0.0.1:{runner.addresses[0][1]}/ops/realtime"
-            try:
-                async with http.get(url) as response:
-                    assert response.status == 200
-                    assert str(response.url) == f"{url}/"
-                async with http.get(f"{url}/events") as response:
-                    assert (await Listener(response).next()).name == "snapshot"
-                async with http.post(f"{url}/actions/pause") as response:
-                    assert response.status == 200
-            finally:
-                await runner.cleanup()
-
-    run_async(main())
+    async with World() as world, aiohttp.ClientSession() as http:
+        await world.client.connect()
+        outer = web.Application()
+        outer.add_subapp("/ops/realtime", status_application(world.client))
+        runner = web.AppRunner(outer)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}/ops/realtime"
+        try:
+            async with http.get(url) as response:
+                assert response.status == 200
+                assert str(response.url) == f"{url}/"
+            async with http.get(f"{url}/events") as response:
+                assert (await Listener(response).next()).name == "snapshot"
+            async with http.post(f"{url}/actions/pause") as response:
+                assert response.status == 200
+        finally:
+            await runner.cleanup()
 
 
-def test_page_cannot_listen_where_somebody_does(run_async: Run) -> None:
+async def test_page_cannot_listen_where_somebody_does() -> None:
     """A port that is taken is a configuration error that names it, and leaves nothing behind."""
-
-    async def main() -> None:
-        async with scene() as here:
-            port = int(here.page.url.rstrip("/").rpartition(":")[2])
-            with pytest.raises(ConfigurationError, match=str(port)):
-                async with serve_status_page(here.world.client, port=port):
-                    pass
-
-    run_async(main())
+    async with scene() as here:
+        port = int(here.page.url.rstrip("/").rpartition(":")[2])
+        with pytest.raises(ConfigurationError, match=str(port)):
+            async with serve_status_page(here.world.client, port=port):
+                pass
 
 
 @pytest.mark.parametrize("options", [{"token": "short"}, {"token": ""}, {"interval": 0}, {"backlog": 0}])
@@ -672,30 +586,26 @@ def test_page_refuses_settings_that_make_no_sense(options: dict[str, Any]) -> No
         status_application(World().client, **options)
 
 
-def test_page_shows_no_secret_and_no_body(run_async: Run) -> None:
+async def test_page_shows_no_secret_and_no_body() -> None:
     """Neither the token of the client, nor that of the page, nor what messages hold, is in any answer."""
-
-    async def main() -> None:
-        async with scene(page={"token": SECRET}, server_url="http://example.org/k-e-y-7") as here:
-            client = here.world.client
-            client.on(canary.token("event"), lambda _: None)
-            await client.emit("note", {"text": canary.token("body")}, delivery=Delivery.AT_LEAST_ONCE)
-            here.world.server.emit("news", canary.token("news"))
-            await here.act("pause", Authorization=f"Bearer {SECRET}")
-            texts = []
-            async with here.listen() as listener:
-                texts.append(json.dumps((await listener.next()).data))
-                client.retry_now()
-                await client.connect()
-                texts.append(json.dumps((await listener.until("change")).data))
-                texts.append(json.dumps((await listener.until("view")).data))
-            async with here.http.get(f"{here.page.url}snapshot.json") as response:
-                texts.append(await response.text())
-            assert not canary.found_in(*texts)
-            assert not [text for text in texts if "k-e-y-7" in text]
-            assert "http://example.org" in texts[0]
-
-    run_async(main())
+    async with scene(page={"token": SECRET}, server_url="http://example.org/k-e-y-7") as here:
+        client = here.world.client
+        client.on(canary.token("event"), lambda _: None)
+        await client.emit("note", {"text": canary.token("body")}, delivery=Delivery.AT_LEAST_ONCE)
+        here.world.server.emit("news", canary.token("news"))
+        await here.act("pause", Authorization=f"Bearer {SECRET}")
+        texts = []
+        async with here.listen() as listener:
+            texts.append(json.dumps((await listener.next()).data))
+            client.retry_now()
+            await client.connect()
+            texts.append(json.dumps((await listener.until("change")).data))
+            texts.append(json.dumps((await listener.until("view")).data))
+        async with here.http.get(f"{here.page.url}snapshot.json") as response:
+            texts.append(await response.text())
+        assert not canary.found_in(*texts)
+        assert not [text for text in texts if "k-e-y-7" in text]
+        assert "http://example.org" in texts[0]
 
 
 def test_token_of_the_page_is_in_no_repr() -> None:
