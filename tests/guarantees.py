@@ -21,13 +21,13 @@ _ENGINE: Final = "properties/test_engine_properties.py::test_engine_"
 _SWEEP: Final = "simulation/test_sweep.py::test_sweep_finds_no_broken_promise_and_sees_everything"
 _FULL: Final = "simulation/test_full_stack.py::test_full_stack_keeps_every_promise"
 _MODEL: Final = "simulation/test_model.py::test_model_"
-_MANAGER: Final = "unit/test_connection_manager.py::test_connection_"
-_MESSAGES: Final = "unit/test_service_messages.py::test_"
-_DURABLE: Final = "unit/test_durable_delivery.py::test_"
-_DELIVERY: Final = "unit/test_delivery.py::test_"
-_REPLAY: Final = "unit/test_replay.py::test_"
-_TOKEN: Final = "unit/test_token.py::test_token_"
-_AUTH: Final = "unit/test_authentication.py::test_token_"
+_MANAGER: Final = "engine/test_connection_manager.py::test_connection_"
+_MESSAGES: Final = "engine/test_service_messages.py::test_"
+_DURABLE: Final = "engine/test_durable_delivery.py::test_"
+_DELIVERY: Final = "engine/test_delivery.py::test_"
+_REPLAY: Final = "engine/test_replay.py::test_"
+_TOKEN: Final = "engine/test_token.py::test_token_"
+_AUTH: Final = "engine/test_authentication.py::test_token_"
 _FAULT: Final = "integration/test_faults.py::test_fault_"
 
 GUARANTEES: Final = (
@@ -49,7 +49,7 @@ GUARANTEES: Final = (
         "User code runs after the transition, and can never break it.",
         (
             _MESSAGES + "handlers_cannot_break_the_engine",
-            "unit/test_status.py::test_observer_that_raises_disturbs_nobody",
+            "engine/test_status.py::test_observer_that_raises_disturbs_nobody",
         ),
     ),
     Guarantee(
@@ -71,8 +71,8 @@ GUARANTEES: Final = (
         "Liveness",
         "A dead link is noticed within `heartbeat_interval + heartbeat_timeout`.",
         (
-            "unit/test_heartbeat.py::test_heartbeat_notices_a_black_hole_in_time",
-            "unit/test_heartbeat.py::test_heartbeat_notices_a_black_hole_behind_a_stalled_writer",
+            "engine/test_heartbeat.py::test_heartbeat_notices_a_black_hole_in_time",
+            "engine/test_heartbeat.py::test_heartbeat_notices_a_black_hole_behind_a_stalled_writer",
             _FAULT + "black_hole_is_noticed_in_time_and_overcome",
             _SWEEP,
         ),
@@ -162,7 +162,7 @@ GUARANTEES: Final = (
     Guarantee(
         "Delivery",
         "In FALLBACK messages are published over HTTP, in order, with the same ids.",
-        ("unit/test_fallback.py::test_fallback_publishes_the_outbox_in_order_with_the_same_ids",),
+        ("engine/test_fallback.py::test_fallback_publishes_the_outbox_in_order_with_the_same_ids",),
     ),
     Guarantee(
         "Order",
@@ -183,7 +183,7 @@ GUARANTEES: Final = (
         "Catch-up",
         "After a reconnect: first the subscriptions, then what was missed, then the outbox.",
         (
-            "unit/test_service_subscriptions.py::test_subscriptions_are_repeated_on_every_connection",
+            "engine/test_service_subscriptions.py::test_subscriptions_are_repeated_on_every_connection",
             _REPLAY + "missed_events_come_over_every_way_once_and_in_order",
         ),
     ),
@@ -191,7 +191,7 @@ GUARANTEES: Final = (
         "Catch-up",
         "Where the server recovers sessions, what was missed comes from there.",
         (
-            "unit/test_session_recovery.py::test_client_hears_what_it_missed_and_loads_nothing",
+            "engine/test_session_recovery.py::test_client_hears_what_it_missed_and_loads_nothing",
             "integration/test_node_recovery.py::*",
         ),
     ),
@@ -208,7 +208,7 @@ GUARANTEES: Final = (
         "Catch-up",
         "The change between socket and fallback loses nothing and delivers nothing twice.",
         (
-            "unit/test_fallback.py::test_fallback_of_the_reference_dialect_misses_and_repeats_nothing",
+            "engine/test_fallback.py::test_fallback_of_the_reference_dialect_misses_and_repeats_nothing",
             _FAULT + "blocked_socket_leads_to_fallback_and_back_without_loss",
             _SWEEP,
         ),
@@ -256,7 +256,7 @@ GUARANTEES: Final = (
         "`Retry-After` is obeyed.",
         (
             _MANAGER + "obeys_retry_after_and_spreads_it",
-            "unit/test_fallback.py::test_fallback_obeys_retry_after",
+            "engine/test_fallback.py::test_fallback_obeys_retry_after",
         ),
     ),
     Guarantee(
@@ -311,6 +311,6 @@ GUARANTEES: Final = (
     Guarantee(
         "Secrets",
         "A token goes only to the server's own origin.",
-        ("unit/test_fallback.py::test_fallback_sends_the_token_only_to_its_own_origin",),
+        ("engine/test_fallback.py::test_fallback_sends_the_token_only_to_its_own_origin",),
     ),
 )

@@ -29,8 +29,8 @@ _FRAMES: Final = "integration/test_socketio_frames.py::test_"
 _FAULTS: Final = "integration/test_faults.py::test_fault_"
 _HOSTILE: Final = "integration/test_hostile_peers.py::test_hostile_"
 _LIMITS: Final = "integration/test_hostile_limits.py::test_"
-_MESSAGES: Final = "unit/test_service_messages.py::test_"
-_MANAGER: Final = "unit/test_connection_manager.py::test_connection_"
+_MESSAGES: Final = "engine/test_service_messages.py::test_"
+_MANAGER: Final = "engine/test_connection_manager.py::test_connection_"
 _SWEEP: Final = "simulation/test_sweep.py::test_sweep_finds_no_broken_promise_and_sees_everything"
 _FULL: Final = "simulation/test_full_stack.py::test_full_stack_"
 _HERE: Final = "simulation/test_known_faults_in_memory.py::test_"
@@ -39,7 +39,7 @@ KNOWN_FAULTS: Final = {
     "P1": KnownFault(
         "No disconnect is reported once writes have backed up against a stalled peer.",
         (
-            "unit/test_heartbeat.py::test_heartbeat_notices_a_black_hole_behind_a_stalled_writer",
+            "engine/test_heartbeat.py::test_heartbeat_notices_a_black_hole_behind_a_stalled_writer",
             _FAULTS + "stopped_server_with_a_stalled_writer_is_noticed",
         ),
         (_PINNED + "p1_no_disconnect_is_reported_behind_a_stalled_writer",),
@@ -88,8 +88,8 @@ KNOWN_FAULTS: Final = {
     "P9": KnownFault(
         "emit() from the disconnect handler is lost without a word.",
         (
-            "unit/test_delivery.py::test_message_emitted_after_the_disconnect_waits_for_the_next_connection",
-            "unit/test_delivery.py::test_disconnect_drains_what_waits_and_accepts_nothing_new",
+            "engine/test_delivery.py::test_message_emitted_after_the_disconnect_waits_for_the_next_connection",
+            "engine/test_delivery.py::test_disconnect_drains_what_waits_and_accepts_nothing_new",
         ),
         (_PINNED + "p9_emit_from_the_disconnect_handler_is_lost",),
     ),
@@ -133,7 +133,7 @@ KNOWN_FAULTS: Final = {
     "P15": KnownFault(
         "Headers are sent with the first dial only, and cookies are lost.",
         (
-            "unit/test_authentication.py::test_token_is_fetched_anew_for_every_dial",
+            "engine/test_authentication.py::test_token_is_fetched_anew_for_every_dial",
             _FAULTS + "expired_token_is_replaced_without_loss",
         ),
         (
@@ -255,8 +255,8 @@ KNOWN_FAULTS: Final = {
     "F16": KnownFault(
         "The source of tokens is down, or slow.",
         (
-            "unit/test_token.py::test_token_source_that_hangs_is_bounded",
-            "unit/test_authentication.py::test_token_source_that_fails_is_tried_again_with_the_backoff",
+            "engine/test_token.py::test_token_source_that_hangs_is_bounded",
+            "engine/test_authentication.py::test_token_source_that_fails_is_tried_again_with_the_backoff",
             _SWEEP,
         ),
     ),

@@ -17,7 +17,7 @@ class Requirement(NamedTuple):
     tests: tuple[str, ...]
 
 
-_MANAGER: Final = "unit/test_connection_manager.py::test_connection_"
+_MANAGER: Final = "engine/test_connection_manager.py::test_connection_"
 _FAULT: Final = "integration/test_faults.py::test_fault_"
 
 REQUIREMENTS: Final = (
@@ -25,8 +25,8 @@ REQUIREMENTS: Final = (
         "A1",
         "`RealtimeService`: one point of entry for connection, channels, events, metrics and debug mode.",
         (
-            "unit/test_service_messages.py::*",
-            "unit/test_service_subscriptions.py::*",
+            "engine/test_service_messages.py::*",
+            "engine/test_service_subscriptions.py::*",
             _MANAGER + "passes_through_connecting_to_connected_and_back",
             "unit/test_public_names.py::test_public_names_lead_to_what_the_types_say",
         ),
@@ -47,9 +47,9 @@ REQUIREMENTS: Final = (
         "A3",
         "`ConnectionManager`: connect, handle a loss by its reason, reconnect, authenticate, heartbeat.",
         (
-            "unit/test_connection_manager.py::*",
-            "unit/test_authentication.py::*",
-            "unit/test_heartbeat.py::*",
+            "engine/test_connection_manager.py::*",
+            "engine/test_authentication.py::*",
+            "engine/test_heartbeat.py::*",
         ),
     ),
     Requirement(
@@ -58,7 +58,7 @@ REQUIREMENTS: Final = (
         (
             "unit/test_errors.py::test_errors_cover_the_four_categories",
             "unit/test_recovery.py::*",
-            "unit/test_recovery_strategy.py::*",
+            "engine/test_recovery_strategy.py::*",
         ),
     ),
     Requirement(
@@ -74,13 +74,13 @@ REQUIREMENTS: Final = (
     Requirement(
         "B2",
         "Heartbeat and health of the connection: interval, timeout, latency.",
-        ("unit/test_heartbeat.py::*", _FAULT + "black_hole_is_noticed_in_time_and_overcome"),
+        ("engine/test_heartbeat.py::*", _FAULT + "black_hole_is_noticed_in_time_and_overcome"),
     ),
     Requirement(
         "B3",
         "`ConnectionStatusManager`: the status, who observes it, and every attempt with its end.",
         (
-            "unit/test_status.py::*",
+            "engine/test_status.py::*",
             _MANAGER + "changes_are_streamed_from_the_call_to_the_disconnect",
             _MANAGER + "metrics_tell_its_story",
         ),
@@ -90,22 +90,22 @@ REQUIREMENTS: Final = (
         "Indicators for people: what is wrong, what happens next, what they can do.",
         (
             "unit/test_narration.py::*",
-            "unit/test_web.py::*",
+            "engine/test_web.py::*",
             "integration/test_web_page.py::*",
-            "unit/test_outage.py::*",
+            "engine/test_outage.py::*",
         ),
     ),
     Requirement(
         "C1",
         "`FallbackPollingService`: poll endpoints, synchronise subscriptions, queue and flush messages.",
-        ("unit/test_fallback.py::*",),
+        ("engine/test_fallback.py::*",),
     ),
     Requirement(
         "C2",
         "Messages emitted while offline are queued and delivered later.",
         (
-            "unit/test_service_messages.py::test_messages_emitted_offline_are_delivered_in_order",
-            "unit/test_durable_delivery.py::*",
+            "engine/test_service_messages.py::test_messages_emitted_offline_are_delivered_in_order",
+            "engine/test_durable_delivery.py::*",
             "integration/test_crashes.py::*",
         ),
     ),
@@ -130,29 +130,29 @@ REQUIREMENTS: Final = (
     Requirement(
         "D1",
         "`ConnectionMetrics`: uptime, connections, failures, latency, and what else an operator needs.",
-        (_MANAGER + "metrics_tell_its_story", "unit/test_export.py::*"),
+        (_MANAGER + "metrics_tell_its_story", "engine/test_export.py::*"),
     ),
     Requirement(
         "D2",
         "Debug mode, switched at run time; log levels error, warn, info, debug.",
         (
-            "unit/test_flight_recorder.py::test_debug_mode_is_switched_at_run_time",
+            "engine/test_flight_recorder.py::test_debug_mode_is_switched_at_run_time",
             "unit/test_config.py::test_config_accepts_every_log_level",
         ),
     ),
     Requirement(
         "D3",
         "Health check endpoints.",
-        ("unit/test_health.py::*", "integration/test_health_application.py::*"),
+        ("engine/test_health.py::*", "integration/test_health_application.py::*"),
     ),
     Requirement(
         "D4",
         "Performance monitoring and alerting.",
         (
             "unit/test_alert_rules.py::*",
-            "unit/test_alerts.py::*",
+            "engine/test_alerts.py::*",
             "integration/test_webhook.py::*",
-            "unit/test_metrics_database.py::*",
+            "engine/test_metrics_database.py::*",
             "unit/test_report.py::*",
         ),
     ),
@@ -182,7 +182,7 @@ REQUIREMENTS: Final = (
         "G1",
         "The old client's interface stays functional, and warns that it is deprecated.",
         (
-            "unit/test_legacy_websocket.py::*",
+            "engine/test_legacy_websocket.py::*",
             "integration/test_async_client.py::*",
         ),
     ),
@@ -210,8 +210,8 @@ REQUIREMENTS: Final = (
         "H1",
         "Unit tests: connection manager, fallback, errors, configuration.",
         (
-            "unit/test_connection_manager.py::*",
-            "unit/test_fallback.py::*",
+            "engine/test_connection_manager.py::*",
+            "engine/test_fallback.py::*",
             "unit/test_errors.py::*",
             "unit/test_config.py::*",
         ),
