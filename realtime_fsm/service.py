@@ -538,14 +538,7 @@ class RealtimeService:
         Returns:
             A function that ends it.
         """
-        observers = self._queue.observers
-        observers.append(observer)
-
-        def remove() -> None:
-            if observer in observers:
-                observers.remove(observer)
-
-        return remove
+        return self._queue.observers.add(observer)
 
     # What an operator does.
 

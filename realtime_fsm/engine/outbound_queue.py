@@ -19,7 +19,7 @@ import logging
 import math
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from functools import partial
 from itertools import islice, takewhile
 from typing import Any, Final
@@ -27,6 +27,7 @@ from typing import Any, Final
 from attrs import define
 
 from realtime_fsm.engine.message import RESENT, DeadLetter, Message, Receipt
+from realtime_fsm.engine.observers import Observers
 from realtime_fsm.engine.outbox import Outbox
 from realtime_fsm.engine.payload import check_event_name, encode
 from realtime_fsm.engine.port import WallClock
@@ -139,7 +140,9 @@ class OutboundQueue:
         self.outlet = Outlet()
         self.client_id = ""
         self.progress = asyncio.Event()
-        self.observers: list[Callable[[Message, float], object]] = []
+        self.observers: Observers[[Message, float]] = Observers(
+            "an observer of messages", _logger, statistics
+        )
 
     # The books.
 
@@ -559,17 +562,7 @@ class OutboundQueue:
         if message.receipt.settle(outcome, answer=answer, reason=reason):
             self._statistics.settled[outcome.value] += 1
             self.progress.set()
-            if self.observers:
-                now, loop = self._wall(), asyncio.get_running_loop()
-                for observer in self.observers:
-                    loop.call_soon(self._tell, observer, message, now)
-
-    def _tell(self, observer: Callable[[Message, float], object], message: Message, at: float) -> None:
-        try:
-            observer(message, at)
-        except Exception:
-            self._statistics.handler_errors += 1
-            _logger.exception("an observer of messages raised")
+            self.observers.tell_soon(message, self._wall())
 
     def _bury(self, message: Message, outcome: Outcome, reason: str) -> None:
         """Put a message among the dead letters, and tell people: its caller may not be there any more."""

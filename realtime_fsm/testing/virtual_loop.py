@@ -152,6 +152,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
             )
         self._failed.clear()
 
+    def forget_interruption(self) -> None:
+        """Go on, because what interrupted the run has ended it: a skipped test, raised by its main task."""
+        self._interruption = None
+
     def tasks(self) -> list[asyncio.Task[Any]]:
         """Return the tasks that have not ended, in the order in which they were created."""
         alive = asyncio.all_tasks(self)
@@ -323,6 +327,7 @@ def _discard(loop: VirtualLoop) -> None:
         LeakError: If a task does not end when it is cancelled.
     """
     loop.limit = None
+    loop.forget_interruption()
     tasks = loop.tasks()
     for task in tasks:
         task.cancel()

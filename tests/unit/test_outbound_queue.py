@@ -165,7 +165,7 @@ async def test_queue_expiry_tells_each_message_when_its_time_has_come() -> None:
     began = wall()
     told: list[tuple[float, Message]] = []
     line = queue(wall=wall)
-    line.observers.append(lambda one, at: told.append((round(at - began, 6), one)))
+    line.observers.add(lambda one, at: told.append((round(at - began, 6), one)))
     late, soon, never = message(expires_at=began + 30.0), message(expires_at=began + 10.0), message()
     for one in (late, soon, never):
         line.put(one)
@@ -188,7 +188,7 @@ async def test_queue_expiry_does_not_tell_what_has_come_to_its_end() -> None:
     """A message that was settled before its time is not told."""
     wall, told = wall_clock(), []
     line = queue(wall=wall)
-    line.observers.append(lambda one, _: told.append(one))
+    line.observers.add(lambda one, _: told.append(one))
     one = message(expires_at=wall() + 5.0)
     line.put(one)
     one.receipt.settle(Outcome.ACKNOWLEDGED)
@@ -200,7 +200,7 @@ async def test_queue_expiry_that_was_stopped_leaves_no_timer_and_tells_nothing()
     """After the stop no timer is set; what is watched afterwards is told, what was before is not."""
     wall, told = wall_clock(), []
     line = queue(wall=wall)
-    line.observers.append(lambda one, _: told.append(one))
+    line.observers.add(lambda one, _: told.append(one))
     line.put(message(expires_at=wall() + 5.0))
     await line.close()
     assert timers() == 0

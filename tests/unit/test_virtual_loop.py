@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -422,3 +423,16 @@ def test_leftovers_name_threads_processes_and_descriptors() -> None:
     assert "1 file descriptors" in found
     gc.collect()
     assert Leftovers().since(before) == []
+
+
+def test_virtual_loop_that_a_skip_has_ended_leaves_nothing() -> None:
+    """A test that skips itself has ended its run: nothing of the loop is left for the garbage collector."""
+
+    async def main() -> None:
+        pytest.skip("nothing to see")
+
+    with warnings.catch_warnings(record=True, action="always") as told:
+        with pytest.raises(pytest.skip.Exception):
+            run(main())
+        gc.collect()
+    assert told == []
