@@ -20,10 +20,11 @@ from realtime_fsm import (
     RealtimeError,
     RealtimeService,
 )
-from realtime_fsm.testing.fuzz.schedule import ENDINGS, Action, Schedule, Setting, fault_schedules
+from realtime_fsm.testing.fuzz.schedule import ENDINGS, Action, Schedule, Setting
 from realtime_fsm.testing.fuzz.simulation import play
 from realtime_fsm.testing.simulated.http import SimulatedHttp
 from realtime_fsm.testing.simulated.server import SimulatedServer
+from realtime_fsm.testing.strategies import fault_schedules
 from realtime_fsm.testing.virtual_loop import run, wall_clock
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from conftest import run_bounded
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from isolation import run_bounded
 
 from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 from realtime_fsm.engine.message import Message

@@ -17,7 +17,7 @@ from realtime_fsm import (
     SubscriptionRefusedError,
     SubscriptionState,
 )
-from realtime_fsm.testing.simulated.backend import Session, SimulatedBackend
+from realtime_fsm.testing.simulated.backend import BackendSession, SimulatedBackend
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 S = ConnectionStatus
@@ -31,7 +31,7 @@ class HastyBackend(SimulatedBackend):
         super().__init__(**given)
         self.after_joining: Callable[[], None] = lambda: None
 
-    def answer(self, session: Session, event: str, args: list[Any]) -> dict[str, Any]:
+    def answer(self, session: BackendSession, event: str, args: list[Any]) -> dict[str, Any]:
         """Answer as the backend does, and let something happen before the answer is sent."""
         given = super().answer(session, event, args)
         if event == "subscribe":

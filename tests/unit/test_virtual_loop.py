@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import INTEGRATION, Leftovers, pytest_pyfunc_call
+from isolation import INTEGRATION, Leftovers, make_plain
 
 import realtime_fsm.testing
 from realtime_fsm.testing.virtual_loop import (
@@ -266,7 +266,7 @@ def test_run_async_is_bounded(run_async: Run) -> None:
 
 def test_run_async_fails_on_a_task_left_behind(run_async: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that ends before its tasks do is told which ones."""
-    monkeypatch.setattr("conftest.ENDING", 0.01)
+    monkeypatch.setattr("isolation.ENDING", 0.01)
 
     async def main() -> None:
         main.task = asyncio.create_task(asyncio.sleep(100), name="forgotten")  # type: ignore[attr-defined]
@@ -321,7 +321,7 @@ def test_async_test_is_bounded(folder: str, mark: pytest.MarkDecorator | None, e
         path=INTEGRATION.parent / folder / "test_it.py",
         get_closest_marker=lambda name, default: mark.mark if mark else default,
     )
-    pytest_pyfunc_call(item)
+    make_plain(item)
     with pytest.raises(error):
         item.obj()
 
@@ -331,7 +331,7 @@ def test_async_test_may_leave_nothing_behind(
     folder: str, error: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task that outlives its test fails it, on whichever loop."""
-    monkeypatch.setattr("conftest.ENDING", 0.01)
+    monkeypatch.setattr("isolation.ENDING", 0.01)
 
     async def test() -> None:
         item.task = asyncio.create_task(asyncio.sleep(100), name="forgotten")
@@ -341,7 +341,7 @@ def test_async_test_may_leave_nothing_behind(
         path=INTEGRATION.parent / folder / "test_it.py",
         get_closest_marker=lambda name, default: default,
     )
-    pytest_pyfunc_call(item)
+    make_plain(item)
     with pytest.raises(error, match="forgotten"):
         item.obj()
 
