@@ -9,11 +9,9 @@ from typing import Any
 import canary
 import pytest
 from hypothesis import Phase, settings
-from running import Leftovers, pytest_pyfunc_call, run_bounded
+from isolation import Leftovers, make_plain, run_bounded
 
 from realtime_fsm.testing.virtual_loop import run
-
-__all__ = ["pytest_pyfunc_call"]  # a hook of pytest
 
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, print_blob=True)
@@ -82,6 +80,12 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = "a secret was printed: " + "\n".join(leaks)
     return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """Let a test be `async def`."""
+    make_plain(pyfuncitem)
 
 
 @pytest.fixture

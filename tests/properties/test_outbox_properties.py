@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from running import run_bounded
+from isolation import run_bounded
 
 from realtime_fsm.adapters.outbox_writer import SqliteOutbox
 from realtime_fsm.engine.message import Message

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from running import INTEGRATION, Leftovers, pytest_pyfunc_call
+from isolation import INTEGRATION, Leftovers, make_plain
 
 import realtime_fsm.testing
 from realtime_fsm.testing.virtual_loop import (
@@ -325,7 +325,7 @@ def test_run_async_is_bounded(run_async: Run) -> None:
 
 def test_run_async_fails_on_a_task_left_behind(run_async: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that ends before its tasks do is told which ones."""
-    monkeypatch.setattr("running.ENDING", 0.01)
+    monkeypatch.setattr("isolation.ENDING", 0.01)
 
     async def main() -> None:
         main.task = asyncio.create_task(asyncio.sleep(100), name="forgotten")  # type: ignore[attr-defined]
@@ -380,7 +380,7 @@ def test_async_test_is_bounded(folder: str, mark: pytest.MarkDecorator | None, e
         path=INTEGRATION.parent / folder / "test_it.py",
         get_closest_marker=lambda name, default: mark.mark if mark else default,
     )
-    pytest_pyfunc_call(item)
+    make_plain(item)
     with pytest.raises(error):
         item.obj()
 
@@ -390,7 +390,7 @@ def test_async_test_may_leave_nothing_behind(
     folder: str, error: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task that outlives its test fails it, on whichever loop."""
-    monkeypatch.setattr("running.ENDING", 0.01)
+    monkeypatch.setattr("isolation.ENDING", 0.01)
 
     async def test() -> None:
         item.task = asyncio.create_task(asyncio.sleep(100), name="forgotten")
@@ -400,7 +400,7 @@ def test_async_test_may_leave_nothing_behind(
         path=INTEGRATION.parent / folder / "test_it.py",
         get_closest_marker=lambda name, default: default,
     )
-    pytest_pyfunc_call(item)
+    make_plain(item)
     with pytest.raises(error, match="forgotten"):
         item.obj()
 

@@ -1,4 +1,4 @@
-"""How a test runs, on a virtual or a real loop, and what it must not leave behind."""
+"""Loops that tolerate no leak, and what a test may leave behind."""
 
 import asyncio
 import gc
@@ -26,8 +26,38 @@ _process = psutil.Process()
 _threads_of_process = Path("/proc/self/task")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+class Leftovers:
+    """Threads, children and file descriptors of this process, to be compared later."""
+
+    def __init__(self) -> None:
+        self.threads = set(threading.enumerate())
+        self.children = _children()
+        self.descriptors = _process.num_fds()
+        base_client = sys.modules.get("engineio.base_client")
+        self.clients = 0 if base_client is None else len(base_client.connected_clients)
+
+    def since(self, before: "Leftovers") -> list[str]:
+        """Return what is there now and was not before."""
+        found = [f"thread {thread.name}" for thread in self.threads - before.threads]
+        found += [f"child process {pid}" for pid in self.children - before.children]
+        if self.descriptors > before.descriptors:
+            count = self.descriptors - before.descriptors
+            found.append(f"{count} file descriptors, among {_process.net_connections() or 'no sockets'}")
+        if self.clients > before.clients:
+            found.append("an entry in engineio's connected_clients")
+        return found
+
+
+def _children() -> set[int]:
+    """Return the child processes; from the kernel's own list, where psutil would read every process."""
+    try:
+        lists = [(thread / "children").read_text() for thread in _threads_of_process.iterdir()]
+    except FileNotFoundError:  # another system, or a thread that ended meanwhile
+        return {child.pid for child in _process.children()}
+    return {int(pid) for text in lists for pid in text.split()}
+
+
+def make_plain(pyfuncitem: pytest.Function) -> None:
     """Let a test be `async def`: it runs as `run_virtual` runs a coroutine, in virtual time.
 
     Marked `real_loop`, and everywhere in `integration/`, it runs as `run_async` does, on a real loop; the
@@ -65,34 +95,3 @@ def run_bounded(main: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
         result = runner.run(bounded())
     assert not unhandled, f"nobody handled: {unhandled}"
     return result
-
-
-class Leftovers:
-    """Threads, children and file descriptors of this process, to be compared later."""
-
-    def __init__(self) -> None:
-        self.threads = set(threading.enumerate())
-        self.children = _children()
-        self.descriptors = _process.num_fds()
-        base_client = sys.modules.get("engineio.base_client")
-        self.clients = 0 if base_client is None else len(base_client.connected_clients)
-
-    def since(self, before: "Leftovers") -> list[str]:
-        """Return what is there now and was not before."""
-        found = [f"thread {thread.name}" for thread in self.threads - before.threads]
-        found += [f"child process {pid}" for pid in self.children - before.children]
-        if self.descriptors > before.descriptors:
-            count = self.descriptors - before.descriptors
-            found.append(f"{count} file descriptors, among {_process.net_connections() or 'no sockets'}")
-        if self.clients > before.clients:
-            found.append("an entry in engineio's connected_clients")
-        return found
-
-
-def _children() -> set[int]:
-    """Return the child processes; from the kernel's own list, where psutil would read every process."""
-    try:
-        lists = [(thread / "children").read_text() for thread in _threads_of_process.iterdir()]
-    except FileNotFoundError:  # another system, or a thread that ended meanwhile
-        return {child.pid for child in _process.children()}
-    return {int(pid) for text in lists for pid in text.split()}
