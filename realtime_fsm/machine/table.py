@@ -79,7 +79,7 @@ class Guard(StrEnum):
 
 
 class Activity(StrEnum):
-    """All that runs while a state lasts; the functions stand in ``engine/activities.py`` and ``fallback.py``."""
+    """All that runs while a state lasts: see ``engine/activities.py`` and ``engine/fallback.py``."""
 
     ESTABLISH = "establish"
     HEARTBEAT = "heartbeat"
