@@ -489,6 +489,7 @@ class RealtimeService:
                 refused_channels=sum(
                     subscription.state is SubscriptionState.REFUSED for subscription in self._subscriptions
                 ),
+                storage_error=self._queue.storage_error,
             ),
             self._dispatcher,
             now=0.0 if manager is None else loop_time(),

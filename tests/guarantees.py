@@ -28,6 +28,7 @@ _DELIVERY: Final = "engine/test_delivery.py::test_"
 _REPLAY: Final = "engine/test_replay.py::test_"
 _TOKEN: Final = "engine/test_token.py::test_token_"
 _AUTH: Final = "engine/test_authentication.py::test_token_"
+_FILE: Final = "unit/test_outbox_file.py::test_"
 _FAULT: Final = "integration/test_faults.py::test_fault_"
 
 GUARANTEES: Final = (
@@ -135,6 +136,47 @@ GUARANTEES: Final = (
         (
             _DURABLE + "messages_accepted_before_a_crash_are_delivered_by_the_next_start",
             "integration/test_crashes.py::test_accepted_messages_survive_every_kill",
+        ),
+    ),
+    Guarantee(
+        "Delivery",
+        "A copied outbox, or one put back from a backup, never lends a number twice: each message takes "
+        "effect once, and gets its own answer.",
+        (
+            _DURABLE + "outbox_put_back_from_a_backup_lends_no_number_twice",
+            _DURABLE + "two_machines_on_copies_of_an_outbox_lose_nothing_and_double_nothing",
+            "unit/test_server_ledger.py::test_number_of_another_message_is_refused",
+            "simulation/test_planted_bugs.py::test_sweep_finds_a_planted_bug_and_shrinks_it",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Delivery",
+        "A file that is not ours is never changed, renamed or followed; a corrupt one of ours is set aside, "
+        "and saved what can be.",
+        (
+            _FILE + "file_of_somebody_else_is_left_alone",
+            _FILE + "hard_link_is_named",
+            _FILE + "corrupt_file_is_set_aside_and_saved_what_can_be",
+            "engine/test_metrics_database.py::test_file_of_somebody_else_is_left_alone",
+        ),
+    ),
+    Guarantee(
+        "Delivery",
+        "A message whose bytes have changed on the disk is never sent: it is a dead letter, and told.",
+        (
+            _FILE + "flipped_bit_is_buried_and_the_rest_is_good",
+            "integration/test_durable_outbox.py::test_message_that_changed_on_the_disk_is_told_and_stays_dead",
+        ),
+    ),
+    Guarantee(
+        "Delivery",
+        "While the outbox keeps nothing `health()` is not ready, and says why; a file that is lost in use is "
+        "noticed.",
+        (
+            "engine/test_health.py::test_health_is_not_ready_while_the_outbox_keeps_nothing",
+            "integration/test_durable_outbox.py::test_full_disk_is_told_until_there_is_room",
+            _FILE + "file_that_is_lost_in_use_is_noticed",
         ),
     ),
     Guarantee(

@@ -15,10 +15,14 @@ from attrs import evolve, frozen
 from realtime_fsm.adapters.sqlite_file import (
     BROKEN,
     ForeignFileError,
+    application_of,
+    check_side_files,
     code_of,
     connect,
     connect_to_read,
-    keep_private,
+    create_private,
+    identity_of,
+    make_private,
     meaning_of,
     set_aside,
     transaction,
@@ -219,10 +223,12 @@ class MetricsFile:
         Raises:
             sqlite3.Error, OSError, ForeignFileError: If it cannot be used.
         """
-        if self._connection is not None and self._identity != _identity_of(self._path):
+        if self._connection is not None and self._identity != identity_of(self._path):
             self.close()
         if self._connection is None:
-            keep_private(self._path)
+            self._check_ours()
+            create_private(self._path)
+            make_private(self._path)
             connection = connect(self._path, timeout=_BUSY_TIMEOUT)
             try:
                 set_up(connection)
@@ -233,8 +239,26 @@ class MetricsFile:
             except BaseException:
                 connection.close()
                 raise
-            self._connection, self._identity = connection, _identity_of(self._path)
+            self._connection, self._identity = connection, identity_of(self._path)
         return self._connection
+
+    def _check_ours(self) -> None:
+        """Look whose file it is, before it is touched.
+
+        Raises:
+            ForeignFileError: If it is somebody else's, or does not tell.
+        """
+        check_side_files(self._path)
+        if not (self._path.exists() and self._path.stat().st_size):
+            return
+        try:
+            with closing(connect_to_read(self._path, timeout=_BUSY_TIMEOUT)) as connection:
+                if _has_tables(connection):
+                    check(connection)
+        except sqlite3.DatabaseError as error:
+            if code_of(error) not in BROKEN or application_of(self._path) == APPLICATION_ID:
+                raise
+            raise ForeignFileError(f"it does not say that it is a metrics database, and {error}") from error
 
     def close(self) -> None:
         """Release it. Safe to call twice."""
@@ -340,15 +364,6 @@ def _check_pages(connection: sqlite3.Connection) -> None:
         error = sqlite3.DatabaseError(finding)
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise error
-
-
-def _identity_of(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from another of the same name; ``None`` where there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 # The one thread that writes it.

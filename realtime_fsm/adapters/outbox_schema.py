@@ -1,11 +1,13 @@
 """The content of an outbox's file: its tables, their versions, and how a message becomes a row."""
 
 import sqlite3
-import uuid
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from realtime_fsm.adapters.sqlite_file import transaction
+from realtime_fsm.adapters.sqlite_file import code_of, transaction
 from realtime_fsm.engine.message import DeadLetter, Message, Receipt
+from realtime_fsm.engine.outbox import new_client_id
 from realtime_fsm.engine.payload import Payload
 from realtime_fsm.machine.delivery import Delivery, Outcome
 
@@ -16,10 +18,12 @@ APPLICATION_ID: Final = 0x52544F42
 
 _COLUMNS: Final = (
     "sequence, message_id, event, delivery, wants_ack, accepted_at, expires_at, attempts, size_bytes, "
-    "text, attachments"
+    "text, attachments, client_id, checksum"
 )
 _LETTER_COLUMNS: Final = f"{_COLUMNS}, reason, died_at"
 _WIDTH: Final = _COLUMNS.count(",") + 1
+_OLDEST: Final = _COLUMNS.removesuffix(", client_id, checksum")
+_SUMMED: Final = _COLUMNS.removesuffix(", checksum")
 
 _MESSAGE: Final = """
     message_id TEXT NOT NULL,
@@ -36,13 +40,32 @@ _MESSAGE: Final = """
 
 _LETTER: Final = f"{_MESSAGE}, reason TEXT NOT NULL, died_at REAL NOT NULL, UNIQUE (message_id)"
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+
+def _sum_up(connection: sqlite3.Connection) -> None:
+    """Give every row its checksum."""
+    connection.create_function("checksum_of", _WIDTH - 1, lambda *row: checksum_of(row), deterministic=True)
+    for table in ("message", "dead_letter"):
+        connection.execute(f"UPDATE {table} SET checksum = checksum_of({_SUMMED})")  # noqa: S608 - of constants
+
+
+Step = tuple[str | Callable[[sqlite3.Connection], None], ...]
+MIGRATIONS: Final[tuple[Step, ...]] = (
     (
         "CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
         "INSERT INTO meta VALUES ('last_sequence', 0)",
         f"CREATE TABLE message (sequence INTEGER PRIMARY KEY, {_MESSAGE})",
         f"CREATE TABLE dead_letter (number INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, {_LETTER})",
         f"PRAGMA application_id = {APPLICATION_ID}",
+    ),
+    (
+        # Each message keeps the identity with which it was accepted, and says whether it is still the same.
+        "ALTER TABLE message ADD COLUMN client_id TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE message ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE dead_letter ADD COLUMN client_id TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE dead_letter ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0",
+        "UPDATE message SET client_id = coalesce((SELECT value FROM meta WHERE name = 'client_id'), '')",
+        "UPDATE dead_letter SET client_id = coalesce((SELECT value FROM meta WHERE name = 'client_id'), '')",
+        _sum_up,
     ),
 )
 """The steps from nothing to the newest version. A step that was released is never changed: append one."""
@@ -64,6 +87,16 @@ _SHAPE: Final = (
 )
 
 _LENGTH_BYTES: Final = 4
+_NOT_A_ROW: Final = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+"""What comes of it when the content of a row is not what was written there."""
 
 
 def insert_messages(count: int) -> str:
@@ -82,7 +115,10 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
     for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
         with transaction(connection):
             for statement in step:
-                connection.execute(statement)
+                if isinstance(statement, str):
+                    connection.execute(statement)
+                else:
+                    statement(connection)
             connection.execute(f"PRAGMA user_version = {number}")
 
 
@@ -96,18 +132,35 @@ def check_shape(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def is_ours(connection: sqlite3.Connection) -> bool:
+    """Tell by its tables whether a file is an outbox, of whatever version, that has lost its mark."""
+    try:
+        for statement in (
+            "SELECT value FROM meta WHERE name = 'last_sequence'",
+            f"SELECT {_OLDEST} FROM message LIMIT 0",  # noqa: S608 - of constants
+            f"SELECT number, {_OLDEST}, reason, died_at FROM dead_letter LIMIT 0",  # noqa: S608 - of constants
+        ):
+            connection.execute(statement).fetchall()
+    except sqlite3.OperationalError as error:
+        if code_of(error) != sqlite3.SQLITE_ERROR:
+            raise
+        return False
+    return True
+
+
 def last_sequence(connection: sqlite3.Connection) -> int:
     """Return the highest number that any message ever had."""
     return int(meta(connection, "last_sequence", 0))
 
 
-def client_id(connection: sqlite3.Connection) -> str:
-    """Return the identity of the client; made the first time that it is asked for."""
-    known = meta(connection, "client_id", None)
-    if known is None:
-        known = uuid.uuid4().hex[:12]
-        set_meta(connection, "client_id", known)
-    return str(known)
+def renew_client_id(connection: sqlite3.Connection) -> str:
+    """Draw, keep and return an identity for what is accepted from now on.
+
+    Whoever opens a copy of the file draws another one, so that no number is ever lent twice.
+    """
+    known = new_client_id()
+    set_meta(connection, "client_id", known)
+    return known
 
 
 def meta(connection: sqlite3.Connection, name: str, default: Any) -> Any:
@@ -127,7 +180,7 @@ def set_meta(connection: sqlite3.Connection, name: str, value: str | int | None)
 def message_row(message: Message) -> Row:
     """Return a message as a row."""
     payload = message.payload
-    return (
+    return summed(
         message.sequence,
         message.receipt.message_id,
         message.event,
@@ -139,7 +192,57 @@ def message_row(message: Message) -> Row:
         message.size_bytes,
         payload.text,
         pack(payload.attachments) if payload.attachments else b"",
+        message.client_id,
     )
+
+
+def summed(*row: Any) -> Row:
+    """Return the row of a message with its checksum."""
+    return (*row, checksum_of(row))
+
+
+def checksum_of(row: Sequence[Any]) -> int:
+    """Return the checksum of what must never change in a row: all but the attempts.
+
+    Raises:
+        TypeError, ValueError: If it cannot be the row of a message.
+    """
+    (
+        sequence,
+        message_id,
+        event,
+        delivery,
+        wants_ack,
+        accepted_at,
+        expires_at,
+        _,
+        size_bytes,
+        text,
+        blob,
+        who,
+    ) = row
+    expiry = None if expires_at is None else float(expires_at)
+    head = (
+        int(sequence),
+        message_id,
+        event,
+        delivery,
+        int(wants_ack),
+        float(accepted_at),
+        expiry,
+        size_bytes,
+        who,
+    )
+    total = zlib.crc32(repr(head).encode("utf-8", "surrogatepass"))
+    return zlib.crc32(blob, zlib.crc32(str.encode(text, "utf-8", "surrogatepass"), total))
+
+
+def is_sound(row: Row) -> bool:
+    """Tell whether the row of a message, or of a dead letter, is as it was written."""
+    try:
+        return bool(checksum_of(row[: _WIDTH - 1]) == row[_WIDTH - 1])
+    except (TypeError, ValueError):
+        return False
 
 
 def letter_row(letter: DeadLetter) -> Row:
@@ -154,13 +257,28 @@ def message_from(row: Row, *, is_stored: bool) -> Message:
     Raises:
         ValueError: If the row is none that was written here.
     """
-    sequence, message_id, event, delivery, wants_ack, accepted_at, expires_at, attempts, _, text, blob = row
+    (
+        sequence,
+        message_id,
+        event,
+        delivery,
+        wants_ack,
+        accepted_at,
+        expires_at,
+        attempts,
+        _,
+        text,
+        blob,
+        client_id,
+        _,
+    ) = row
     return Message(
         event=event,
         payload=Payload(text, unpack(blob)) if blob else Payload(text),
         delivery=Delivery(delivery),
         wants_ack=bool(wants_ack),
         receipt=Receipt(event, message_id),
+        client_id=client_id,
         sequence=sequence,
         accepted_at=accepted_at,
         expires_at=expires_at,
@@ -177,14 +295,59 @@ def letter_from(row: Row) -> DeadLetter:
     """
     *message_columns, reason, died_at = row
     message = message_from(tuple(message_columns), is_stored=False)
+    message.is_damaged = not is_sound(row)
     message.receipt.settle(Outcome.DEAD, reason=reason)
     return DeadLetter(message=message, reason=reason, died_at=died_at)
 
 
-def revived(row: Row, sequence: int) -> Row:
+def damaged(row: Row, died_at: float) -> Row:
+    """Return the dead letter of a row that is not as it was written: so that it can be seen, but not sent."""
+    return (*row, "its bytes have changed on the disk", died_at)
+
+
+def salvage_columns(connection: sqlite3.Connection) -> str:
+    """Return what to read of a corrupt file's messages, of whatever version it is."""
+    try:
+        connection.execute(f"SELECT {_COLUMNS} FROM message LIMIT 0")  # noqa: S608 - of constants
+    except sqlite3.OperationalError as error:
+        if code_of(error) != sqlite3.SQLITE_ERROR:
+            raise
+        who = str(meta(connection, "client_id", "")).replace("'", "''")
+        return f"{_OLDEST}, '{who}', NULL"
+    return _COLUMNS
+
+
+def save_waiting(connection: sqlite3.Connection, row: Row, now: float) -> bool:
+    """Write a message from a corrupt file; return whether it waits as it did."""
+    try:
+        row = row if row[-1] is not None else summed(*row[:-1])
+        message_from(row, is_stored=False)
+        if not is_sound(row):
+            connection.execute(INSERT_DEAD, damaged(row, now))
+            return False
+        connection.execute(insert_messages(1), row)
+        connection.execute(RAISE_LAST_SEQUENCE, (row[0],))
+    except _NOT_A_ROW:
+        return False
+    return True
+
+
+def save_dead(connection: sqlite3.Connection, row: Row) -> bool:
+    """Write a dead letter from a corrupt file; return whether it could be."""
+    try:
+        *columns, reason, died_at = row
+        columns = columns if columns[-1] is not None else list(summed(*columns[:-1]))
+        message_from(tuple(columns), is_stored=False)
+        connection.execute(INSERT_DEAD, (*columns, reason, died_at))
+    except _NOT_A_ROW:
+        return False
+    return True
+
+
+def revived(row: Row, sequence: int, client_id: str) -> Row:
     """Return the row of a message that waits again, from that of its dead letter."""
-    _, message_id, event, delivery, wants_ack, accepted_at, _, _, size_bytes, text, attachments, _, _ = row
-    return (
+    _, message_id, event, delivery, wants_ack, accepted_at, _, _, size_bytes, text, attachments, *_ = row
+    return summed(
         sequence,
         message_id,
         event,
@@ -196,6 +359,7 @@ def revived(row: Row, sequence: int) -> Row:
         size_bytes,
         text,
         attachments,
+        client_id,
     )
 
 

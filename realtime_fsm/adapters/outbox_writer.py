@@ -5,10 +5,11 @@ import contextlib
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from copy import copy
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -260,9 +261,15 @@ class OutboxWriter(SqliteThread[Operation]):
         self._tell(_resolve, self.opened, contents)
         return True
 
+    def _is_upkeep_due(self) -> bool:
+        return (
+            self._owned is not None and self._owned.is_lost
+        )  # so that people hear of it though nobody emits
+
     def _commit(self, items: Sequence[Operation]) -> None:
         if self._owned is None:
             raise InternalError(f"The outbox {self._file.path} is written before it was opened.")
+        self._owned.check()
         connection = self._owned.connection
         syncs = any(operation.is_urgent for operation in items)
         if syncs is not self._syncs:  # where nobody waits, nothing has to wait for the disk
@@ -350,13 +357,26 @@ def _finish_all(operations: Sequence[Operation], error: RealtimeError | None) ->
 
 
 def _contents(connection: sqlite3.Connection) -> OutboxContents:
-    """In the writer's thread: build the messages; nothing of them is decoded."""
+    """In the writer's thread: build the messages; nothing of them is decoded.
+
+    What has changed on the disk goes to the dead letters: nobody knows any more what was to be sent.
+    """
+    waiting, letters = [], []
+    for row in connection.execute(schema.SELECT_WAITING):
+        if schema.is_sound(row):
+            waiting.append(schema.message_from(row, is_stored=True))
+        else:
+            letters.append(schema.damaged(row, time.time()))
+    damaged = [schema.letter_from(letter) for letter in letters]
+    if letters:
+        with transaction(connection):
+            connection.executemany(schema.INSERT_DEAD, letters)
+            connection.executemany(_delete(1), [letter[:1] for letter in letters])
     return OutboxContents(
-        client_id=schema.client_id(connection),
+        client_id=str(schema.meta(connection, "client_id", "")),
         last_sequence=schema.last_sequence(connection),
-        waiting=[
-            schema.message_from(row, is_stored=True) for row in connection.execute(schema.SELECT_WAITING)
-        ],
+        waiting=waiting,
+        damaged=damaged,
     )
 
 
@@ -458,6 +478,12 @@ class SqliteOutbox:
         """Keep a kept message's attempts; see ``Outbox.charge``."""
         self._tell(Operation(kind=OperationKind.CHARGE, rows=((message.attempts, message.sequence),)))
 
+    def probe(self, size_bytes: int) -> asyncio.Future[None]:
+        """Try whether so many bytes could be kept; see ``Outbox.probe``."""
+        probed = self._ask(Operation(kind=OperationKind.CALL, call=partial(_set_probe, "x" * size_bytes)))
+        probed.add_done_callback(self._forget_probe)
+        return probed
+
     def bury(self, letter: DeadLetter) -> None:
         """Move a message to the dead letters; see ``Outbox.bury``."""
         self._tell(Operation(kind=OperationKind.BURY, rows=(schema.letter_row(letter),)))
@@ -499,6 +525,10 @@ class SqliteOutbox:
             self._dropped_before += writer.dropped_dead_letters
             self._writer = None
 
+    def _forget_probe(self, _: object) -> None:
+        if self._is_open:
+            self._tell(Operation(kind=OperationKind.CALL, call=partial(_set_probe, None)))
+
     def _put_back(self, rows: list[schema.Row]) -> None:
         self._tell(Operation(kind=OperationKind.BURY, rows=rows))
 
@@ -518,6 +548,11 @@ class SqliteOutbox:
 
     def _not_open(self) -> OutboxStorageError:
         return OutboxStorageError(f"The outbox {self._file.path} is not open.", remedy="Open it first.")
+
+
+def _set_probe(value: str | None, connection: sqlite3.Connection) -> None:
+    # Gone in a transaction of its own: in the same one the pages would not be written at all.
+    schema.set_meta(connection, "probe", value)
 
 
 def _dead_rows(connection: sqlite3.Connection) -> list[schema.Row]:

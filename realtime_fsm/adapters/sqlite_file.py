@@ -13,10 +13,18 @@ SIDE_FILES: Final = ("-wal", "-shm")
 """What lies beside a file that is open, and takes over its permissions when SQLite makes it."""
 
 _MODE: Final = 0o600
+_MAGIC: Final = b"SQLite format 3\0"
+_PAGE_SIZE_AT: Final = 16
+_APPLICATION_AT: Final = 68
+_LARGEST_PAGE: Final = 65_536
 
 
 class ForeignFileError(Exception):
-    """The file is sound, and not ours to write: of another program, or of a newer version."""
+    """The file is not ours to write: of another program, or of a newer version."""
+
+
+class LostFileError(ForeignFileError):
+    """The file was ours, and there is another one by its name now, or none."""
 
 
 def connect(path: Path | str, *, timeout: float) -> sqlite3.Connection:
@@ -55,14 +63,63 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def keep_private(path: Path) -> None:
-    """Create a file that only its owner may read, or make an existing one so."""
+def create_private(path: Path) -> None:
+    """Create a file that only its owner may read, where there is none."""
     # An existing one is not opened: locks of POSIX belong to the process, and closing any descriptor of the
     # file releases all that this process has on it, SQLite's as well.
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _MODE))
-    if path.stat().st_mode & 0o077:
-        path.chmod(_MODE)
+
+
+def make_private(path: Path) -> None:
+    """Let only its owner read a file that is known to be ours, and what lies beside it."""
+    for suffix in ("", *SIDE_FILES):
+        each = path.with_name(path.name + suffix)
+        with contextlib.suppress(FileNotFoundError):  # SQLite may delete a side file at any moment
+            if each.stat().st_mode & 0o077:
+                each.chmod(_MODE)
+
+
+def check_side_files(path: Path, *suffixes: str) -> None:
+    """Refuse a place where the name of a side file leads to some other file.
+
+    Raises:
+        ForeignFileError: If there is such a link.
+    """
+    for suffix in (*SIDE_FILES, *suffixes):
+        side = path.with_name(path.name + suffix)
+        if side.is_symlink():
+            raise ForeignFileError(f"{side} is a symbolic link, and what it leads to would be overwritten")
+
+
+def application_of(path: Path) -> int | None:
+    """Return whose database a file says that it is, sound or not; ``None`` if it is no database.
+
+    Only for a file that nobody in this process has open: see ``create_private``.
+    """
+    with path.open("rb") as file:
+        head = file.read(_APPLICATION_AT + 4)
+    return int.from_bytes(head[_APPLICATION_AT:], "big") if head.startswith(_MAGIC) else None
+
+
+def has_first_page(path: Path) -> bool:
+    """Tell whether a database holds its first page: of one that does not, SQLite deletes the WAL.
+
+    Only for a file that nobody in this process has open: see ``create_private``.
+    """
+    with path.open("rb") as file:
+        head = file.read(_PAGE_SIZE_AT + 2)
+    size = int.from_bytes(head[_PAGE_SIZE_AT:], "big")
+    return path.stat().st_size >= (_LARGEST_PAGE if size == 1 else size)
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one by the same name; ``None`` where there is none."""
+    try:
+        status = path.stat()
+    except OSError:  # whatever it is, the file that was there cannot be reached by its name
+        return None
+    return status.st_dev, status.st_ino
 
 
 def set_aside(path: Path, at: float, mark: str = "") -> Path:
@@ -136,6 +193,8 @@ def is_outage(error: BaseException) -> bool:
 
 def meaning_of(error: BaseException) -> tuple[str, str | None]:
     """Return what is wrong with a file, in words that end a sentence, and what can be done about it."""
+    if isinstance(error, LostFileError):
+        return str(error), "Put it back, or restart the client, which begins a fresh one."
     if isinstance(error, ForeignFileError):
         return str(error), None
     code = code_of(error)

@@ -103,7 +103,7 @@ class Message:
         wants_ack: Whether the server is asked to acknowledge it.
         receipt: What the caller holds.
         is_call: Whether somebody waits for the answer, so that it is worth nothing to the next process.
-        client_id: Who numbers it: the outbox, which remembers the numbers, or this run of the client alone.
+        client_id: Who numbered it: the opening of the outbox that accepted it, or this run of the client.
         sequence: Its number among those of the client; they rise, and none is used twice. 0 until the
             message is accepted.
         accepted_at: Seconds since the Unix epoch.
@@ -112,6 +112,7 @@ class Message:
             acknowledgement.
         sent_at: When it was last handed to the network, on the loop's clock; ``None`` before.
         is_stored: Whether a durable outbox holds it.
+        is_damaged: Whether it has changed while it was stored, so that it must never be sent.
         size_bytes: Of the payload, kept because the queue adds and subtracts it.
         is_resent: Whether it is sent again after a loss; kept because it is asked at every step.
     """
@@ -129,6 +130,7 @@ class Message:
     attempts: int = 0
     sent_at: float | None = None
     is_stored: bool = False
+    is_damaged: bool = False
     size_bytes: int = field(init=False)
     is_resent: bool = field(init=False)
 

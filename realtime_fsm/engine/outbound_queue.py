@@ -58,6 +58,9 @@ _CLAIM_SIZE: Final = 100
 _CLAIM_AGAIN_AFTER: Final = 1.0
 """Seconds after which a failed claim is tried again."""
 
+_PROBE_AFTER: Final = 1.0
+"""Seconds after which an outbox that kept nothing is asked whether it can again."""
+
 _logger = logging.getLogger("realtime_fsm.message")
 
 _Stored = asyncio.Future[None]
@@ -101,7 +104,9 @@ class OutboundQueue:
     Attributes:
         outlet: Where messages leave: the sender.
         waiting: What waits, in order; to be read alone.
-        client_id: Identity of this client, once the outbox is open.
+        client_id: Identity of what is accepted from now on, once the outbox is open.
+        storage_error: Why the outbox keeps nothing at present; ``None`` while it does. It is asked until it
+            does, whether anything is emitted or not.
         progress: Set whenever a message has come to its end.
         observers: Told of each end and when it was, in the loop's next turn.
     """
@@ -127,6 +132,7 @@ class OutboundQueue:
         self._expiring: list[tuple[float, int, Message]] = []  # a heap; what has ended leaves it at its time
         self._expiry_timer: asyncio.TimerHandle | None = None
         self._claim_timer: asyncio.TimerHandle | None = None
+        self._probe_timer: asyncio.TimerHandle | None = None
         self._early: deque[_Caller] = deque()  # who came before the outbox was open
         self._blocked: deque[_Caller] = deque()  # who waits for room
         self._opening: asyncio.Task[None] | None = None
@@ -139,6 +145,7 @@ class OutboundQueue:
         self.waiting: OrderedDict[Message, None] = OrderedDict()
         self.outlet = Outlet()
         self.client_id = ""
+        self.storage_error: BaseException | None = None
         self.progress = asyncio.Event()
         self.observers: Observers[[Message, float]] = Observers(
             "an observer of messages", _logger, statistics
@@ -215,14 +222,13 @@ class OutboundQueue:
                 remedy="Use the dialect with which they were emitted, or another `outbox_path`.",
                 retryable=False,
             )
-        if self.client_id != contents.client_id:
-            self._sequence = 0
         self.client_id = contents.client_id
         self._sequence = max(self._sequence, contents.last_sequence)
         for message in contents.waiting:
-            message.client_id = contents.client_id
             self.put(message)  # whatever the bounds: it was accepted once
             self._statistics.restored += 1
+        if contents.damaged:
+            self._tell_of_damaged(len(contents.damaged))
         self._is_open = True
         while self._early:  # in their order, before any other
             early = self._early.popleft()
@@ -231,6 +237,16 @@ class OutboundQueue:
             except (OutboxFullError, ClosedError) as error:
                 early.turn.set_exception(error)
         self.outlet.pump()
+
+    def _tell_of_damaged(self, count: int) -> None:
+        self._statistics.buried += count
+        self._recovery.handle(
+            DeliveryError(
+                f"{count} stored messages are dead: their bytes have changed on the disk.",
+                outcome=Outcome.DEAD.value,
+                remedy="See to the disk. They are kept among the dead letters, and cannot be sent.",
+            )
+        )
 
     def stop_accepting(self) -> None:
         """Refuse all further messages, and those that wait for room."""
@@ -249,6 +265,8 @@ class OutboundQueue:
         self._expiring.clear()
         self._set_expiry_timer()
         self._is_open = False
+        self._stop_probing()
+        self.storage_error = None
         async with self._turn:
             await self._outbox.close()
         self._is_closing = False  # whoever emits now, does it for the next connection
@@ -407,6 +425,7 @@ class OutboundQueue:
     def _kept(self, message: Message, stored: _Stored) -> None:
         """Let a kept message be sent; one that could not be kept was never accepted."""
         failed = stored.cancelled() or stored.exception() is not None
+        self._note_storage(stored, message.size_bytes)
         if message.receipt.is_settled:  # its caller gave it up meanwhile
             if not failed and message.receipt.outcome is not Outcome.STORED:
                 self._outbox.remove(message)
@@ -489,7 +508,32 @@ class OutboundQueue:
         else:
             claimed.add_done_callback(partial(self._claimed, batch))
 
+    def _note_storage(self, asked: _Stored, size_bytes: int) -> None:
+        """Remember whether the disk takes anything; one that refused is asked until it does."""
+        if asked.cancelled() or not self._is_open:
+            return
+        self.storage_error = asked.exception()
+        if self.storage_error is None:
+            self._stop_probing()
+        elif self._probe_timer is None:
+            loop = asyncio.get_running_loop()
+            self._probe_timer = loop.call_later(_PROBE_AFTER, self._probe, size_bytes)
+
+    def _probe(self, size_bytes: int) -> None:
+        self._probe_timer = None
+        probed = self._outbox.probe(size_bytes)
+        if probed is None:
+            self.storage_error = None
+        else:
+            probed.add_done_callback(partial(self._note_storage, size_bytes=size_bytes))
+
+    def _stop_probing(self) -> None:
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+            self._probe_timer = None
+
     def _claimed(self, batch: list[Message], claimed: _Stored) -> None:
+        self._note_storage(claimed, 0)
         error = None if claimed.cancelled() else claimed.exception()
         if error is None and not claimed.cancelled():
             self._release_claimed(batch)

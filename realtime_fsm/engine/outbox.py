@@ -10,19 +10,28 @@ from attrs import field, frozen
 from realtime_fsm.engine.message import DeadLetter, Message
 
 
+def new_client_id() -> str:
+    """Return an identity that nobody has had before."""
+    return uuid.uuid4().hex[:12]
+
+
 @frozen(kw_only=True)
 class OutboxContents:
     """The contents of an outbox when it was opened.
 
     Attributes:
-        client_id: Identity of the client whose messages these are; the same as long as the outbox lives.
+        client_id: Identity of the messages that are accepted from now on: drawn anew by each opening, so that
+            a copy of the outbox, or one put back from a backup, never lends a number that was lent before.
         last_sequence: The highest number that any message ever had, whatever became of it; 0 for none.
-        waiting: The messages, by rising sequence, each with a fresh receipt, and ``is_stored`` set.
+        waiting: The messages, by rising sequence, each with a fresh receipt, and ``is_stored`` set. Each has
+            the identity that it was accepted with: the server may know it by that.
+        damaged: What waited and has changed while it was stored: among the dead letters from now on.
     """
 
     client_id: str
     last_sequence: int = 0
     waiting: Sequence[Message] = ()
+    damaged: Sequence[DeadLetter] = ()
 
 
 class Outbox(Protocol):
@@ -65,6 +74,13 @@ class Outbox(Protocol):
     def charge(self, message: Message) -> None:
         """Keep a kept message's ``attempts``. Soon, not at once."""
 
+    def probe(self, size_bytes: int) -> asyncio.Future[None] | None:
+        """Try whether a message of this size could be kept now, without keeping any.
+
+        Returns:
+            As ``append``.
+        """
+
     def bury(self, letter: DeadLetter) -> None:
         """Move a message to the dead letters. Soon, not at once. The oldest make room where there is none."""
 
@@ -78,10 +94,6 @@ class Outbox(Protocol):
         """Write what is left to be written, and release everything. Bounded; safe to call twice."""
 
 
-def _new_client_id() -> str:
-    return uuid.uuid4().hex[:12]
-
-
 @frozen
 class MemoryOutbox:
     """The outbox in memory: the sender's queue is all there is, and it ends with the process.
@@ -91,7 +103,6 @@ class MemoryOutbox:
     """
 
     max_dead_letters: int = 1000
-    client_id: str = field(factory=_new_client_id)
     _dead: dict[str, DeadLetter] = field(factory=dict, init=False)
 
     @property
@@ -101,7 +112,7 @@ class MemoryOutbox:
 
     async def open(self) -> OutboxContents:
         """Return that there is nothing."""
-        return OutboxContents(client_id=self.client_id)
+        return OutboxContents(client_id=new_client_id())
 
     def append(self, message: Message) -> None:
         """Do nothing: the sender holds it."""
@@ -114,6 +125,9 @@ class MemoryOutbox:
 
     def charge(self, message: Message) -> None:
         """Do nothing: the message itself counts."""
+
+    def probe(self, size_bytes: int) -> None:
+        """Do nothing: there is room."""
 
     def bury(self, letter: DeadLetter) -> None:
         """Keep a dead letter."""

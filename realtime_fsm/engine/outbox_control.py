@@ -52,8 +52,10 @@ class OutboxControl:
         Each keeps its id and gets a new number: whether the server has applied it before is for whoever
         decides this to know.
 
+        One whose bytes have changed on the disk cannot be sent: it stays where it is, until it is dropped.
+
         Returns:
-            Their new receipts.
+            The new receipts of those that are sent.
 
         Raises:
             OutboxStorageError: If one cannot be kept. It stays among the dead letters, and all behind it.
@@ -63,6 +65,8 @@ class OutboxControl:
         for letter in await self.dead_letters():
             message_id = letter.message.receipt.message_id
             if message_ids is not None and message_id not in message_ids:
+                continue
+            if letter.message.is_damaged:  # nobody knows any more what was to be sent
                 continue
             receipt = Receipt(letter.message.event, message_id)
             message = evolve(

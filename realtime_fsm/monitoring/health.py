@@ -18,7 +18,7 @@ class Health:
 
     Attributes:
         live: The engine works; ``False`` only where a restart of the process could help.
-        ready: Data flows, over the socket or by polling.
+        ready: Data flows, over the socket or by polling, and what is emitted can be kept.
         degraded: It works, but not as it should.
         reasons: Why it is not live, not ready, or degraded.
         deaf: The state says that data flows, and it does not: nobody answers, or nobody listens.
@@ -63,6 +63,7 @@ class Signs:
         acknowledge_within: Seconds that an acknowledgement may take.
         polls_fail: Whether data should come by polling, and every poll fails.
         refused_channels: How many of the wanted channels the server refuses.
+        storage_error: Why the outbox keeps nothing, so that ``emit`` is refused; ``None`` while it does.
     """
 
     unanswered_since: float | None = None
@@ -71,6 +72,7 @@ class Signs:
     acknowledge_within: float = 30.0
     polls_fail: bool = False
     refused_channels: int = 0
+    storage_error: BaseException | None = None
 
 
 def examine(
@@ -96,10 +98,11 @@ def examine(
     dead = _dead(dispatcher, now, patience)
     deaf = [*_unheard(signs, now), *_unread(dispatcher, now, patience)] if traits.carries_data else []
     mild = _mild(dispatcher, signs, now, patience) if not deaf else []
-    reasons = [*dead, *_state(status, last), *deaf, *mild]
+    full = [] if signs.storage_error is None else [f"Messages are refused: {signs.storage_error}"]
+    reasons = [*dead, *_state(status, last), *deaf, *full, *mild]
     return Health(
         live=not dead,
-        ready=traits.carries_data and not deaf and not dead,
+        ready=traits.carries_data and not (deaf or dead or full),
         degraded=bool(reasons),
         reasons=tuple(reasons),
         deaf=bool(deaf),

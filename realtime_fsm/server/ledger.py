@@ -8,16 +8,17 @@ The mark is kept for a client of a subject, never for a client alone: a client's
 subject must not be able to suppress another one's messages by claiming it.
 """
 
+import hashlib
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
 from attrs import define, field, frozen
 
-from realtime_fsm.machine.errors import ServerUnavailableError
-from realtime_fsm.server.request import Answer
+from realtime_fsm.machine.errors import ErrorCategory, ServerUnavailableError
+from realtime_fsm.server.request import Answer, refusal
 
 DEFAULT_MAX_CLIENTS: Final = 10_000
 MAX_KEPT_ANSWERS: Final = 256
@@ -28,6 +29,8 @@ MAX_ANSWER_BYTES: Final = 16_384
 
 MAX_KEPT_BYTES: Final = 65_536
 """What the kept answers of one client may take together; refusals, which are small, do not count."""
+
+_DIGEST_BYTES: Final = 16
 
 _logger = logging.getLogger("realtime_fsm.server")
 
@@ -46,11 +49,14 @@ class Stamp:
         subject: Whose token it came with.
         client_id: What the client calls itself; it means nothing beyond the subject.
         sequence: The message's number.
+        digest: Of what the message says: two that have the same name must say the same. Empty where that is
+            not known.
     """
 
     subject: str
     client_id: str
     sequence: int
+    digest: str = ""
 
 
 Handle = Callable[[Any], Awaitable[Answer]]
@@ -79,7 +85,8 @@ class Ledger(Protocol):
         handler's effect. If ``handle`` is cancelled, or if this raises, nothing may have happened.
 
         Returns:
-            What ``handle`` answered, or for a repeat what ``repeated`` makes of the first answer.
+            What ``handle`` answered; for a repeat what ``repeated`` makes of the first answer; and for another
+            message by the same name (``is_another``) what ``refused_as_another`` says.
 
         Raises:
             Exception: Of any kind, if it cannot be done. The message is not acknowledged then, nor is any
@@ -88,6 +95,41 @@ class Ledger(Protocol):
 
     async def close(self) -> None:
         """Let go of everything; called once, after all else. What has begun and not ended is undone."""
+
+
+def digest_of(event: str, args: Sequence[Any]) -> str:
+    """Return the digest of a message, the same by whichever way it came; or nothing."""
+    try:
+        text = json.dumps([event, *args], separators=(",", ":"), default=lambda part: bytes(part).hex())
+    except RecursionError:  # as deep as it could be read, and no deeper
+        return ""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def is_another(stamp: Stamp, kept: str) -> bool:
+    """Tell whether a message is another one than that which had its name before.
+
+    Args:
+        stamp: Of the message.
+        kept: The digest of the other; empty where it is not known.
+    """
+    return bool(kept and stamp.digest) and stamp.digest != kept
+
+
+def refused_as_another(stamp: Stamp) -> Answer:
+    """Return the answer to a message with the name of another one. It took no effect, and never will."""
+    _logger.error(
+        "the client %r of %r gave the number %d to two messages: the second one is refused",
+        stamp.client_id,
+        stamp.subject,
+        stamp.sequence,
+    )
+    return refusal(
+        ErrorCategory.APPLICATION,
+        "number_reused",
+        f"Another message of this client had the number {stamp.sequence}, and took effect; this one did not. "
+        "Copies of a running client must not share an identity: emit it anew.",
+    )
 
 
 def kept_text(answer: Answer) -> str | None:
@@ -119,30 +161,35 @@ def log_given_up(total: int) -> None:
         )
 
 
+class _Kept(NamedTuple):
+    """An answer as it was kept, ``None`` if it was too large for it, and the digest of its message."""
+
+    text: str | None
+    digest: str
+
+
 @define
 class _Record:
     """The mark and the kept answers of one client."""
 
     mark: int = 0
-    answers: OrderedDict[int, str] = field(factory=OrderedDict)
-    refusals: OrderedDict[int, str] = field(factory=OrderedDict)
+    answers: OrderedDict[int, _Kept] = field(factory=OrderedDict)
+    refusals: OrderedDict[int, _Kept] = field(factory=OrderedDict)
     size: int = 0
 
-    def keep(self, sequence: int, answer: Answer) -> None:
-        """Move the mark, and keep the answer."""
-        self.mark = sequence
+    def keep(self, stamp: Stamp, answer: Answer) -> None:
+        """Move the mark, and keep the answer, or at least whose it was."""
+        self.mark = stamp.sequence
         text = kept_text(answer)
-        if text is None:
-            return
         if answer["ok"] is not True:
-            self.refusals[sequence] = text
+            self.refusals[stamp.sequence] = _Kept(text, stamp.digest)
             if len(self.refusals) > MAX_KEPT_ANSWERS:
                 self.refusals.popitem(last=False)
             return
-        self.answers[sequence] = text
-        self.size += len(text)
+        self.answers[stamp.sequence] = _Kept(text, stamp.digest)
+        self.size += len(text or "")
         while len(self.answers) > MAX_KEPT_ANSWERS or self.size > MAX_KEPT_BYTES:
-            self.size -= len(self.answers.popitem(last=False)[1])
+            self.size -= len(self.answers.popitem(last=False)[1].text or "")
 
 
 class MemoryLedger:
@@ -172,11 +219,12 @@ class MemoryLedger:
         """Handle a message unless it is a repeat; there is no transaction to be given."""
         record = self._records.get((stamp.subject, stamp.client_id))
         if record is not None and stamp.sequence <= record.mark:
-            return repeated(
-                record.answers.get(stamp.sequence) or record.refusals.get(stamp.sequence),
-            )
+            kept = record.answers.get(stamp.sequence) or record.refusals.get(stamp.sequence)
+            if kept is None:
+                return repeated(None)
+            return refused_as_another(stamp) if is_another(stamp, kept.digest) else repeated(kept.text)
         answer = await handle(None)
-        self._active(stamp).keep(stamp.sequence, answer)
+        self._active(stamp).keep(stamp, answer)
         return answer
 
     def _active(self, stamp: Stamp) -> _Record:

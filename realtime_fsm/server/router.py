@@ -12,7 +12,7 @@ from attrs import define, evolve, field, frozen
 from realtime_fsm.engine.payload import check_event_name
 from realtime_fsm.machine.errors import ErrorCategory, InvalidArgumentError, ServerUnavailableError
 from realtime_fsm.server.config import BackendConfig
-from realtime_fsm.server.ledger import Ledger, LedgerUnavailableError, Stamp
+from realtime_fsm.server.ledger import Ledger, LedgerUnavailableError, Stamp, digest_of
 from realtime_fsm.server.request import Answer, Envelope, json_text, refusal
 from realtime_fsm.server.token import Identity
 
@@ -158,9 +158,8 @@ class MessageRouter:
             return await self._called(evolve(client, transaction=transaction), event, args)
 
         try:
-            answer = await self._ledger.apply(
-                Stamp(client.subject, client.client_id, client.sequence), handle
-            )
+            stamp = Stamp(client.subject, client.client_id, client.sequence, digest_of(event, args))
+            answer = await self._ledger.apply(stamp, handle)
         except Exception as error:
             _logger.exception("the ledger failed, so %r is not acknowledged", event)
             raise LedgerUnavailableError("The ledger is not available.", retry_after=1.0) from error

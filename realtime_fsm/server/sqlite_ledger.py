@@ -22,8 +22,10 @@ from realtime_fsm.server.ledger import (
     MAX_KEPT_BYTES,
     Handle,
     Stamp,
+    is_another,
     kept_text,
     log_given_up,
+    refused_as_another,
     repeated,
 )
 from realtime_fsm.server.request import Answer
@@ -47,13 +49,19 @@ _SCHEMA: Final = (
         ok INTEGER NOT NULL,
         sequence INTEGER NOT NULL,
         answer TEXT NOT NULL,
+        digest TEXT NOT NULL DEFAULT '',
         PRIMARY KEY (client, ok, sequence)
     ) WITHOUT ROWID""",
 )
 
 _WRITES: Final = frozenset({sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE})
 
-_VERSION: Final = 1
+_VERSION: Final = 2
+_UPGRADES: Final = {
+    1: "ALTER TABLE realtime_fsm_answer ADD COLUMN digest TEXT NOT NULL DEFAULT ''",
+}
+"""What makes a ledger of a version one of the next."""
+
 _BUSY_TIMEOUT: Final = 2.0
 """Seconds that a message waits for another process's write."""
 
@@ -206,11 +214,14 @@ class SqliteTransaction:
         if known is None or stamp.sequence > known[1]:
             return None
         kept = self._ask(
-            "SELECT answer FROM realtime_fsm_answer WHERE client = ? AND ok IN (0, 1) AND sequence = ?",
+            "SELECT answer, digest FROM realtime_fsm_answer "
+            "WHERE client = ? AND ok IN (0, 1) AND sequence = ?",
             known[0],
             stamp.sequence,
         )
-        return repeated(None if kept is None else kept[0])
+        if kept is None:
+            return repeated(None)
+        return refused_as_another(stamp) if is_another(stamp, kept[1]) else repeated(kept[0] or None)
 
     def _keep(self, answer: Answer) -> None:
         """Move the mark, and keep the answer."""
@@ -224,11 +235,17 @@ class SqliteTransaction:
             stamp.client_id,
             stamp.sequence,
         )
-        text = kept_text(answer)
-        if text is not None:
-            ok = answer["ok"] is True
-            self._ask("INSERT INTO realtime_fsm_answer VALUES (?, ?, ?, ?)", client, ok, stamp.sequence, text)
-            self._trim(client, size + (len(text) if ok else 0), ok=ok)
+        text = kept_text(answer) or ""  # of one that is too large, whose it was is kept all the same
+        ok = answer["ok"] is True
+        self._ask(
+            "INSERT INTO realtime_fsm_answer (client, ok, sequence, answer, digest) VALUES (?, ?, ?, ?, ?)",
+            client,
+            ok,
+            stamp.sequence,
+            text,
+            stamp.digest,
+        )
+        self._trim(client, size + (len(text) if ok else 0), ok=ok)
         if self._is_new_client:
             self._give_up_others()
 
@@ -436,10 +453,11 @@ class SqliteLedger:
             # Before SQLite does, whose other files take over the permissions of this one. One that is there
             # is not opened: to close it would release the locks of whoever in this process has it open.
             self._path.touch(_OWNER_ONLY)
-            self._path.chmod(_OWNER_ONLY)
             connection = _connect(self._path, _BUSY_TIMEOUT)
             try:
                 self._check(connection)
+                for suffix in ("", "-wal", "-shm"):  # not before it is known to be a database of this use
+                    self._path.with_name(self._path.name + suffix).chmod(_OWNER_ONLY)
             except BaseException:
                 connection.close()
                 raise
@@ -459,11 +477,14 @@ class SqliteLedger:
             (version,) = cursor.fetchone()
         if version is None:
             connection.execute("INSERT INTO realtime_fsm_ledger VALUES (?)", (_VERSION,))
-        elif version != _VERSION:
+        elif version > _VERSION:
             raise ConfigurationError(
                 f"the ledger {str(self._path)!r} cannot be used: it is of version {version}, "
                 f"and this release knows version {_VERSION}"
             )
+        for old in range(version or _VERSION, _VERSION):
+            connection.execute(_UPGRADES[old])
+            connection.execute("UPDATE realtime_fsm_ledger SET version = ?", (old + 1,))
         for statement in _SCHEMA:
             connection.execute(statement)
         connection.execute("COMMIT")

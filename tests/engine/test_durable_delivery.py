@@ -385,3 +385,41 @@ async def test_blocked_emit_returns_when_its_message_is_kept() -> None:
         outbox.is_full = False  # in time for the second one, which had its room then
         await blocked[1]
         assert [message.args for message in disk.waiting.values()] == [[2]]
+
+
+async def test_outbox_put_back_from_a_backup_lends_no_number_twice() -> None:
+    """New messages on a restored outbox take effect and get their own answers; old ones do not come twice."""
+    disk, backend = SimulatedDisk(), SimulatedBackend(handlers={"n": lambda n: n})
+    backups = []
+    for numbers in ((1, 2), (3, 4, 5)):
+        backups.append(disk.copy())
+        world, _ = durable_world(disk, backend)
+        async with world:
+            await world.client.connect()
+            assert [await (await world.client.emit("n", n)) for n in numbers] == list(numbers)
+    for number, backup in enumerate(backups, start=6):
+        world, _ = durable_world(backup, backend)
+        async with world:
+            await world.client.connect()
+            assert await (await world.client.emit("n", number)) == number
+    assert applied(backend) == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_two_machines_on_copies_of_an_outbox_lose_nothing_and_double_nothing() -> None:
+    """What waited in a copied file takes effect once, and what each machine accepts then as well."""
+    disk, backend = SimulatedDisk(), SimulatedBackend(handlers={"n": lambda n: n})
+    world, _ = durable_world(disk, backend)
+    async with world:
+        kept = [await world.client.emit("n", n) for n in range(3)]
+    assert [receipt.outcome for receipt in kept] == [Outcome.STORED] * 3
+    one, _ = durable_world(disk, backend)
+    other, _ = durable_world(disk.copy(), backend)
+    async with one, other:
+        await asyncio.gather(one.client.connect(), other.client.connect())
+        machines = enumerate((one.client, other.client))
+        receipts = {10 * n + m: await c.emit("n", 10 * n + m) for m, c in machines for n in range(1, 20)}
+        assert {n: await receipt for n, receipt in receipts.items()} == {n: n for n in receipts}
+    assert sorted(applied(backend)) == sorted([0, 1, 2, *receipts])
+    for machine in (0, 1):
+        own = [n for n in applied(backend) if n >= 10 and n % 10 == machine]
+        assert own == sorted(own)

@@ -8,8 +8,17 @@ import canary
 import pytest
 from world import World
 
-from realtime_fsm import ConnectionStatus, Delivery, Health, SubscriptionRefusedError
+from realtime_fsm import (
+    ConnectionStatus,
+    Delivery,
+    Dialect,
+    Health,
+    OutboxStorageError,
+    SubscriptionRefusedError,
+)
 from realtime_fsm.machine.errors import ServerUnavailableError
+from realtime_fsm.testing.simulated.backend import SimulatedBackend
+from realtime_fsm.testing.simulated.outbox import SimulatedOutbox
 
 S = ConnectionStatus
 
@@ -279,3 +288,23 @@ def _refuses(event: str, args: list[Any]) -> list[Any]:
         return [{"ok": True}]
     refused = {"ok": False, "error": {"code": "forbidden", "message": "not yours"}}
     return [{"ok": True, "channels": dict.fromkeys(args[0]["channels"], refused)}]
+
+
+async def test_health_is_not_ready_while_the_outbox_keeps_nothing() -> None:
+    """While the disk is full health says so, and why; it recovers by itself, though nobody emits."""
+    outbox = SimulatedOutbox()
+    async with World(outbox=outbox, dialect=Dialect.REFERENCE) as world:
+        world.server.backend = SimulatedBackend(handlers={"n": lambda n: n})
+        await world.client.connect()
+        outbox.is_full = True
+        with pytest.raises(OutboxStorageError):
+            await world.client.emit("n", 1)
+        await asyncio.sleep(60)
+        health = world.client.health()
+        assert (health.live, health.ready, health.deaf) == (True, False, False)
+        assert "Messages are refused: The simulated disk is full" in said(health)
+        outbox.is_full = False
+        await asyncio.sleep(5)
+        assert world.client.health() == Health(
+            live=True, ready=True, degraded=False, reasons=(), status=S.CONNECTED
+        )

@@ -168,9 +168,12 @@ async def test_lock_of_another_program_is_waited_out(path: Path) -> None:
         await until(lambda: database.counters.written == 101)
 
 
-@pytest.mark.parametrize("content", [b"a letter to my aunt" * 500, b"SQLite format 3\0" + b"\xff" * 8000])
+CORRUPT = b"SQLite format 3\0" + b"\xff" * 52 + b"RFMD" + b"\xff" * 8000
+
+
+@pytest.mark.parametrize("content", [CORRUPT])
 def test_corrupt_file_is_set_aside_and_a_fresh_one_begun(run_async: Run, path: Path, content: bytes) -> None:
-    """A file that is no database is renamed, told, and what is recorded lands in a fresh one."""
+    """A corrupt metrics database is renamed, told, and what is recorded lands in a fresh one."""
     path.write_bytes(content)
 
     async def main() -> None:
@@ -204,10 +207,17 @@ async def test_file_that_becomes_corrupt_in_use_is_replaced(path: Path) -> None:
     assert rows_of(path).latencies
 
 
-def test_database_of_another_program_is_left_alone(run_async: Run, path: Path) -> None:
-    """A sound database of somebody else is told as a problem, and neither changed nor renamed."""
-    with closing(sqlite3.connect(path)) as other:
-        other.execute("CREATE TABLE aunt (letter TEXT)")
+@pytest.mark.parametrize(
+    "content", [None, b"a letter to my aunt" * 500, b"SQLite format 3\0" + b"\xff" * 8000]
+)
+def test_file_of_somebody_else_is_left_alone(run_async: Run, path: Path, content: bytes | None) -> None:
+    """A file of somebody else is told as a problem, and neither changed nor renamed, nor its mode."""
+    if content is None:
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("CREATE TABLE aunt (letter TEXT)")
+    else:
+        path.write_bytes(content)
+    path.chmod(0o644)
     before = path.read_bytes()
 
     async def main() -> None:
@@ -215,11 +225,12 @@ def test_database_of_another_program_is_left_alone(run_async: Run, path: Path) -
         async with MetricsDatabase(path, on_problem=problems.append) as database:
             database.record_latency(0.5)
             await until(lambda: bool(problems))
-        assert "it is not a metrics database" in str(problems[0])
+        assert " a metrics database" in str(problems[0])
         assert database.counters.dropped == 1
 
     run_async(main())
     assert path.read_bytes() == before
+    assert path.stat().st_mode & 0o777 == 0o644
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 

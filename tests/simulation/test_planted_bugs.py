@@ -93,6 +93,11 @@ def token_refreshed_twice(patch: Patch) -> None:
     patch.setattr(TokenProvider, "refresh", refresh)
 
 
+def numbers_lent_twice(patch: Patch) -> None:
+    """An outbox has one identity for ever, and so has each copy of it."""
+    patch.setattr("realtime_fsm.testing.simulated.outbox.new_client_id", lambda: "me")
+
+
 @pytest.mark.timeout(600)  # it is bounded by its work, for which a busy machine needs minutes
 @pytest.mark.parametrize(
     "plant",
@@ -103,6 +108,7 @@ def token_refreshed_twice(patch: Patch) -> None:
         removed_before_the_ack,
         fallback_not_stopped,
         token_refreshed_twice,
+        numbers_lent_twice,
     ],
 )
 def test_sweep_finds_a_planted_bug_and_shrinks_it(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:

@@ -140,7 +140,13 @@ def test_retry_lets_a_dead_letter_wait_again(path: Path, capsys: Capture) -> Non
     assert sequences(contents.waiting) == [1, 2, 3, 4, 5, 9, 10]
     assert contents.last_sequence == 10
     first, revived = contents.waiting[0], contents.waiting[5]
-    changed = {"receipt": ("note", "c-6"), "sequence": 9, "accepted_at": letter(6).message.accepted_at}
+    changed = {
+        "receipt": ("note", "c-6"),
+        "client_id": contents.waiting[6].client_id,
+        "sequence": 9,
+        "accepted_at": letter(6).message.accepted_at,
+    }
+    assert revived.client_id not in {first.client_id, contents.client_id}
     assert fields_of(revived) == fields_of(first) | changed
     assert sequences(dead) == [7]
 

@@ -84,7 +84,7 @@ class TestSimulatedOutbox(OutboxContract):
 
     def make(self, folder: Path, *, max_dead_letters: int = 1000) -> Outbox:
         """Return one; a folder stands for a disk."""
-        disk = self.disks.setdefault(folder, SimulatedDisk(client_id=f"client-{len(self.disks)}"))
+        disk = self.disks.setdefault(folder, SimulatedDisk())
         return self.kind(disk, max_dead_letters=max_dead_letters)
 
 

@@ -32,7 +32,7 @@ class Haunted(Outbox):
 
 
 class Nameless(Outbox):
-    """All clients have the same identity."""
+    """All openings have the same identity."""
 
     async def open(self) -> OutboxContents:
         """Lie."""
@@ -168,7 +168,7 @@ class Undead(Outbox):
 
 OUTBOXES: dict[str, type[SimulatedOutbox]] = {
     "test_new_outbox_is_empty": Haunted,
-    "test_identity_stays_as_long_as_the_outbox": Nameless,
+    "test_each_opening_is_an_identity_of_its_own": Nameless,
     "test_outbox_in_use_is_refused_to_others": Shared,
     "test_close_is_safe_at_any_time": Unclosable,
     "test_append_keeps_in_the_order_of_the_calls": Shuffled,

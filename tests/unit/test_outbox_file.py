@@ -121,38 +121,157 @@ def make_shortened(path: Path) -> None:
     write_database(path, "UPDATE message SET attachments = x'00000009ff' WHERE sequence = 7")
 
 
+def make_linked(path: Path) -> None:
+    """Make a link to another program's file where the outbox belongs."""
+    target = path.with_name("app.conf")
+    target.write_text("key=1")
+    target.chmod(0o644)
+    path.symlink_to(target)
+
+
+def make_orphaned(path: Path) -> None:
+    """Make a WAL without its database."""
+    path.write_bytes(b"")
+    path.with_name(path.name + "-wal").write_bytes(b"somebody's" * 100)
+
+
+def make_marked(path: Path) -> None:
+    """Make a database without a table, that says whose it is."""
+    write_database(path, "PRAGMA application_id = 7", "VACUUM")
+
+
+def make_scrambled(path: Path) -> None:
+    """Make a database that cannot be read, nor told whose it is."""
+    make_foreign(path)
+    path.write_bytes(path.read_bytes()[:100] + b"\xa5" * 4000)
+
+
+def make_bound(path: Path) -> None:
+    """Make somebody's file, and a link to it where the lock belongs."""
+    asyncio.run(make_outbox(path, 1))
+    target = path.with_name("app.conf")
+    target.write_text("key=1")
+    target.chmod(0o644)
+    owner = path.with_name(path.name + "-owner")
+    owner.unlink()
+    owner.symlink_to(target)
+
+
+def make_occupied(path: Path) -> None:
+    """Make somebody's file where the lock belongs."""
+    path.with_name(path.name + "-owner").write_text("Ann")
+
+
+def all_of(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Return the files of a folder, with their content and mode."""
+    return {file.name: (file.read_bytes(), file.lstat().st_mode) for file in folder.iterdir()}
+
+
 @pytest.mark.parametrize(
     "make",
     [
         make_garbage,
-        make_cut,
-        make_flipped,
-        make_hidden,
         make_foreign,
-        make_misshapen,
-        make_tampered,
-        make_undecodable,
-        make_shortened,
+        make_linked,
+        make_orphaned,
+        make_marked,
+        make_scrambled,
+        make_bound,
+        make_occupied,
     ],
 )
-def test_unusable_file_is_set_aside(
+def test_file_of_somebody_else_is_left_alone(
+    run_async: Run, tmp_path: Path, reports: Reports, make: Callable[[Path], None]
+) -> None:
+    """What does not say that it is an outbox is refused by name; nothing is changed, renamed, or added."""
+    path = tmp_path / "o.db"
+    make(path)
+    before = all_of(tmp_path)
+
+    async def main() -> None:
+        with pytest.raises(OutboxStorageError, match="cannot be used as an outbox") as refused:
+            await reports.outbox(path).open()
+        assert str(tmp_path) in str(refused.value)
+        assert "a file of its own" in str(refused.value)
+        assert not refused.value.retryable
+
+    run_async(main())
+    assert all_of(tmp_path) == before
+    assert reports == []
+
+
+async def test_hard_link_is_named(tmp_path: Path, reports: Reports) -> None:
+    """A file with two names would have two owners: it is refused, until one of them is gone."""
+    path = tmp_path / "o.db"
+    outbox = reports.outbox(path)
+    await outbox.open()
+    await outbox.close()
+    other = tmp_path / "other.db"
+    other.hardlink_to(path)
+    for each in (path, other):
+        with pytest.raises(OutboxStorageError, match=r"has 2 names \(hard links\)"):
+            await reports.outbox(each).open()
+    other.unlink()
+    await outbox.open()
+    await outbox.close()
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, lambda path: path.rename(path.with_name("away.db"))])
+async def test_file_that_is_lost_in_use_is_noticed(
+    tmp_path: Path, reports: Reports, lose: Callable[[Path], object]
+) -> None:
+    """Once its file is gone nothing is called kept any more, and people hear of it though nobody asks."""
+    path = tmp_path / "o.db"
+    outbox = reports.outbox(path)
+    await outbox.open()
+    await append_all(outbox, [message(1)])
+    lose(path)
+    async with asyncio.timeout(30):
+        while not reports:  # noqa: ASYNC110 - it is told from another thread
+            await asyncio.sleep(0.02)
+    with pytest.raises(OutboxStorageError, match="deleted, moved or replaced while it was in use"):
+        await append_all(outbox, [message(2)])
+    await outbox.close()
+    await outbox.open()
+    await append_all(outbox, [message(3)])
+    await outbox.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "at_least"),
+    [
+        (make_cut, 50),
+        (make_flipped, 270),
+        (make_hidden, 300),
+        (make_misshapen, 0),
+        (make_tampered, 299),
+        (make_undecodable, 299),
+        (make_shortened, 299),
+    ],
+)
+def test_corrupt_file_is_set_aside_and_saved_what_can_be(
     run_async: Run,
     tmp_path: Path,
     reports: Reports,
     caplog: pytest.LogCaptureFixture,
+    *,
     make: Callable[[Path], None],
+    at_least: int,
 ) -> None:
-    """A file that cannot be used is renamed, whole, loudly; and a fresh one takes its place and works."""
+    """A corrupt outbox is renamed, whole, loudly; what can be read of it waits in a fresh one, unchanged."""
     path = tmp_path / "o.db"
     make(path)
     size = path.stat().st_size
+    whole = {number: fields_of(message(number, event="e" * 100)) for number in range(1, 301)}
 
     async def main() -> None:
         outbox = reports.outbox(path)
-        assert not (await outbox.open()).waiting
-        await append_all(outbox, [message(1)])
+        saved = (await outbox.open()).waiting
+        assert at_least <= len(saved) <= 300
+        assert [fields_of(one) for one in saved] == [whole[one.sequence] for one in saved]
+        await append_all(outbox, [message(301)])
         await outbox.close()
-        assert sequences((await outbox.open()).waiting) == [1]
+        assert sequences((await outbox.open()).waiting) == [*sequences(saved), 301]
         await outbox.close()
 
     run_async(main())
@@ -165,12 +284,33 @@ def test_unusable_file_is_set_aside(
     assert str(aside) in caplog.text
 
 
+async def test_flipped_bit_is_buried_and_the_rest_is_good(tmp_path: Path, reports: Reports) -> None:
+    """A message whose bytes have changed is a dead letter that cannot be retried; all others wait."""
+    path = tmp_path / "o.db"
+    await make_outbox(path, 3)
+    write_database(path, "UPDATE message SET text = '[\"note\",9]' WHERE sequence = 2")
+    outbox = reports.outbox(path)
+    for known in (1, 0):
+        contents = await outbox.open()
+        assert sequences(contents.waiting) == [1, 3]
+        assert sequences(contents.damaged) == [2] * known
+        (letter,) = await outbox.dead_letters()
+        assert letter.message.is_damaged
+        assert "changed on the disk" in letter.reason
+        await outbox.close()
+        assert outbox_file.retry(path, None).done == []
+    assert outbox_file.drop(path, None).done == ["c-2"]
+
+
 def test_set_aside_twice_in_a_second_overwrites_nothing(
     run_async: Run, tmp_path: Path, reports: Reports
 ) -> None:
     """Each file that is set aside keeps a name of its own, and takes its WAL with it."""
     path = tmp_path / "o.db"
-    contents = [b"", b"garbage", b"more garbage" * 1000]
+    mark = outbox_schema.APPLICATION_ID.to_bytes(4, "big")
+    contents = [
+        b"SQLite format 3\0" + b"\xa5" * 52 + mark + garbage * 1000 for garbage in (b"a", b"bb", b"ccc")
+    ]
 
     async def main() -> None:
         for content in contents:
@@ -181,7 +321,7 @@ def test_set_aside_twice_in_a_second_overwrites_nothing(
             await outbox.close()
 
     run_async(main())
-    aside = {file.read_bytes() for file in tmp_path.glob("o.db.corrupt-*")}
+    aside = {file.read_bytes() for file in tmp_path.glob("o.db.corrupt-*") if not file.name.endswith("-shm")}
     assert aside == {*contents, *(b"wal of " + content for content in contents)}
 
 
@@ -193,7 +333,7 @@ def test_newer_file_is_refused_and_left_alone(run_async: Run, tmp_path: Path, re
         await make_outbox(path, 2)
         write_database(path, f"PRAGMA user_version = {outbox_schema.VERSION + 1}")
         before = path.read_bytes()
-        with pytest.raises(OutboxStorageError, match=r"has version 2, and this library knows 1") as raised:
+        with pytest.raises(OutboxStorageError, match=r"has version 3, and this library knows 2") as raised:
             await reports.outbox(path).open()
         assert not raised.value.retryable
         assert path.read_bytes() == before
@@ -209,9 +349,11 @@ def test_older_file_is_migrated_whole_or_not_at_all(
     path = tmp_path / "o.db"
     good, bad = ("ALTER TABLE message ADD COLUMN note TEXT",), ("DROP TABLE message", "NONSENSE")
 
+    steps_before = outbox_schema.MIGRATIONS
+
     def release(*steps: tuple[str, ...]) -> None:
-        monkeypatch.setattr(outbox_schema, "MIGRATIONS", outbox_schema.MIGRATIONS[:1] + steps)
-        monkeypatch.setattr(outbox_schema, "VERSION", 1 + len(steps))
+        monkeypatch.setattr(outbox_schema, "MIGRATIONS", steps_before + steps)
+        monkeypatch.setattr(outbox_schema, "VERSION", len(steps_before) + len(steps))
 
     async def main() -> None:
         await make_outbox(path, 3)
@@ -221,14 +363,51 @@ def test_older_file_is_migrated_whole_or_not_at_all(
         await outbox.close()
         release(good, bad)
         with pytest.raises(sqlite3.OperationalError), closing(sqlite3.connect(path)) as connection:
-            outbox_schema.migrate(connection, 2)
+            outbox_schema.migrate(connection, len(steps_before) + 1)
         release(good)
         assert sequences((await outbox.open()).waiting) == [1, 2, 3]
         await outbox.close()
 
     run_async(main())
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(steps_before) + 1,)
+    assert reports == []
+
+
+@pytest.mark.parametrize("is_marked", [True, False])
+async def test_file_of_the_first_version_is_taken_over(
+    tmp_path: Path, reports: Reports, *, is_marked: bool
+) -> None:
+    """What an older library kept is sent under the identity that it had, which the server may know."""
+    path = tmp_path / "o.db"
+    columns = "message_id, event, delivery, wants_ack, accepted_at, expires_at, attempts, size_bytes"
+    columns += ", text, attachments"
+    row = "'old-{0}', 'note', 'exactly_once', 1, 1.5, NULL, 1, 10, '[\"note\",{0}]', x''"
+    first = outbox_schema.MIGRATIONS[0]
+    write_database(
+        path,
+        *(step for step in first if isinstance(step, str)),
+        "INSERT INTO meta VALUES ('client_id', 'old')",
+        "UPDATE meta SET value = 9 WHERE name = 'last_sequence'",
+        *(f"INSERT INTO message (sequence, {columns}) VALUES ({n}, {row.format(n)})" for n in (7, 8)),  # noqa: S608 - of constants
+        f"INSERT INTO dead_letter (sequence, {columns}, reason, died_at) "  # noqa: S608 - of constants
+        f"VALUES (6, {row.format(6)}, 'refused', 2.5)",
+        "PRAGMA user_version = 1",
+        *(() if is_marked else ("PRAGMA application_id = 0",)),
+    )
+    outbox = reports.outbox(path)
+    for _ in range(2):
+        contents = await outbox.open()
+        assert [(one.client_id, one.sequence, one.attempts) for one in contents.waiting] == [
+            ("old", 7, 1),
+            ("old", 8, 1),
+        ]
+        assert contents.client_id != "old"
+        assert contents.last_sequence == 9
+        (letter,) = await outbox.dead_letters()
+        assert (letter.message.client_id, letter.message.is_damaged) == ("old", False)
+        await outbox.close()
+    assert path.read_bytes()[68:72] == outbox_schema.APPLICATION_ID.to_bytes(4, "big")
     assert reports == []
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from realtime_fsm.server import Ledger, MemoryLedger, SqliteLedger, Stamp
-from realtime_fsm.server.ledger import MAX_ANSWER_BYTES, MAX_KEPT_ANSWERS, MAX_KEPT_BYTES
+from realtime_fsm.server.ledger import MAX_ANSWER_BYTES, MAX_KEPT_ANSWERS, MAX_KEPT_BYTES, digest_of
 from realtime_fsm.server.request import Answer
 
 pytestmark = pytest.mark.real_loop
@@ -29,7 +29,13 @@ class Opened:
         self.effects: list[Any] = []
 
     async def send(
-        self, sequence: int, answer: Answer | None = None, *, client: str = "c", subject: str = "ann"
+        self,
+        sequence: int,
+        answer: Answer | None = None,
+        *,
+        client: str = "c",
+        subject: str = "ann",
+        digest: str = "",
     ) -> Answer:
         """Send a message, and note whether it takes effect."""
 
@@ -38,7 +44,7 @@ class Opened:
             self.effects.append((subject, client, sequence))
             return {"ok": True, "answer": sequence} if answer is None else answer
 
-        return await self.ledger.apply(Stamp(subject, client, sequence), handle)
+        return await self.ledger.apply(Stamp(subject, client, sequence, digest), handle)
 
 
 Opening = Callable[..., AbstractAsyncContextManager[Opened]]
@@ -82,6 +88,38 @@ async def test_refusal_is_repeated_as_a_refusal(opening: Opening) -> None:
         await ledger.send(2)
         assert await ledger.send(1) == {**REFUSED, "duplicate": True}
         assert ledger.effects == [("ann", "c", 1), ("ann", "c", 2)]
+
+
+async def test_number_of_another_message_is_refused(opening: Opening) -> None:
+    """A message never gets the answer of another one: with a number that was lent it is refused."""
+    large = {"ok": True, "answer": "x" * MAX_ANSWER_BYTES}
+    async with opening() as ledger:
+        for number, answer in enumerate(({"ok": True, "answer": 1}, large, REFUSED), start=1):
+            await ledger.send(number, answer, digest="a")
+            for digest in ("b", "c"):
+                refused = await ledger.send(number, digest=digest)
+                assert refused["ok"] is False
+                assert refused["error"]["code"] == "number_reused"
+            assert (await ledger.send(number, digest="a"))["duplicate"]
+            assert (await ledger.send(number))["duplicate"]
+        assert len(ledger.effects) == 3
+
+
+def test_digest_is_of_the_whole_message() -> None:
+    """Whatever differs in a message makes another digest, and the same message has the same one."""
+    said: list[tuple[str, list[Any]]] = [
+        ("n", []),
+        ("n", [1]),
+        ("m", [1]),
+        ("n", [1, 1]),
+        ("n", [[1, 1]]),
+        ("n", ["1"]),
+        ("n", [{"a": 1}]),
+        ("n", [b"\x01"]),
+        ("n", ["\udcff"]),
+    ]
+    assert len({digest_of(event, args) for event, args in said}) == len(said)
+    assert digest_of("n", [{"a": b"1"}]) == digest_of("n", ({"a": bytearray(b"1")},))
 
 
 async def test_numbers_may_be_missing(opening: Opening) -> None:

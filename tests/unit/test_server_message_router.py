@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from realtime_fsm.server import BackendConfig, Client, MemoryLedger, Stamp
-from realtime_fsm.server.ledger import Handle, LedgerUnavailableError
+from realtime_fsm.server.ledger import Handle, LedgerUnavailableError, digest_of
 from realtime_fsm.server.request import Answer
 from realtime_fsm.server.router import MessageRouter
 
@@ -46,7 +46,7 @@ async def test_handler_is_given_the_ledger_s_transaction() -> None:
     await router.handle(Client(subject="ann", claims={}, message_id="m"), "note", [])
     assert [client.transaction for client in seen] == ["secret transaction", None, None]
     assert (seen[0].client_id, seen[0].sequence, seen[0].message_id) == ("c", 1, "m")
-    assert ledger.stamps == [Stamp("ann", "c", 1)]
+    assert ledger.stamps == [Stamp("ann", "c", 1, digest_of("note", []))]
 
 
 def test_client_shows_no_secret() -> None:

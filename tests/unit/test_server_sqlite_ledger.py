@@ -106,7 +106,7 @@ async def test_mark_outlives_the_process(path: Path) -> None:
         assert code(await one.send(2, "nobody")) == "unknown_event"
     async with backend(path) as one:
         assert await one.send(1) == {"ok": True, "answer": "HI", "duplicate": True}
-        refused = await one.send(2)
+        refused = await one.send(2, "nobody")
         assert (code(refused), refused["duplicate"]) == ("unknown_event", True)
         assert one.router.duplicates == 2
         assert await one.send(3, "note", "there") == {"ok": True, "answer": "THERE"}
@@ -136,7 +136,7 @@ async def test_failed_handler_leaves_nothing_but_its_refusal(path: Path) -> None
             one.router.on(handler.__name__, handler)
             refused = await one.send(sequence, handler.__name__)
             assert code(refused) == FAILED
-            assert await one.send(sequence) == {**refused, "duplicate": True}
+            assert await one.send(sequence, handler.__name__) == {**refused, "duplicate": True}
         cursors.clear()  # which is what lets go of its file
         assert notes(path) == []
         assert await one.send(9) == {"ok": True, "answer": "HI"}
@@ -323,7 +323,7 @@ async def test_two_servers_can_share_a_ledger(path: Path) -> None:
         assert await one.send(1) == {"ok": True, "answer": "HI"}
         assert await other.send(1) == {"ok": True, "answer": "HI", "duplicate": True}
         assert await other.send(2, "note", "there") == {"ok": True, "answer": "THERE"}
-        assert (await one.send(2))["duplicate"] is True
+        assert (await one.send(2, "note", "there"))["duplicate"] is True
     assert notes(path) == ["hi", "there"]
 
 
@@ -393,13 +393,33 @@ def test_files_are_the_owners_alone(path: Path, tmp_path: Path, run_async: RunAs
     run_async(main())
 
 
+async def test_ledger_of_the_first_version_is_taken_over(path: Path) -> None:
+    """A ledger that an older release wrote knows what took effect, and its answers."""
+    async with backend(path) as one:
+        await one.send(1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("ALTER TABLE realtime_fsm_answer DROP COLUMN digest")
+        connection.execute("UPDATE realtime_fsm_ledger SET version = 1")
+    for number in (2, 3):
+        async with backend(path) as one:
+            assert await one.send(1, "note", "what it said is not known") == {
+                "ok": True,
+                "answer": "HI",
+                "duplicate": True,
+            }
+            assert await one.send(number) == {"ok": True, "answer": "HI"}
+            assert code(await one.send(number, "note", "other")) == "number_reused"
+    assert notes(path) == ["hi", "hi", "hi"]
+
+
 def test_database_that_cannot_be_used_is_a_configuration_error(tmp_path: Path, run_async: RunAsync) -> None:
     """What is no database, or that of another release, is refused by name, and left as it is."""
     (tmp_path / "text").write_text("This is no database, and long enough to be told from an empty one. " * 20)
     with closing(sqlite3.connect(tmp_path / "newer")) as connection:
         connection.execute("CREATE TABLE realtime_fsm_ledger (version INTEGER NOT NULL)")
-        connection.execute("INSERT INTO realtime_fsm_ledger VALUES (2)")
+        connection.execute("INSERT INTO realtime_fsm_ledger VALUES (3)")
         connection.commit()
+    (tmp_path / "text").chmod(0o644)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.name == "text"}
 
     async def main() -> None:
@@ -408,5 +428,6 @@ def test_database_that_cannot_be_used_is_a_configuration_error(tmp_path: Path, r
             with pytest.raises(ConfigurationError, match=name or tmp_path.name):
                 await ledger.open()
         assert {"text": (tmp_path / "text").read_bytes()} == before
+        assert (tmp_path / "text").stat().st_mode & 0o777 == 0o644
 
     run_async(main())

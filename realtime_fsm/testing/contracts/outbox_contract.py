@@ -44,19 +44,20 @@ class OutboxContract(Contract):
 
         self.run(main())
 
-    def test_identity_stays_as_long_as_the_outbox(self, tmp_path: Path) -> None:
-        """Opened again it names the same client; another outbox names another one."""
+    def test_each_opening_is_an_identity_of_its_own(self, tmp_path: Path) -> None:
+        """Opened again it names another client, for what is accepted then; what is kept keeps its own."""
 
         async def main() -> None:
-            outbox, other = self.make(tmp_path), self.make(tmp_path / "other")
-            known = (await outbox.open()).client_id
-            assert (await other.open()).client_id != known
-            await outbox.close()
-            assert (await outbox.open()).client_id == known
-            await outbox.close()
-            await other.close()
+            outbox = self.make(tmp_path)
+            known: list[str] = []
+            for number in range(1, 5):
+                contents = await outbox.open()
+                assert [one.client_id for one in contents.waiting] == (known if outbox.is_durable else [])
+                assert contents.client_id not in known
+                known.append(contents.client_id)
+                await append_all(outbox, [message(number, client_id=contents.client_id)])
+                await outbox.close()
 
-        (tmp_path / "other").mkdir()
         self.run(main())
 
     def test_outbox_in_use_is_refused_to_others(self, tmp_path: Path) -> None:
@@ -328,6 +329,7 @@ def fields_of(kept: Message) -> dict[str, Any]:
         "delivery": kept.delivery,
         "wants_ack": kept.wants_ack,
         "receipt": (kept.receipt.event, kept.receipt.message_id),
+        "client_id": kept.client_id,
         "sequence": kept.sequence,
         "accepted_at": kept.accepted_at,
         "expires_at": kept.expires_at,

@@ -219,6 +219,7 @@ class Emitted:
         process: Which one emitted it.
         receipt: ``None`` until it was accepted.
         is_refused: It was not accepted, and the application was told so.
+        is_undone: The disk was put back to before it: it is gone, or nobody knows that it was sent.
         is_forgotten: Its process crashed before it was accepted, so nobody counts on it.
     """
 
@@ -229,6 +230,7 @@ class Emitted:
     receipt: Receipt | None = None
     is_refused: bool = False
     is_forgotten: bool = False
+    is_undone: bool = False
 
 
 class Application:
@@ -289,6 +291,7 @@ class Application:
         self._starts += 1
         self._known = 0
         self.last: int | None = None
+        self._backup = self.disk.copy()
         self.outbox = SimulatedOutbox(self.disk) if self._setting is Setting.REFERENCE else None
         self.set_disk_full(full=self.is_disk_full)
         self.client: RealtimeService = self._environment.client(
@@ -362,6 +365,13 @@ class Application:
 
     async def crash(self) -> None:
         """End the process without a goodbye, and start it again."""
+        await self._start_again(self.disk)
+
+    async def restore(self) -> None:
+        """End the process without a goodbye, and start on a copy of its disk from before that process."""
+        await self._start_again(self._backup)
+
+    async def _start_again(self, disk: SimulatedDisk) -> None:
         self.disk.crash()
         waiting = list(self._tasks)
         for task in waiting:
@@ -370,9 +380,12 @@ class Application:
             await asyncio.wait(waiting)
         for message in self.emitted:
             message.is_forgotten = message.is_forgotten or self._is_forgotten(message)
+        if disk is not self.disk:
+            self._undo(disk)
         self.end()
         was_closed = self.is_closed
         await self.disconnect(drain=False)  # what is left of the old process: nobody counts on it
+        self.disk = disk
         self.start()
         if not was_closed:
             await self.connect()
@@ -482,6 +495,17 @@ class Application:
         del self._tasks[task]
         if not task.cancelled() and (error := task.exception()) is not None:
             self.violations.append(f"the application was surprised by {error!r}")
+
+    def _undo(self, disk: SimulatedDisk) -> None:
+        """Note what is not on another disk, and has not come to its end."""
+        kept = {message.args[0] for message in disk.waiting.values()}
+        for message in self.emitted:
+            is_open = message.receipt is None or message.receipt.outcome in {Outcome.PENDING, Outcome.STORED}
+            if message.number in kept:
+                # That it was sent was known to the disk alone: no server could tell that it comes again.
+                message.is_undone = message.is_undone or message.delivery is Delivery.AT_MOST_ONCE
+            elif is_open and not message.is_refused:
+                message.is_undone = message.is_forgotten = True
 
     def _is_forgotten(self, message: Emitted) -> bool:
         """Tell whether a crash ends a message: what was not kept on the disk, and what nobody accepted."""

@@ -81,6 +81,8 @@ class Action(StrEnum):
     """The source of tokens fails."""
     HEAL = "heal"
     """Everything that lasts ends."""
+    RESTORE = "restore"
+    """Its process ends without a goodbye, and starts on a backup of its disk, from before that process."""
 
     @property
     def lasts(self) -> bool:
@@ -119,6 +121,7 @@ _WEIGHTS: Final = {
     Action.LOSE_EVENT: 3,
     Action.RESET_PEER: 2,
     Action.CRASH: 2,
+    Action.RESTORE: 2,
 }
 _MOST_STEPS: Final = 14
 

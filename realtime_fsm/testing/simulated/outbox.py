@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from attrs import define, evolve, field
 
 from realtime_fsm.engine.message import DeadLetter, Message, Receipt
-from realtime_fsm.engine.outbox import OutboxContents
+from realtime_fsm.engine.outbox import OutboxContents, new_client_id
 from realtime_fsm.machine.errors import OutboxStorageError
 
 
@@ -16,14 +16,12 @@ class SimulatedDisk:
     """A disk that outlives a crash. Give the same one to the outbox of the next start.
 
     Attributes:
-        client_id: Identity of the client.
         last_sequence: The highest number that any message had.
         waiting: The kept messages, by number.
         dead: The dead letters, by message id.
         owner: The outbox that is open on it.
     """
 
-    client_id: str = "c0ffee"
     last_sequence: int = 0
     waiting: dict[int, Message] = field(factory=dict)
     dead: dict[str, DeadLetter] = field(factory=dict)
@@ -33,6 +31,11 @@ class SimulatedDisk:
         """End the process that uses it: whatever it has not committed by now is lost."""
         if self.owner is not None:
             self.owner.lose_power()
+
+    def copy(self) -> "SimulatedDisk":
+        """Return a copy, as a backup is, that nobody uses."""
+        waiting = {number: evolve(message) for number, message in self.waiting.items()}
+        return SimulatedDisk(last_sequence=self.last_sequence, waiting=waiting, dead=dict(self.dead))
 
 
 class SimulatedOutbox:
@@ -77,7 +80,7 @@ class SimulatedOutbox:
         self._is_alive = True
         waiting = [_restored(message) for _, message in sorted(self.disk.waiting.items())]
         return OutboxContents(
-            client_id=self.disk.client_id, last_sequence=self.disk.last_sequence, waiting=waiting
+            client_id=new_client_id(), last_sequence=self.disk.last_sequence, waiting=waiting
         )
 
     def append(self, message: Message) -> asyncio.Future[None]:
@@ -97,6 +100,11 @@ class SimulatedOutbox:
         """Keep the attempts, at once."""
         if self._is_alive and message.sequence in self.disk.waiting:
             self.disk.waiting[message.sequence].attempts = message.attempts
+
+    def probe(self, size_bytes: int) -> asyncio.Future[None]:
+        """Keep nothing after the delay, unless the disk is full."""
+        del size_bytes
+        return self._commit((), kept=True)
 
     def bury(self, letter: DeadLetter) -> None:
         """Move a message to the dead letters, at once."""
@@ -198,4 +206,4 @@ def _not_open() -> OutboxStorageError:
 
 def _restored(message: Message) -> Message:
     receipt = Receipt(message.event, message.receipt.message_id)
-    return evolve(message, receipt=receipt, client_id="", sent_at=None, is_stored=True)
+    return evolve(message, receipt=receipt, sent_at=None, is_stored=True)
