@@ -235,6 +235,7 @@ class ConnectionManager:
         statistics = parts.statistics
         is_first = statistics.connections == 1 and statistics.polls == statistics.failed_polls
         is_whole = parts.session.began()
+        parts.subscriptions.began(is_whole=is_whole)
         if not (is_first or is_whole or parts.config.dialect.positions):
             statistics.unrecovered += 1
             parts.subscriptions.resync.begin_for_all(
@@ -288,6 +289,8 @@ class ConnectionManager:
 
     def _leave(self, link: Link | None) -> None:
         """Cancel what runs, and let the live link go unless the next state brings its own."""
+        if self._stay is not None:
+            self._stay.has_ended = True
         for task in self._running:
             if task is not asyncio.current_task():
                 task.cancel()
@@ -307,6 +310,7 @@ class ConnectionManager:
         if link is not None:
             self._parts.subscriptions.restart()  # what polling was refused, the socket may be granted
             self._begin_to_receive()
+        self._parts.subscriptions.tell()  # whoever waits for polling looks whether there still is any
 
     def _entered(self, status: ConnectionStatus, _: Trigger, facts: Facts) -> None:
         """Begin the new stay: the entry callback of every state."""

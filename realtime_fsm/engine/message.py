@@ -112,6 +112,7 @@ class Message:
             acknowledgement.
         sent_at: When it was last handed to the network, on the loop's clock; ``None`` before.
         is_stored: Whether a durable outbox holds it.
+        overtakes: Whether it is one of the first words on a connection, which overtake all others.
         size_bytes: Of the payload, kept because the queue adds and subtracts it.
         is_resent: Whether it is sent again after a loss; kept because it is asked at every step.
     """
@@ -129,6 +130,7 @@ class Message:
     attempts: int = 0
     sent_at: float | None = None
     is_stored: bool = False
+    overtakes: bool = False
     size_bytes: int = field(init=False)
     is_resent: bool = field(init=False)
 

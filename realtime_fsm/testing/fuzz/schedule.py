@@ -42,6 +42,10 @@ class Action(StrEnum):
     RETRY_NOW = "retry-now"
     FORCE_FALLBACK = "force-fallback"
     RELEASE_FALLBACK = "release-fallback"
+    SUBSCRIBE = "subscribe"
+    """It wants a second channel."""
+    UNSUBSCRIBE = "unsubscribe"
+    """It does not want it any more, some turns of the loop later."""
     CRASH = "crash"
     """Its process ends without a goodbye, and starts again."""
     # What the server does.
@@ -119,6 +123,8 @@ _WEIGHTS: Final = {
     Action.LOSE_EVENT: 3,
     Action.RESET_PEER: 2,
     Action.CRASH: 2,
+    Action.SUBSCRIBE: 3,
+    Action.UNSUBSCRIBE: 2,
 }
 _MOST_STEPS: Final = 14
 
