@@ -254,7 +254,9 @@ class FallbackPollingService:
                 if subscriptions.get(channel) is not subscription:
                     break  # it was unsubscribed while the handlers were behind
                 if position is None or subscriptions.take_position(channel, position):
-                    self._parts.dispatcher.post(Delivered(name, [data]))
+                    self._parts.dispatcher.post(
+                        Delivered(name, [data], is_wanted=subscriptions.watch(channel))
+                    )
             subscription.state = SubscriptionState.WANTED  # by the socket, when it is back
             subscriptions.resume_at(subscription, stream)
             # At once only where the last answer brought us further, or it would go on for ever.

@@ -195,16 +195,18 @@ class ConnectionManager:
         parts = self._parts
         if not parts.session.take(name, args, ack_id):
             return
+        is_wanted = None
         if parts.config.dialect.positions and args and isinstance(args[-1], dict):
             here, channel = read_position(args[-1]), args[-1].get("channel")
             if here is not None and isinstance(channel, str):
                 args = args[:-1]
                 if not parts.subscriptions.take_position(channel, here):
                     return
+                is_wanted = parts.subscriptions.watch(channel)
         if parts.recorder.is_tracing():
             parts.recorder.note(Kind.EVENT, f"{name!r} with {len(args)} arguments")
         answer = None if ack_id is None else partial(self._answer, link, name, ack_id)
-        parts.dispatcher.post(Delivered(name, args, answer))
+        parts.dispatcher.post(Delivered(name, args, answer, is_wanted))
 
     def link_written(self, link: Link) -> None:
         """Send on, if the link is the live one."""

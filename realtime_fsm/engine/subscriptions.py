@@ -401,6 +401,11 @@ class Subscriptions:
         """Return what is known of a channel that is wanted."""
         return self._wanted.get(channel)
 
+    def watch(self, channel: str) -> Callable[[], bool] | None:
+        """Return what tells whether a channel has been wanted from now on; ``None`` where it is not now."""
+        subscription = self._wanted.get(channel)
+        return None if subscription is None else partial(self._is_wanted, subscription)
+
     def polled(self) -> list[Subscription]:
         """Return what is to be polled: all but the channels that are loaded anew."""
         return [s for s in self._wanted.values() if not s.is_resyncing]
@@ -469,7 +474,7 @@ class Subscriptions:
         batch: list[Subscription] = []
         while waiting:
             one = waiting[0]
-            if self._wanted.get(one.channel) is not one or one.state is not SubscriptionState.WANTED:
+            if one.state is not SubscriptionState.WANTED or not self._is_wanted(one):
                 waiting.popleft()
                 continue
             room -= self._size_of(one)
@@ -588,8 +593,7 @@ class Subscriptions:
 
     def _answered(self, link: Link, subscription: Subscription, answer: Any) -> None:
         """Note what the server said of one channel: one object for all of them, or one for each."""
-        is_wanted = self._wanted.get(subscription.channel) is subscription
-        if subscription.state is not SubscriptionState.PENDING or not is_wanted:
+        if subscription.state is not SubscriptionState.PENDING or not self._is_wanted(subscription):
             return  # its connection has ended, or it was unsubscribed: the answer came too late
         said = answer
         if isinstance(answer, dict) and isinstance(answer.get("channels"), dict):
@@ -672,6 +676,9 @@ class Subscriptions:
         elif last.epoch != here.epoch or last.offset < here.offset:
             # It says that it has replayed all, and has not: to ask again would go on for ever.
             self._missed(subscription, here, "the server did not replay all that it said")
+
+    def _is_wanted(self, subscription: Subscription) -> bool:
+        return self._wanted.get(subscription.channel) is subscription
 
     def _to_be_asked_for(self) -> list[Subscription]:
         return [s for s in self if s.state is SubscriptionState.WANTED and not s.is_resyncing]

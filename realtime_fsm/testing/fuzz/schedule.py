@@ -45,7 +45,9 @@ class Action(StrEnum):
     SUBSCRIBE = "subscribe"
     """It wants a second channel."""
     UNSUBSCRIBE = "unsubscribe"
-    """It does not want it any more, some turns of the loop later."""
+    """It does not want it any more."""
+    FLICKER = "flicker"
+    """It wants the second channel, and some turns of the loop later does not any more."""
     CRASH = "crash"
     """Its process ends without a goodbye, and starts again."""
     # What the server does.
@@ -124,7 +126,7 @@ _WEIGHTS: Final = {
     Action.RESET_PEER: 2,
     Action.CRASH: 2,
     Action.SUBSCRIBE: 3,
-    Action.UNSUBSCRIBE: 2,
+    Action.FLICKER: 3,
 }
 _MOST_STEPS: Final = 14
 

@@ -441,6 +441,7 @@ _OF_THE_APPLICATION: Final[Mapping[Action, Callable[[Application], object]]] = M
     Action.PUBLISH:           lambda app: app.publish(),
     Action.SUBSCRIBE:         lambda app: app.subscribe(),
     Action.UNSUBSCRIBE:       lambda app: app.unsubscribe(),
+    Action.FLICKER:           lambda app: app.flicker(),
 })
 # fmt: on
 

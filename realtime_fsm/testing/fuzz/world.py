@@ -44,7 +44,7 @@ LONGEST_ADDRESS: Final = 4096
 SLOW_ACKS: Final = 22.0
 """Longer than a call waits, and shorter than a live server is waited for."""
 
-_OF_CHANNELS: Final = frozenset({Action.LOSE_EVENT, Action.SUBSCRIBE, Action.UNSUBSCRIBE})
+_OF_CHANNELS: Final = frozenset({Action.LOSE_EVENT, Action.SUBSCRIBE, Action.UNSUBSCRIBE, Action.FLICKER})
 _GREETED: Final = frozenset({f"{HELLO} came before the first word"})
 
 _RETRY_AFTER: Final = 7.0
