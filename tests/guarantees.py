@@ -192,7 +192,7 @@ GUARANTEES: Final = (
     ),
     Guarantee(
         "Catch-up",
-        "Whatever was subscribed bit by bit comes back: in requests that fit, each of them decided by itself.",
+        "Whatever was subscribed bit by bit comes back: in requests that fit, each decided by itself.",
         (
             _SUBSCRIPTIONS + "subscriptions_that_do_not_fit_into_one_request_come_back_in_several",
             _SUBSCRIPTIONS + "each_request_of_many_is_decided_by_itself",
@@ -217,8 +217,8 @@ GUARANTEES: Final = (
     ),
     Guarantee(
         "Catch-up",
-        "The program's own first words (`on_connect`) are alone until the hook has ended, on every connection; "
-        "its error decides what becomes of the connection.",
+        "The program's own first words (`on_connect`) are alone until the hook has ended; its error decides "
+        "what becomes of the connection.",
         (
             _WORDS + "first_words_overtake_all_that_waits_on_every_connection",
             _WORDS + "first_words_are_alone_until_the_hook_has_ended",
