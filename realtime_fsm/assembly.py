@@ -8,6 +8,7 @@ from typing import Final
 
 from realtime_fsm.engine.component import Components
 from realtime_fsm.engine.dispatcher import Dispatcher
+from realtime_fsm.engine.first_words import FirstWords
 from realtime_fsm.engine.flight_recorder import FlightRecorder
 from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.outbound_queue import OutboundQueue
@@ -95,6 +96,7 @@ class Assembly:
             wall=self._wall,
         )
         self.outbox = OutboxControl(outbox, self.queue)
+        self.first_words = FirstWords(self.queue, config.connection_timeout)
         self.sender = Sender(
             config=config,
             queue=self.queue,
@@ -139,6 +141,7 @@ class Assembly:
                 first_retry_within=config.first_retry_within,
             ),
             recovery=self.recovery,
+            first_words=self.first_words,
             heartbeat=None
             if beat is None
             else encode([beat], what="The heartbeat", max_bytes=config.max_message_bytes),

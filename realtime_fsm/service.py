@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from copy import copy
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from attrs import asdict
 from realtime_fsm.assembly import Assembly, loop_time
 from realtime_fsm.engine.component import Components
 from realtime_fsm.engine.dispatcher import Event, Handler
+from realtime_fsm.engine.first_words import ConnectHook
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.message import Message, Receipt
@@ -390,27 +392,37 @@ class RealtimeService:
     async def subscribe(self, channels: Iterable[str]) -> None:
         """Subscribe to channels. Remembered, and repeated on every connection.
 
-        On a live connection it returns when the server has confirmed them, where the dialect confirms;
-        offline it returns at once: see ``subscriptions`` for how far each has come.
+        On a live connection it returns when the server has confirmed them, where the dialect confirms; in
+        FALLBACK, where channels are polled, when polling has told where each stands: from then on no event
+        of theirs is missed in silence. Offline, and within an ``on_connect`` hook, it returns at once: see
+        ``subscriptions`` for how far each has come.
 
         Raises:
-            InvalidArgumentError: If a name is blank.
+            InvalidArgumentError: If a name is blank, or cannot be asked for within ``max_message_bytes``.
+                Nothing is remembered then.
             SubscriptionRefusedError: If the server refused one (the others are subscribed), or did not answer
                 within ``ack_timeout`` (they stay wanted, and are asked for again).
         """
         names = check_names(channels, what="channels")
+        self._subscriptions.check(names)
         self._subscriptions.want(names)
         await self._ask(names)
 
     async def unsubscribe(self, channels: Iterable[str]) -> None:
-        """Forget channels, and tell the server where it is there."""
-        forgotten = self._subscriptions.forget(check_names(channels, what="channels"))
-        if forgotten and (link := self._live_link) is not None:
-            await self._subscriptions.drop(link, forgotten)
+        """Forget channels, and tell the server, where it knows them: in the first step, so never too early.
+
+        From then on no event of theirs that is still under way reaches a handler, where the dialect tells
+        whose an event is. What a server that recovers sessions cannot be told now, it is told by the next
+        connection.
+        """
+        asked = self._subscriptions.forget(check_names(channels, what="channels"))
+        if (link := self._live_link) is not None:
+            await self._subscriptions.drop(link, asked)
 
     async def monitor_bookings(self, booking_ids: Iterable[str]) -> None:
         """Subscribe to what happens to bookings. As ``subscribe``; their channels are ``booking:<id>``."""
         names = check_names(booking_ids, what="booking_ids")
+        self._subscriptions.check(names, bookings=True)
         self._subscriptions.want(names, bookings=True)
         await self._ask([BOOKING_PREFIX + name for name in names])
 
@@ -427,6 +439,25 @@ class RealtimeService:
             hook: ``hook(missed) -> Position | None``, plain or a coroutine function.
         """
         self._subscriptions.resync.hook = hook
+        return hook
+
+    def on_connect(self, hook: ConnectHook) -> ConnectHook:
+        """Have a hook say the first word on every connection: a login, a join; a decorator.
+
+        It is awaited in CONNECTED, before channels are subscribed again and before anything that waits in
+        the outbox is sent. What it emits and calls (tasks that it starts included, while it runs) overtakes
+        all that; nothing else of the program's is sent before it has ended. Such messages are of their
+        connection: they are not kept in a durable outbox, because the next connection has the hook again.
+
+        It may take ``connection_timeout``. If it raises, the connection is given up with that error: a
+        ``RealtimeError`` says itself whether trying again can help (``AuthenticationError`` leads to FAILED);
+        after any other, and when it takes too long, the connection is tried again with backoff. A second hook
+        replaces the first.
+
+        Args:
+            hook: ``hook()``, plain or a coroutine function.
+        """
+        self._assembly.first_words.hook = hook
         return hook
 
     @property
@@ -603,12 +634,26 @@ class RealtimeService:
         left = self._sender.abandon(reason="the client was disconnected")
         return tuple(message.receipt for message in left)
 
+    def _polls_channels(self) -> bool:
+        """Tell whether polling is about to tell where channels stand."""
+        return TRAITS[self.status].publishes and self.config.dialect.poll_path is not None
+
     async def _ask(self, channels: list[str]) -> None:
-        if (link := self._live_link) is None:
-            return
+        """Wait until it is decided about channels, where anybody is there to decide it."""
         try:
             async with asyncio.timeout(self.config.ack_timeout):
-                await self._subscriptions.decided(channels, lambda: not link.has_ended)
+                while not self._queue.is_first_word:  # they are asked for after it
+                    if (link := self._live_link) is not None:
+                        await self._subscriptions.decided(channels, partial(_lives, link))
+                        if _lives(link):
+                            break
+                    elif self._polls_channels():
+                        await self._subscriptions.placed(channels, self._polls_channels)
+                        if self._polls_channels():
+                            break
+                    else:
+                        break  # nobody is there who could decide it now
+                    await asyncio.sleep(0)  # the state is being left
         except TimeoutError:
             raise SubscriptionRefusedError(
                 f"The server did not answer for {', '.join(channels)} within {self.config.ack_timeout} s.",
@@ -616,3 +661,7 @@ class RealtimeService:
             ) from None
         if (refused := self._subscriptions.refusals(channels)) is not None:
             raise refused
+
+
+def _lives(link: Link) -> bool:
+    return not link.has_ended

@@ -29,6 +29,9 @@ _REPLAY: Final = "engine/test_replay.py::test_"
 _TOKEN: Final = "engine/test_token.py::test_token_"
 _AUTH: Final = "engine/test_authentication.py::test_token_"
 _FILE: Final = "unit/test_outbox_file.py::test_"
+_SUBSCRIPTIONS: Final = "engine/test_service_subscriptions.py::test_"
+_FALLBACK: Final = "engine/test_fallback.py::test_"
+_WORDS: Final = "engine/test_first_words.py::test_"
 _FAULT: Final = "integration/test_faults.py::test_fault_"
 
 GUARANTEES: Final = (
@@ -231,6 +234,44 @@ GUARANTEES: Final = (
     ),
     Guarantee(
         "Catch-up",
+        "Whatever was subscribed bit by bit comes back: in requests that fit, each decided by itself.",
+        (
+            _SUBSCRIPTIONS + "subscriptions_that_do_not_fit_into_one_request_come_back_in_several",
+            _SUBSCRIPTIONS + "each_request_of_many_is_decided_by_itself",
+            _FALLBACK + "fallback_polls_many_channels_by_addresses_that_every_server_takes",
+        ),
+    ),
+    Guarantee(
+        "Catch-up",
+        "After `subscribe()` has returned, in FALLBACK as well, each event is heard or reported as missed.",
+        (_FALLBACK + "subscribe_in_fallback_learns_at_once_where_the_channel_stands", _SWEEP),
+    ),
+    Guarantee(
+        "Catch-up",
+        "After `unsubscribe()` neither the server nor the handlers know the channel, whenever it was called.",
+        (
+            _SUBSCRIPTIONS + "unsubscribe_is_the_last_word_whenever_it_is_called",
+            _SUBSCRIPTIONS + "unsubscribed_channel_is_silent_at_once",
+            _SUBSCRIPTIONS + "unsubscribed_while_nobody_could_be_told_is_told_to_a_recovered_session",
+            _FALLBACK + "fallback_answer_for_a_channel_that_was_unsubscribed_meanwhile_is_dropped",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Catch-up",
+        "The program's own first words (`on_connect`) are alone until the hook has ended; its error decides "
+        "what becomes of the connection.",
+        (
+            _WORDS + "first_words_overtake_all_that_waits_on_every_connection",
+            _WORDS + "first_words_are_alone_until_the_hook_has_ended",
+            _WORDS + "first_words_take_effect_once_beside_what_they_overtake",
+            _WORDS + "hook_that_raises_decides_what_becomes_of_the_connection",
+            _WORDS + "hook_that_does_not_end_is_given_up_in_its_time",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Catch-up",
         "Where the server recovers sessions, what was missed comes from there.",
         (
             "engine/test_session_recovery.py::test_client_hears_what_it_missed_and_loads_nothing",
@@ -324,6 +365,11 @@ GUARANTEES: Final = (
             _FAULT + "black_hole_does_not_hold_a_disconnect",
             "integration/test_interrupt.py::test_interrupt_ends_everything_in_every_state",
         ),
+    ),
+    Guarantee(
+        "Resources",
+        "No poll begins after FALLBACK was left, in whichever turn of the loop that happened.",
+        (_FALLBACK + "no_poll_begins_after_the_fallback_was_left", _SWEEP),
     ),
     Guarantee(
         "Resources",

@@ -12,7 +12,8 @@ the stay has ended, is dropped and counted. An exception that no activity expect
 =============  ===========================================================================================
 CONNECTING     ``establish``: one attempt, bounded by ``connection_timeout``
 CONNECTED      ``heartbeat``: notice a dead link; ``token_refresh``: renew the token before it expires;
-               ``catch_up``: subscribe, receive what was missed, and then let the outbox drain
+               ``catch_up``: say the first words, subscribe, receive what was missed, and then let the
+               outbox drain
 RECONNECTING   ``backoff``: wait, then try again
 FAILED         ``decide``: fall back where that is allowed, otherwise rest
 FALLBACK       ``polling`` and ``publishing`` over HTTP, and ``probing``: look for the socket
@@ -241,11 +242,19 @@ async def _reauthenticate(parts: Components, link: Link, token: Token) -> None:
 
 
 async def catch_up(parts: Components, stay: Stay) -> None:
-    """Ask for all subscriptions again, then open the outbox, then ask for whatever comes to be wanted.
+    """Let the program say its first words, ask for all subscriptions again, and open the outbox.
 
-    The order matters: a message may make the server publish to a channel, and its sender wants to see that.
+    Then it asks for whatever comes to be wanted. The order matters: a server may serve nobody who has not
+    logged in, and a message may make it publish to a channel, which its sender wants to see.
     """
     link = stay.live_link
+    parts.sender.greet(link)
+    try:
+        await parts.first_words.say()
+    except RealtimeError as error:
+        stay.report(Trigger.CONNECTION_LOST, error=error)
+        return
+    await parts.subscriptions.leave(link)
     await parts.subscriptions.ask(link)
     parts.sender.attach(link)
     while True:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from attrs import define, field
 
 from realtime_fsm.engine.dispatcher import Dispatcher
+from realtime_fsm.engine.first_words import FirstWords
 from realtime_fsm.engine.flight_recorder import FlightRecorder
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.payload import Payload
@@ -44,6 +45,7 @@ class Components:
         status: Who is told about the status.
         pace: When the next attempt is made, and which one it is.
         recovery: Told of every error.
+        first_words: What the program says first on every connection.
         heartbeat: The encoded heartbeat event, or ``None`` where the dialect has none.
     """
 
@@ -62,6 +64,7 @@ class Components:
     status: ConnectionStatusManager
     pace: Pace
     recovery: ErrorRecoveryStrategy
+    first_words: FirstWords
     heartbeat: Payload | None = None
 
 
@@ -80,6 +83,8 @@ class Stay:
         dispose: Releases a link that nobody wants, in the background.
         wake: Set by ``retry_now()``: whoever waits goes on as if its time had come.
         due_at: When the wait under way ends by itself, on the loop's clock; ``None`` while none is.
+        has_ended: Whether its state was left: what was begun in it, and has not heard of that yet, begins
+            nothing more.
     """
 
     epoch: int
@@ -92,6 +97,7 @@ class Stay:
     dispose: Callable[[Link], None]
     wake: asyncio.Event = field(factory=asyncio.Event)
     due_at: float | None = None
+    has_ended: bool = False
 
     @property
     def live_link(self) -> Link:

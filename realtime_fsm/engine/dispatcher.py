@@ -54,11 +54,14 @@ class Delivered:
         name: Of the event.
         args: Its arguments.
         answer: Called with what the handlers returned, where the server wants an answer.
+        is_wanted: Tells, when its turn has come, whether anybody still wants it: its channel may have been
+            unsubscribed while it waited. ``None`` where nothing is known of a channel.
     """
 
     name: str
     args: list[Any]
     answer: Callable[[Any], None] | None = None
+    is_wanted: Callable[[], bool] | None = None
 
 
 @frozen
@@ -221,6 +224,9 @@ class Dispatcher:
                 await asyncio.sleep(0)
 
     async def _handle(self, event: Delivered) -> None:
+        if event.is_wanted is not None and not event.is_wanted():
+            self._statistics.dropped["event of an unsubscribed channel"] += 1
+            return
         self._statistics.dispatched += self._wants(event.name)
         if (streams := self._streams.get(event.name)) and (
             lagging := streams.push(Event(event.name, tuple(event.args)))

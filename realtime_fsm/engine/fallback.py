@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -32,6 +32,11 @@ _SPREAD: Final = 0.2
 _SLOWEST: Final = 8
 """A failing endpoint is polled at most this many times slower than a sound one."""
 
+_LONGEST_ADDRESS: Final = 4000
+"""Bytes of an address, at most: servers and proxies refuse requests of which the head is longer than 4 kB or
+8 kB (nginx: ``large_client_header_buffers``), and the other headers need room as well. Only what asks for a
+single channel may be longer."""
+
 _NOT_MODIFIED: Final = 304
 
 
@@ -41,13 +46,13 @@ class _Source:
 
     Attributes:
         endpoint: ``None`` for the channels of the dialect's own endpoint.
-        etag: Of the last answer, with the address that gave it.
+        etags: Of the last answers, by the addresses that gave them.
         digest: Of the last content, so that unchanged data is not delivered again.
         failures: Failed polls in a row.
     """
 
     endpoint: Endpoint | None
-    etag: tuple[str, str | None] = ("", None)
+    etags: dict[str, str | None] = field(factory=dict)
     digest: bytes = b""
     failures: int = field(default=0)
 
@@ -69,6 +74,7 @@ class FallbackPollingService:
         self._sources = [_Source(endpoint) for endpoint in parts.config.fallback_endpoints]
         if parts.config.dialect.poll_path is not None:
             self._sources.append(_Source(None))
+        self._stay: Stay | None = None
         self.is_polling = False
 
     @property
@@ -78,7 +84,7 @@ class FallbackPollingService:
 
     async def run(self, stay: Stay) -> None:
         """Poll everything until cancelled; report it when the server refuses the token for good."""
-        self.is_polling = True
+        self.is_polling, self._stay = True, stay
         try:
             async with asyncio.TaskGroup() as group:
                 for source in self._sources:
@@ -87,7 +93,7 @@ class FallbackPollingService:
             error = next(e for e in refusals.exceptions if isinstance(e, AuthenticationError))
             stay.report(Trigger.POLLING_REFUSED, error=error)
         finally:
-            self.is_polling = False
+            self.is_polling, self._stay = False, None
 
     async def poll_for_updates(self) -> None:
         """Poll every source once, now.
@@ -113,13 +119,37 @@ class FallbackPollingService:
                 self._parts.recovery.handle(error)
             else:
                 source.failures = 0
-            await asyncio.sleep(pause * random.uniform(1 - _SPREAD, 1 + _SPREAD))
+            due_at = asyncio.get_running_loop().time() + pause * random.uniform(1 - _SPREAD, 1 + _SPREAD)
+            await self._rest(source, due_at)
 
-    async def _poll(self, source: _Source) -> None:
+    async def _rest(self, source: _Source, due_at: float) -> None:
+        """Wait until the next poll is due; channels that are subscribed meanwhile are asked for at once.
+
+        Not where the last poll has failed: then all keep to its pace.
+        """
+        loop, subscriptions = asyncio.get_running_loop(), self._parts.subscriptions
+        while source.endpoint is None and source.failures == 0 and loop.time() < due_at:
+            try:
+                async with asyncio.timeout_at(due_at):
+                    while not subscriptions.unplaced():
+                        await subscriptions.changed()
+            except TimeoutError:
+                return
+            try:
+                await self._poll(source, only_new=True)
+            except AuthenticationError:
+                raise
+            except RealtimeError as error:
+                source.failures += 1
+                due_at = max(due_at, loop.time() + (error.retry_after or 0.0))
+                self._parts.recovery.handle(error)
+        await asyncio.sleep(due_at - loop.time())
+
+    async def _poll(self, source: _Source, *, only_new: bool = False) -> None:
         self._parts.statistics.polls += 1
         try:
             if source.endpoint is None:
-                await self._poll_channels(source)
+                await self._poll_channels(source, only_new=only_new)
             else:
                 await self._poll_endpoint(source, source.endpoint)
         except RealtimeError:
@@ -129,7 +159,7 @@ class FallbackPollingService:
     async def _poll_endpoint(self, source: _Source, endpoint: Endpoint) -> None:
         """Deliver the data of an endpoint as its event, if it has changed."""
         url = self._parts.config.absolute(endpoint.url)
-        answer = await self._get(source, url)
+        answer = await self._get(url, source.etags.get(url))
         if answer is None:
             return
         digest = hashlib.sha256(json.dumps(answer.body, sort_keys=True).encode()).digest()
@@ -137,27 +167,73 @@ class FallbackPollingService:
             await self._room()
             source.digest = digest
             self._parts.dispatcher.post(Delivered(endpoint.event, [answer.body]))
-        source.etag = (url, answer.etag)
+        source.etags = {url: answer.etag}
 
-    async def _poll_channels(self, source: _Source) -> None:
-        """Deliver what the log of each wanted channel holds beyond the last event that arrived."""
+    async def _poll_channels(self, source: _Source, *, only_new: bool) -> None:
+        """Deliver what the log of each wanted channel holds beyond the last event that arrived.
+
+        Raises:
+            RealtimeError: Why the first request failed that did. A refusal of one concerns no other; behind
+                a fault of the network or the server none is made.
+        """
+        etags: dict[str, str | None] = {}
+        refusal: ProtocolError | None = None
+        subscriptions = self._parts.subscriptions
+        for asked in self._requests(subscriptions.unplaced() if only_new else subscriptions.polled()):
+            try:
+                await self._poll_some(source, asked, etags)
+            except ProtocolError as error:
+                refusal = refusal or error
+        if not only_new:
+            source.etags = etags
+        if refusal is not None:
+            raise refusal
+
+    def _requests(self, wanted: Sequence[Subscription]) -> Iterator[list[Subscription]]:
+        """Yield the channels of each request, so that none has too long an address."""
+        length = shortest = len(self._address([]))
+        batch: list[Subscription] = []
+        for subscription in wanted:
+            added = len(urlencode(_query_of(subscription))) + 1
+            if batch and length + added > _LONGEST_ADDRESS:
+                yield batch
+                batch, length = [], shortest
+            batch.append(subscription)
+            length += added
+        if batch:
+            yield batch
+
+    def _address(self, asked: Sequence[Subscription]) -> str:
+        config = self._parts.config
+        query = urlencode([pair for subscription in asked for pair in _query_of(subscription)])
+        return config.absolute(f"{config.dialect.poll_path}?{query}")
+
+    async def _poll_some(
+        self, source: _Source, asked: Sequence[Subscription], etags: dict[str, str | None]
+    ) -> None:
+        """Poll channels until nothing more is to be had of them."""
+        subscriptions = self._parts.subscriptions
         more = True
         while more:
-            query: list[tuple[str, str]] = []
-            for channel, position in self._parts.subscriptions.positions().items():
-                query.append(("channel", channel))
-                if position is not None:
-                    query.append(("position", f"{channel}:{position.epoch}:{position.offset}"))
-            if not query:
+            asked = [s for s in asked if subscriptions.get(s.channel) is s and not s.is_resyncing]
+            if not asked:
                 return
-            url = self._parts.config.absolute(f"{self._parts.config.dialect.poll_path}?{urlencode(query)}")
-            answer = await self._get(source, url)
+            for subscription in asked:
+                subscription.is_anew = subscription.position is None
+            url = self._address(asked)
+            # "Nothing has changed" tells nobody where a channel stands of whom nothing is known.
+            etag = None if any(s.is_anew for s in asked) else source.etags.get(url)
+            answer = await self._get(url, etag)
             if answer is None:
-                return
-            more = await self._take_channels(answer.body)
-            source.etag = (url, answer.etag)  # not before: what was not taken must be given again
+                etags[url], more = etag, False
+            else:
+                more = await self._take_channels(answer.body, {s.channel: s for s in asked})
+                etags[url] = answer.etag  # not before: what was not taken must be given again
+            for subscription in asked:
+                subscription.is_polled = True  # also where the server did not say a word of it
+            subscriptions.tell()
 
-    async def _take_channels(self, body: Any) -> bool:
+    async def _take_channels(self, body: Any, asked: dict[str, Subscription]) -> bool:
         """Deliver the events of an answer; return whether there are more to be fetched."""
         channels = body.get("channels") if isinstance(body, dict) else None
         if not isinstance(channels, dict):
@@ -165,24 +241,31 @@ class FallbackPollingService:
         more = False
         subscriptions = self._parts.subscriptions
         for channel, stream in channels.items():
-            if not isinstance(stream, dict) or stream.get("ok") is not True:
-                self._refused(subscriptions.get(channel), stream)
+            subscription = asked.get(channel)
+            if subscription is None or subscriptions.get(channel) is not subscription:
+                self._parts.statistics.dropped["answer for an unsubscribed channel"] += 1
                 continue
-            before = subscriptions.positions().get(channel)
+            if not isinstance(stream, dict) or stream.get("ok") is not True:
+                self._refused(subscription, stream)
+                continue
+            before = subscription.position
             for name, data, position in _events_of(stream):
                 await self._room()
+                if subscriptions.get(channel) is not subscription:
+                    break  # it was unsubscribed while the handlers were behind
                 if position is None or subscriptions.take_position(channel, position):
-                    self._parts.dispatcher.post(Delivered(name, [data]))
-            if (subscription := subscriptions.get(channel)) is not None:
-                subscription.state = SubscriptionState.WANTED  # by the socket, when it is back
-                subscriptions.resume_at(subscription, stream)
+                    self._parts.dispatcher.post(
+                        Delivered(name, [data], is_wanted=subscriptions.watch(channel))
+                    )
+            subscription.state = SubscriptionState.WANTED  # by the socket, when it is back
+            subscriptions.resume_at(subscription, stream)
             # At once only where the last answer brought us further, or it would go on for ever.
-            more = more or (stream.get("more") is True and subscriptions.positions().get(channel) != before)
+            more = more or (stream.get("more") is True and subscription.position != before)
         return more
 
-    def _refused(self, subscription: Subscription | None, stream: Any) -> None:
+    def _refused(self, subscription: Subscription, stream: Any) -> None:
         """Note that a channel may not be polled; report it once."""
-        if subscription is None or subscription.state is SubscriptionState.REFUSED:
+        if subscription.state is SubscriptionState.REFUSED:
             return
         parts = self._parts
         reason = parts.subscriptions.refuse(subscription, stream, secrets=parts.tokens.secrets)
@@ -194,16 +277,34 @@ class FallbackPollingService:
         """Wait for the handlers. Between this and the posting of an event nothing may wait, or it is lost."""
         if self._parts.dispatcher.is_congested:
             await self._parts.dispatcher.relieved()
+            self._stop_where_it_ended()
 
-    async def _get(self, source: _Source, url: str) -> HttpAnswer | None:
+    async def _get(self, url: str, etag: str | None) -> HttpAnswer | None:
         """Fetch an address; ``None`` where nothing has changed."""
-        etag = source.etag[1] if source.etag[0] == url else None
         http = self._parts.http
+
+        async def fetch(token: str | None) -> HttpAnswer:
+            self._stop_where_it_ended()
+            return await http.get(url, token=token, etag=etag)
+
         if self._parts.config.is_own_origin(url):
-            answer = await _with_token(self._parts, lambda token: http.get(url, token=token, etag=etag))
+            answer = await _with_token(self._parts, fetch)
         else:
-            answer = await http.get(url, token=None, etag=etag)  # the token is nobody else's business
+            answer = await fetch(None)  # the token is nobody else's business
+        self._stop_where_it_ended()
         return None if answer.status == _NOT_MODIFIED else answer
+
+    def _stop_where_it_ended(self) -> None:
+        """End, where the state was left already: a task of the group hears of it turns after the group."""
+        if self._stay is not None and self._stay.has_ended:
+            raise asyncio.CancelledError
+
+
+def _query_of(subscription: Subscription) -> list[tuple[str, str]]:
+    """Return the part of an address that asks for a channel."""
+    channel, here = subscription.channel, subscription.position
+    asked = [("channel", channel)]
+    return asked if here is None else [*asked, ("position", f"{channel}:{here.epoch}:{here.offset}")]
 
 
 def _events_of(stream: dict[str, Any]) -> list[tuple[str, Any, Position | None]]:

@@ -155,15 +155,16 @@ class Link:
         Raises:
             ConnectionLostError: If the connection ends first.
         """
+        return await self.ask(payload)
+
+    def ask(self, payload: Payload) -> "asyncio.Future[list[Any]]":
+        """Send an event now, and return its acknowledgement to come, as ``request`` does."""
         answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self.send(payload, partial(_resolve, answered))
         number = self._statistics.ack_ids
         self._requests[number] = answered
-        try:
-            return await answered
-        finally:
-            del self._requests[number]
-            self._acks.pop(number, None)
+        answered.add_done_callback(partial(self._forget_request, number))
+        return answered
 
     def probe(self) -> Probe:
         """Ask for a sign of life, in the way that this server answers.
@@ -270,6 +271,12 @@ class Link:
         """Wait for the handlers; the time of the wait is not silence of the peer."""
         await self._owner.link_relieved()
         self._resumed_at = self._time()
+
+    def _forget_request(self, number: int, answered: "asyncio.Future[list[Any]]") -> None:
+        del self._requests[number]
+        self._acks.pop(number, None)
+        if not answered.cancelled():
+            answered.exception()  # whoever waits for it hears of it; where nobody does, it is nobody's error
 
     def _fail_requests(self) -> None:
         for request in self._requests.values():

@@ -195,16 +195,18 @@ class ConnectionManager:
         parts = self._parts
         if not parts.session.take(name, args, ack_id):
             return
+        is_wanted = None
         if parts.config.dialect.positions and args and isinstance(args[-1], dict):
             here, channel = read_position(args[-1]), args[-1].get("channel")
             if here is not None and isinstance(channel, str):
                 args = args[:-1]
                 if not parts.subscriptions.take_position(channel, here):
                     return
+                is_wanted = parts.subscriptions.watch(channel)
         if parts.recorder.is_tracing():
             parts.recorder.note(Kind.EVENT, f"{name!r} with {len(args)} arguments")
         answer = None if ack_id is None else partial(self._answer, link, name, ack_id)
-        parts.dispatcher.post(Delivered(name, args, answer))
+        parts.dispatcher.post(Delivered(name, args, answer, is_wanted))
 
     def link_written(self, link: Link) -> None:
         """Send on, if the link is the live one."""
@@ -235,6 +237,7 @@ class ConnectionManager:
         statistics = parts.statistics
         is_first = statistics.connections == 1 and statistics.polls == statistics.failed_polls
         is_whole = parts.session.began()
+        parts.subscriptions.began(is_whole=is_whole)
         if not (is_first or is_whole or parts.config.dialect.positions):
             statistics.unrecovered += 1
             parts.subscriptions.resync.begin_for_all(
@@ -288,6 +291,8 @@ class ConnectionManager:
 
     def _leave(self, link: Link | None) -> None:
         """Cancel what runs, and let the live link go unless the next state brings its own."""
+        if self._stay is not None:
+            self._stay.has_ended = True
         for task in self._running:
             if task is not asyncio.current_task():
                 task.cancel()
@@ -307,6 +312,7 @@ class ConnectionManager:
         if link is not None:
             self._parts.subscriptions.restart()  # what polling was refused, the socket may be granted
             self._begin_to_receive()
+        self._parts.subscriptions.tell()  # whoever waits for polling looks whether there still is any
 
     def _entered(self, status: ConnectionStatus, _: Trigger, facts: Facts) -> None:
         """Begin the new stay: the entry callback of every state."""

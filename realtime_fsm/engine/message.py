@@ -113,6 +113,7 @@ class Message:
         sent_at: When it was last handed to the network, on the loop's clock; ``None`` before.
         is_stored: Whether a durable outbox holds it.
         is_damaged: Whether it has changed while it was stored, so that it must never be sent.
+        overtakes: Whether it is one of the first words on a connection, which overtake all others.
         size_bytes: Of the payload, kept because the queue adds and subtracts it.
         is_resent: Whether it is sent again after a loss; kept because it is asked at every step.
     """
@@ -131,6 +132,7 @@ class Message:
     sent_at: float | None = None
     is_stored: bool = False
     is_damaged: bool = False
+    overtakes: bool = False
     size_bytes: int = field(init=False)
     is_resent: bool = field(init=False)
 

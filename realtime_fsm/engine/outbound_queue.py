@@ -5,7 +5,9 @@ A message is *accepted* (numbered, within the bounds, kept by the outbox before 
 of the outbox, its receipt settled and counted, in one step. Between taking and ending it stays on the books,
 where it counts against the bounds, because a lost connection may give it back.
 
-1. What waits stands in one line. Nothing overtakes: a message that is *held* holds all behind it.
+1. What waits stands in one line. Nothing overtakes: a message that is *held* holds all behind it. The one
+   exception are the first words on a connection (``first_words.py``), which have a line of their own for as
+   long as they are being said; what is left of it then joins the other in front.
 2. A message is held while the disk has not confirmed it, so that nothing is sent that a crash would forget;
    and, where it must never be sent twice, until the disk has confirmed that it was forgotten: the *claim*.
 3. Whoever finds no room waits in line as well; whoever comes before the outbox is open, before them.
@@ -26,6 +28,7 @@ from typing import Any, Final
 
 from attrs import define
 
+from realtime_fsm.engine.first_words import GREETING, greeting_of
 from realtime_fsm.engine.message import RESENT, DeadLetter, Message, Receipt
 from realtime_fsm.engine.observers import Observers
 from realtime_fsm.engine.outbox import Outbox
@@ -74,6 +77,11 @@ class Outlet:
         """True if a message that is alone in line would leave at once."""
         return False
 
+    @property
+    def is_greeting(self) -> bool:
+        """Whether first words, and nothing else, are being said over a live connection."""
+        return False
+
     def pump(self) -> None:
         """Send what may be sent now."""
 
@@ -104,6 +112,7 @@ class OutboundQueue:
     Attributes:
         outlet: Where messages leave: the sender.
         waiting: What waits, in order; to be read alone.
+        first: The first words that wait, in order: they overtake all others.
         client_id: Identity of what is accepted from now on, once the outbox is open.
         storage_error: Why the outbox keeps nothing at present; ``None`` while it does. It is asked until it
             does, whether anything is emitted or not.
@@ -143,6 +152,7 @@ class OutboundQueue:
         self._run_id = uuid.uuid4().hex[:12]
         self._fleeting = 0
         self.waiting: OrderedDict[Message, None] = OrderedDict()
+        self.first: OrderedDict[Message, None] = OrderedDict()
         self.outlet = Outlet()
         self.client_id = ""
         self.storage_error: BaseException | None = None
@@ -172,7 +182,14 @@ class OutboundQueue:
         return len(self._blocked)
 
     def lacks_room(self, message: Message) -> str | None:
-        """Return why a message does not fit now, with the name of the bound; ``None`` if it fits."""
+        """Return why a message does not fit now, with the name of the bound; ``None`` if it fits.
+
+        First words are bounded by themselves: what waits behind them can leave only after them.
+        """
+        if message.overtakes:
+            fits = len(self.first) < self._config.outbox_max_messages
+            fits = fits and self._bytes + message.size_bytes <= 2 * self._config.outbox_max_bytes
+            return None if fits else f"holds {len(self.first)} first words of the on_connect hook"
         if self._count >= self._config.outbox_max_messages:
             return f"holds {self._count} messages, its outbox_max_messages"
         if self._bytes + message.size_bytes > self._config.outbox_max_bytes:
@@ -184,7 +201,7 @@ class OutboundQueue:
 
     def could_fit(self, message: Message) -> bool:
         """Tell whether a message would fit if nothing waited."""
-        config, taken = self._config, self._count - len(self.waiting)
+        config, taken = self._config, self._count - len(self.waiting) - len(self.first)
         fits = self._taken_bytes + message.size_bytes <= config.outbox_max_bytes
         return fits and taken < config.outbox_max_messages
 
@@ -320,6 +337,7 @@ class OutboundQueue:
             receipt=Receipt(event),
             wants_ack=is_call or delivery in RESENT,
             is_call=is_call,
+            overtakes=GREETING.get() is not None and self.is_first_word,
             expires_at=None if ttl is None else self._wall() + ttl,
         )
 
@@ -334,6 +352,9 @@ class OutboundQueue:
             ClosedError: If the client is being disconnected.
             OutboxStorageError: (when awaited) If it cannot be kept. Nothing was accepted.
         """
+        if message.overtakes:  # also while it closes: what drains waits for the end of the first words
+            self._submit_first(message)
+            return None
         if self._is_closing:
             raise ClosedError("The client is being disconnected, and accepts no more messages.")
         if not self._is_open:
@@ -348,6 +369,29 @@ class OutboundQueue:
             return self._wait_for_room(message)
         stored = self._accept(message)
         return None if stored is None else asyncio.shield(stored)
+
+    @property
+    def is_first_word(self) -> bool:
+        """Whether what is called here is called by the hook that says the first words, while they count."""
+        return greeting_of(self) is not None and self.outlet.is_greeting
+
+    def _submit_first(self, message: Message) -> None:
+        """Accept a first word, whatever waits, and leave it to nobody: it is of this connection."""
+        if (lack := self.lacks_room(message)) is not None:
+            raise OutboxFullError(f"The outbox {lack}.")
+        self._number(message, kept=False)
+        self.put(message)
+        self.outlet.pump()
+        if message.delivery is Delivery.VOLATILE and message in self.first:
+            self.finish(message, Outcome.DROPPED, reason="it is volatile and the connection is not ready")
+
+    def end_first_words(self) -> None:
+        """Let what is left of the first words join the others, in front: their connection has ended."""
+        left, self.first = self.first, OrderedDict()
+        for message in reversed(left):
+            message.overtakes = False
+            self.waiting[message] = None
+            self.waiting.move_to_end(message, last=False)
 
     async def _open_and_submit(self, message: Message) -> None:
         early = _Caller(message, asyncio.get_running_loop().create_future())
@@ -398,7 +442,9 @@ class OutboundQueue:
         """Give a message its identity. A number that the outbox does not remember must not come from it."""
         self._statistics.accepted += 1
         message.accepted_at = self._wall()
-        if kept:
+        if message.overtakes and (greeting := greeting_of(self)) is not None:
+            message.client_id, message.sequence = greeting.number()
+        elif kept:
             self._sequence += 1
             message.client_id, message.sequence = self.client_id, self._sequence
         else:
@@ -444,7 +490,7 @@ class OutboundQueue:
         """Queue a message behind all others, and watch its time to live. The bounds are the caller's."""
         self._count += 1
         self._bytes += message.size_bytes
-        self.waiting[message] = None
+        (self.first if message.overtakes else self.waiting)[message] = None
         if message.expires_at is not None:
             heapq.heappush(self._expiring, (message.expires_at, message.sequence, message))
             self._set_expiry_timer()
@@ -474,29 +520,31 @@ class OutboundQueue:
             The message; ``None`` where none waits, where it is held, or held from now on because it must be
             claimed first, or where it must wait for the window.
         """
-        if not self.waiting:
+        line = self.first or self.waiting
+        if not line:
             return None
-        message = next(iter(self.waiting))
+        message = next(iter(line))
         if message in self._held or (message.wants_ack and not may_want_ack):
             return None
         if message.is_stored and not message.is_resent:
             self._claim()
             if message in self._held:
                 return None
-        del self.waiting[message]
+        del line[message]
         self._taken_bytes += message.size_bytes
         return message
 
     def give_back(self, messages: Iterable[Message]) -> None:
         """Put taken messages back in front of all others, in the order given."""
         for message in reversed(list(messages)):
+            message.overtakes = False
             self.waiting[message] = None
             self.waiting.move_to_end(message, last=False)
             self._taken_bytes -= message.size_bytes
 
     def is_waiting(self, message: Message) -> bool:
         """Tell whether a message waits."""
-        return message in self.waiting
+        return message in self.waiting or message in self.first
 
     def _claim(self) -> None:
         """Hold what stands in front and must never be sent twice, until the outbox has forgotten it."""
@@ -582,6 +630,8 @@ class OutboundQueue:
         if message in self.waiting:
             del self.waiting[message]
             self._held.discard(message)
+        elif message in self.first:
+            del self.first[message]
         else:
             self._taken_bytes -= message.size_bytes
         self._count -= 1
@@ -591,7 +641,7 @@ class OutboundQueue:
         """Give up taken messages, and all that waits; return them, so that the caller can tell."""
         if self._claim_timer is not None:
             self._claim_timer.cancel()
-        left = [*messages, *self.waiting]
+        left = [*messages, *self.first, *self.waiting]
         for message in left:
             outcome = Outcome.STORED if message.is_stored else Outcome.DROPPED
             self.finish(message, outcome, reason=reason)
@@ -634,7 +684,7 @@ class OutboundQueue:
         self._expiry_timer = None
         while self._expiring and self._expiring[0][0] <= self._wall():
             message = heapq.heappop(self._expiring)[2]
-            if message in self.waiting and not message.receipt.is_settled:
+            if self.is_waiting(message) and not message.receipt.is_settled:
                 self.finish(message, Outcome.EXPIRED, reason="its time to live is over")
         self._set_expiry_timer()
 

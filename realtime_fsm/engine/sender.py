@@ -56,6 +56,7 @@ class Sender(Outlet):
         self._secrets = secrets
         self._recorder = recorder
         self._link: Link | None = None
+        self._is_greeting = False
         self._in_flight: dict[Message, int] = {}  # in the order in which they were sent, with their numbers
         self._unwritten: deque[tuple[int, Message]] = deque()
         self._suspect: Message | None = None
@@ -82,9 +83,8 @@ class Sender(Outlet):
     def oldest_accepted_at(self) -> float | None:
         """When the oldest message that has not come to its end was accepted, Unix time."""
         first = (*islice(self._in_flight, 1), *(m for _, m in islice(self._unwritten, 1)))
-        return min(
-            (message.accepted_at for message in (*first, *islice(self.queue.waiting, 1))), default=None
-        )
+        lines = (*islice(self.queue.first, 1), *islice(self.queue.waiting, 1))
+        return min((message.accepted_at for message in (*first, *lines)), default=None)
 
     async def drained(self, can_go_on: Callable[[], bool]) -> None:
         """Wait until nothing is left, or nothing can be delivered any more. The caller bounds it."""
@@ -92,9 +92,13 @@ class Sender(Outlet):
             self.queue.progress.clear()
             await self.queue.progress.wait()
 
+    def greet(self, link: Link) -> None:
+        """Begin to send over a link that has become live: the first words alone."""
+        self._link, self._is_greeting = link, True
+
     def attach(self, link: Link) -> None:
-        """Begin to send over a link that has become live."""
-        self._link = link
+        """Begin to send all over a live link."""
+        self._link, self._is_greeting = link, False
         self.pump()
 
     def detach(self, *, broken: bool) -> None:
@@ -103,8 +107,9 @@ class Sender(Outlet):
         Args:
             broken: Whether it ended by itself, so that the first message in flight may be why.
         """
-        link, self._link = self._link, None
+        link, self._link, self._is_greeting = self._link, None, False
         self.queue.progress.set()
+        self.queue.end_first_words()
         lost = [message for _, message in self._unwritten]
         self._unwritten.clear()
         in_flight, self._in_flight = self._in_flight, {}
@@ -123,8 +128,13 @@ class Sender(Outlet):
     @property
     def is_free(self) -> bool:
         """True if a message that is alone in line would leave at once."""
-        link = self._link
+        link = None if self._is_greeting else self._link
         return link is not None and self._suspect is None and link.transport.room > 0
+
+    @property
+    def is_greeting(self) -> bool:
+        """Whether first words, and nothing else, are being said over a live connection."""
+        return self._is_greeting
 
     def pump(self) -> None:
         """Send what may be sent now."""
@@ -133,7 +143,8 @@ class Sender(Outlet):
             self._submitted.set()
             return
         window, transport = self._config.max_in_flight, link.transport
-        while queue.waiting and self._suspect is None and transport.room > 0:
+        may_leave = not self._is_greeting
+        while (queue.first or (may_leave and queue.waiting)) and self._suspect is None and transport.room > 0:
             message = queue.take(may_want_ack=len(self._in_flight) < window)
             if message is None:
                 return

@@ -6,7 +6,9 @@ It is asked for anew on every connection, from where each channel stands. A serv
 
 import asyncio
 import inspect
+import json
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import partial
@@ -17,7 +19,7 @@ from attrs import define, frozen
 from realtime_fsm.engine.dispatcher import Dispatcher
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.message import refusal_text
-from realtime_fsm.engine.payload import encode
+from realtime_fsm.engine.payload import Payload, encode
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import (
@@ -77,6 +79,11 @@ class Subscription:
         left_at: Position of the last event that was left to a replay, which must close the gap before it.
         is_resyncing: Whether its state is being loaded anew; until then its events are left to the replay
             that follows.
+        is_asked: Whether the present connection has been asked for it.
+        is_known: Whether the server's session may know it: it was asked for on this connection, or on one
+            whose session this one goes on with.
+        is_anew: Whether it was last asked for without a position, so that nothing of it can be missed yet.
+        is_polled: Whether polling has told where it stands since the last live connection.
     """
 
     channel: str
@@ -86,6 +93,10 @@ class Subscription:
     position: Position | None = None
     left_at: Position | None = None
     is_resyncing: bool = False
+    is_asked: bool = False
+    is_known: bool = False
+    is_anew: bool = False
+    is_polled: bool = False
 
 
 def read_position(answer: Mapping[str, Any]) -> Position | None:
@@ -211,6 +222,13 @@ class Resync:
 
 
 _BY_REPLAY: Final = "event left to the replay"
+_UNWANTED: Final = "event of an unsubscribed channel"
+
+_MOST_LEFT: Final = 1000
+"""Channels that are remembered because the server may still know them, though nobody wants them."""
+
+_FARTHEST: Final = Position(epoch="e" * 64, offset=2**63)
+"""A position as long as any that is reckoned with, when a name is looked at for the first time."""
 
 _logger = logging.getLogger("realtime_fsm.subscription")
 
@@ -245,10 +263,30 @@ class Subscriptions:
         self.resync = resync
         self._report = report
         self._wanted: dict[str, Subscription] = {}
+        # Channels that nobody wants any more, and that the server may still know: whether the present
+        # connection was told. Those whose answer is out have a token each: until it comes, what arrives of
+        # them was sent before.
+        self._left: dict[str, bool] = {}
+        self._leaving: dict[str, object] = {}
         self._changed = asyncio.Event()
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(list(self._wanted.values()))
+
+    def check(self, names: Iterable[str], *, bookings: bool = False) -> None:
+        """Look whether each channel (or booking) can be asked for, by itself, on every connection to come.
+
+        Raises:
+            InvalidArgumentError: If one cannot: it is too long, or no text, or the dialect's payload of it is
+                not JSON.
+        """
+        here = _FARTHEST if self._config.dialect.positions else None
+        for name in names:
+            channel = BOOKING_PREFIX + name if bookings else name
+            booking_id = name if bookings else None
+            self._request_for([Subscription(channel=channel, booking_id=booking_id, position=here)])
+            if (given := self._config.dialect.unsubscribe_payload) is not None:
+                self._encoded(self._config.dialect.unsubscribe_event, arguments_of(given, channel))
 
     def want(self, channels: Iterable[str], *, bookings: bool = False) -> None:
         """Remember channels (or bookings), to be asked for now and on every connection."""
@@ -262,17 +300,42 @@ class Subscriptions:
         self.tell()
 
     def forget(self, channels: Iterable[str]) -> list[str]:
-        """Forget channels; return the ones that had been wanted."""
-        forgotten = [name for name in channels if self._wanted.pop(name, None) is not None]
+        """Forget channels; return those that the present connection was asked for, and must be told of."""
+        asked = []
+        for name in channels:
+            forgotten = self._wanted.pop(name, None)
+            if forgotten is None:
+                continue
+            if forgotten.is_known:
+                self._left[name] = False
+            if forgotten.is_asked:
+                asked.append(name)
+        while len(self._left) > _MOST_LEFT:
+            del self._left[next(iter(self._left))]
         self.tell()
-        return forgotten
+        return asked
 
     def restart(self) -> None:
         """Begin anew, because the connection has ended: nothing is active any more."""
         for subscription in self._wanted.values():
             subscription.state = SubscriptionState.WANTED
             subscription.left_at = None
+            subscription.is_asked = subscription.is_polled = False
+        self._left = dict.fromkeys(self._left, False)
+        self._leaving.clear()
         self.tell()
+
+    def began(self, *, is_whole: bool) -> None:
+        """Note that a connection has become live.
+
+        Args:
+            is_whole: Whether it goes on with the session of the one before, whose channels the server knows.
+        """
+        if is_whole:
+            return
+        self._left.clear()
+        for subscription in self._wanted.values():
+            subscription.is_known = False
 
     def give_resyncs_up(self) -> None:
         """Forget the resyncs that were not finished, because the dispatcher has dropped them with all else.
@@ -299,6 +362,30 @@ class Subscriptions:
         while is_live() and any(name in self._wanted and not self._is_decided(name) for name in names):
             await self._changed.wait()
 
+    async def placed(self, channels: Iterable[str], is_polling: Callable[[], bool]) -> None:
+        """Wait until it is known where each channel stands, so that nothing of it is missed in silence.
+
+        Args:
+            channels: Their names.
+            is_polling: Whether polling may still tell it.
+        """
+        names = set(channels)
+        while is_polling() and not names.isdisjoint(s.channel for s in self.unplaced()):
+            await self._changed.wait()
+
+    def unplaced(self) -> list[Subscription]:
+        """Return the channels of which polling has yet to learn where they stand."""
+        return [
+            s
+            for s in self._wanted.values()
+            if s.position is None
+            and not (s.is_polled or s.is_resyncing or s.state is SubscriptionState.REFUSED)
+        ]
+
+    async def changed(self) -> None:
+        """Wait for the next change; it may be of anything."""
+        await self._changed.wait()
+
     def refusals(self, channels: Iterable[str]) -> SubscriptionRefusedError | None:
         """Return one error for all refused channels among these, or ``None``."""
         refused = [
@@ -314,80 +401,200 @@ class Subscriptions:
         """Return what is known of a channel that is wanted."""
         return self._wanted.get(channel)
 
-    def positions(self) -> dict[str, Position | None]:
-        """Return where each channel stands, for polling; without the ones that are loaded anew."""
-        return {s.channel: s.position for s in self._wanted.values() if not s.is_resyncing}
+    def watch(self, channel: str) -> Callable[[], bool] | None:
+        """Return what tells whether a channel has been wanted from now on; ``None`` where it is not now."""
+        subscription = self._wanted.get(channel)
+        return None if subscription is None else partial(self._is_wanted, subscription)
+
+    def polled(self) -> list[Subscription]:
+        """Return what is to be polled: all but the channels that are loaded anew."""
+        return [s for s in self._wanted.values() if not s.is_resyncing]
 
     # Asking the server, over a live link.
 
     async def ask(self, link: Link) -> None:
         """Ask for all that is wanted and neither asked for nor confirmed yet, and wait for the answers.
 
-        Where the dialect does not confirm, what was asked for counts as active. The wait is bounded by
-        ``ack_timeout``; what was not answered by then stays wanted, and is reported.
+        What does not fit into one request (``max_message_bytes``) goes in several, in order; each is answered
+        for itself. What is sent was decided in the same step: nothing that is decided later, such as an
+        ``unsubscribe``, can be on the wire before it. Where the dialect does not confirm, what was asked for
+        counts as active. The wait is bounded by ``ack_timeout``; what was not answered by then stays wanted,
+        and is reported.
         """
-        dialect = self._config.dialect
         wanted = self._to_be_asked_for()
-        channels = [s for s in wanted if s.booking_id is None]
-        bookings = [s for s in wanted if s.booking_id is not None]
-        requests = []
-        if channels:
-            body = {"channels": [s.channel for s in channels]}
-            requests.append(self._ask(link, dialect.subscribe_event, body, channels))
-        if bookings:
-            body = {"booking_ids": [str(s.booking_id) for s in bookings]}
-            requests.append(self._ask(link, dialect.monitor_event, body, bookings))
-        await asyncio.gather(*requests)
+        channels = deque(s for s in wanted if s.booking_id is None)
+        bookings = deque(s for s in wanted if s.booking_id is not None)
+        sent: list[tuple[list[Subscription], asyncio.Future[list[Any]]]] = []
+        for waiting in (channels, bookings):
+            while waiting:
+                if (batch := self._next_batch(waiting)) and (one := self._send(link, batch)) is not None:
+                    sent.append((batch, one))
+                await asyncio.sleep(0)  # each encodes up to a megabyte: the loop gets its turn in between
+        await asyncio.gather(*(self._heard(link, *each) for each in sent))
+
+    async def leave(self, link: Link) -> None:
+        """Tell a server that goes on with the session what was unsubscribed while nobody could tell it."""
+        await self.drop(link, [channel for channel, told in self._left.items() if not told])
 
     async def drop(self, link: Link, channels: list[str]) -> None:
-        """Tell the server that channels are no longer wanted, and wait as ``ask`` does."""
+        """Tell the server that channels are no longer wanted, and wait as ``ask`` does.
+
+        All requests are sent in the first step, so that a caller that is cancelled has sent them too.
+        """
+        if not channels:
+            return
+        token = object()
+        sent = [self._request(link, payload) for payload in self._leave_requests(channels)]
+        self._left.update((channel, True) for channel in channels if channel in self._left)
+        answers = [answer for answer in sent if answer is not None]
+        if not answers:
+            return
+        self._leaving.update(dict.fromkeys(channels, token))
+        while len(self._leaving) > _MOST_LEFT:
+            del self._leaving[next(iter(self._leaving))]
         try:
-            await self._request(link, self._config.dialect.unsubscribe_event, {"channels": channels})
+            async with asyncio.timeout(self._config.ack_timeout):
+                await asyncio.gather(*answers)
         except ConnectionLostError:
             return  # the next connection does not ask for them any more
         except TimeoutError:
             self._report(
                 SubscriptionRefusedError("The server did not answer the unsubscribe request in time.")
             )
+        for channel in channels:
+            if self._leaving.get(channel) is token:
+                del self._leaving[channel]
+                self._left.pop(channel, None)
 
-    async def _ask(
-        self, link: Link, event: str, body: dict[str, Any], subscriptions: list[Subscription]
-    ) -> None:
-        if self._config.dialect.positions:
-            body["positions"] = {
-                s.channel: {"epoch": s.position.epoch, "offset": s.position.offset}
-                for s in subscriptions
-                if s.position is not None
-            }
-        for subscription in subscriptions:
-            subscription.state = SubscriptionState.PENDING
+    def _next_batch(self, waiting: deque[Subscription]) -> list[Subscription]:
+        """Take the next that fit into one request; those that nobody wants any more are passed over."""
+        dialect = self._config.dialect
+        room = self._config.max_message_bytes - _FRAME_BYTES
+        room -= len(dialect.subscribe_event.encode()) + len(dialect.monitor_event.encode())
+        batch: list[Subscription] = []
+        while waiting:
+            one = waiting[0]
+            if one.state is not SubscriptionState.WANTED or not self._is_wanted(one):
+                waiting.popleft()
+                continue
+            room -= self._size_of(one)
+            if batch and (room < 0 or (one.booking_id is None and dialect.subscribe_payload is not None)):
+                break
+            batch.append(waiting.popleft())
+        return batch
+
+    def _size_of(self, subscription: Subscription) -> int:
+        """Return what a channel adds to a request."""
+        size = _json_bytes(subscription.booking_id or subscription.channel) + 1
+        if self._config.dialect.positions and subscription.position is not None:
+            place = _as_json(subscription.position)
+            size += _json_bytes(subscription.channel) + _json_bytes(place) + 2
+        return size
+
+    def _send(self, link: Link, batch: list[Subscription]) -> "asyncio.Future[list[Any]] | None":
+        """Ask for channels, now; return the answer to come, or ``None`` where there is none."""
         try:
-            answer = await self._request(link, event, body)
+            payload = self._request_for(batch)
+        except InvalidArgumentError as error:
+            # Not the others' fault, nor the connection's: only its position, or a payload of the user's that
+            # differs from call to call, can have made of it what it was not when it was subscribed.
+            for subscription in batch:
+                reason = self.refuse(subscription, {"error": error.message}, secrets=link.secrets)
+                self._report(
+                    SubscriptionRefusedError(f"{subscription.channel!r} cannot be asked for: {reason}")
+                )
+            self.tell()
+            return None
+        for subscription in batch:
+            subscription.state = SubscriptionState.PENDING
+            subscription.is_asked = subscription.is_known = True
+            subscription.is_anew = subscription.position is None
+            self._left.pop(subscription.channel, None)
+        answer = self._request(link, payload)
+        if answer is None:
+            for subscription in batch:
+                self.confirm(subscription, {})
+            self.tell()
+        return answer
+
+    async def _heard(
+        self, link: Link, batch: list[Subscription], answer: "asyncio.Future[list[Any]]"
+    ) -> None:
+        """Wait for the answer to a request, and note it."""
+        try:
+            async with asyncio.timeout(self._config.ack_timeout):
+                args = await answer
         except ConnectionLostError:
             return  # asked again on the next connection
         except TimeoutError:
-            for subscription in subscriptions:
-                subscription.state = SubscriptionState.WANTED
+            for subscription in batch:
+                if subscription.state is SubscriptionState.PENDING:
+                    subscription.state = SubscriptionState.WANTED
+            event = self._event_of(batch)
             self._report(SubscriptionRefusedError(f"The server did not answer the {event} request in time."))
+            self.tell()
             return
-        for subscription in subscriptions:
-            self._answered(link, subscription, answer)
+        for subscription in batch:
+            self._answered(link, subscription, args[0] if args else None)
         self.tell()
 
-    async def _request(self, link: Link, event: str, body: dict[str, Any]) -> Any:
-        """Send a request; return its answer, or a plain consent where the dialect gives none."""
-        payload = encode([event, body], what=f"The {event} request", max_bytes=self._config.max_message_bytes)
+    def _request(self, link: Link, payload: Payload) -> "asyncio.Future[list[Any]] | None":
+        """Send a request, now; return its answer to come, or ``None`` where the dialect gives none."""
         if not self._config.dialect.confirms_subscriptions:
             link.send(payload)
-            return {"ok": True}
-        async with asyncio.timeout(self._config.ack_timeout):
-            args = await link.request(payload)
-        return args[0] if args else None
+            return None
+        return link.ask(payload)
+
+    def _request_for(self, batch: list[Subscription]) -> Payload:
+        """Encode the request for channels, or for bookings.
+
+        Raises:
+            InvalidArgumentError: If it cannot be sent.
+        """
+        dialect, event = self._config.dialect, self._event_of(batch)
+        places = {s.channel: _as_json(s.position) for s in batch if s.position is not None}
+        if batch[0].booking_id is None and (given := dialect.subscribe_payload) is not None:
+            (one,) = batch
+            return self._encoded(event, arguments_of(given, one.channel, places.get(one.channel)))
+        names = [s.channel if s.booking_id is None else s.booking_id for s in batch]
+        body: dict[str, Any] = {"channels" if batch[0].booking_id is None else "booking_ids": names}
+        if dialect.positions:
+            body["positions"] = places
+        return self._encoded(event, (body,))
+
+    def _event_of(self, batch: list[Subscription]) -> str:
+        dialect = self._config.dialect
+        return dialect.subscribe_event if batch[0].booking_id is None else dialect.monitor_event
+
+    def _leave_requests(self, channels: list[str]) -> Iterator[Payload]:
+        """Yield the requests that end channels, each of which fits."""
+        dialect, event = self._config.dialect, self._config.dialect.unsubscribe_event
+        if dialect.unsubscribe_payload is not None:
+            for channel in channels:
+                try:
+                    yield self._encoded(event, arguments_of(dialect.unsubscribe_payload, channel))
+                except InvalidArgumentError as error:  # it could be made when the channel was subscribed
+                    self._report(error)
+            return
+        most = self._config.max_message_bytes - _FRAME_BYTES - len(event.encode())
+        batch: list[str] = []
+        room = most
+        for channel in channels:
+            size = _json_bytes(channel) + 1
+            if batch and size > room:
+                yield self._encoded(event, ({"channels": batch},))
+                batch, room = [], most
+            batch.append(channel)
+            room -= size
+        yield self._encoded(event, ({"channels": batch},))
+
+    def _encoded(self, event: str, args: tuple[Any, ...]) -> Payload:
+        return encode([event, *args], what=f"The {event} request", max_bytes=self._config.max_message_bytes)
 
     def _answered(self, link: Link, subscription: Subscription, answer: Any) -> None:
         """Note what the server said of one channel: one object for all of them, or one for each."""
-        if subscription.state is not SubscriptionState.PENDING:
-            return  # its connection has ended: the answer came too late
+        if subscription.state is not SubscriptionState.PENDING or not self._is_wanted(subscription):
+            return  # its connection has ended, or it was unsubscribed: the answer came too late
         said = answer
         if isinstance(answer, dict) and isinstance(answer.get("channels"), dict):
             said = answer["channels"].get(subscription.channel)
@@ -407,6 +614,9 @@ class Subscriptions:
         """
         subscription = self._wanted.get(channel)
         if subscription is None:
+            if channel in self._leaving:
+                self._statistics.dropped[_UNWANTED] += 1
+                return False
             return True
         last = subscription.position
         if subscription.is_resyncing:
@@ -457,13 +667,18 @@ class Subscriptions:
         if here is None or subscription.is_resyncing:
             return
         last = subscription.position
-        if answer.get("recovered") is False and last is not None:
+        if last is None or (subscription.is_anew and not _reaches(last, here)):
+            subscription.position = here  # it was asked for from now on: what came before is no loss
+        elif subscription.is_anew:
+            return
+        elif answer.get("recovered") is False:
             self._missed(subscription, here, "its log does not reach back")
-        elif last is None:
-            subscription.position = here
         elif last.epoch != here.epoch or last.offset < here.offset:
             # It says that it has replayed all, and has not: to ask again would go on for ever.
             self._missed(subscription, here, "the server did not replay all that it said")
+
+    def _is_wanted(self, subscription: Subscription) -> bool:
+        return self._wanted.get(subscription.channel) is subscription
 
     def _to_be_asked_for(self) -> list[Subscription]:
         return [s for s in self if s.state is SubscriptionState.WANTED and not s.is_resyncing]
@@ -505,6 +720,36 @@ class Subscriptions:
         subscription.left_at = None
         subscription.state = SubscriptionState.WANTED
         self.tell()
+
+
+_FRAME_BYTES: Final = 64
+"""What a request holds beside the names and positions: quotes, brackets, and the keys of its body."""
+
+
+def _as_json(here: Position) -> dict[str, Any]:
+    return {"epoch": here.epoch, "offset": here.offset}
+
+
+def _json_bytes(value: object) -> int:
+    """Return how many bytes a value takes in a request."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return len(text.encode(errors="surrogatepass"))  # one that cannot be sent is refused by the encoding
+
+
+def arguments_of(payload: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
+    """Return the arguments that a dialect's own payload gives, as for ``emit``.
+
+    Raises:
+        InvalidArgumentError: If it raises.
+    """
+    try:
+        given = payload(*args)
+    except Exception as error:
+        raise InvalidArgumentError(
+            f"The dialect's payload of {args[0]!r} raised {type(error).__name__}: {error}.",
+            remedy="See `Dialect.subscribe_payload` and `unsubscribe_payload`.",
+        ) from error
+    return given if isinstance(given, tuple) else () if given is None else (given,)
 
 
 def _reaches(here: Position, there: Position) -> bool:

@@ -1,7 +1,8 @@
 """A server's conventions: how it wants to be talked to, beyond Socket.IO itself."""
 
 import re
-from typing import ClassVar, Final
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final
 
 from attrs import field, frozen
 
@@ -33,6 +34,10 @@ def _offset_pattern(value: str | None) -> str | None:
     return None
 
 
+def _payload(value: object) -> str | None:
+    return None if value is None or callable(value) else "must be a function of a channel's name, or None"
+
+
 @frozen(kw_only=True)
 class Dialect:
     """A server's conventions. ``Dialect.PLAIN`` assumes nothing; write your own for your server.
@@ -42,8 +47,8 @@ class Dialect:
         token_key: Key of the token in the CONNECT packet's auth object.
         heartbeat_event: Asked with an acknowledgement. A server that has no such handler simply does not
             answer, which the engine finds out by itself; ``None`` never asks.
-        subscribe_event: Emitted with ``{"channels": [...]}``.
-        unsubscribe_event: Emitted with ``{"channels": [...]}``.
+        subscribe_event: Emitted with ``{"channels": [...]}``; otherwise see ``subscribe_payload``.
+        unsubscribe_event: Emitted with ``{"channels": [...]}``; otherwise see ``unsubscribe_payload``.
         monitor_event: Emitted with ``{"booking_ids": [...]}``.
         reauthenticate_event: Emitted with ``{"token": ...}`` to renew the identity of a live connection;
             ``None`` where the server has no such thing: the new token is used at the next connect.
@@ -62,6 +67,11 @@ class Dialect:
             one: volatile ones.
         poll_path: Where missed events can be fetched over HTTP; ``None`` where they cannot.
         publish_path: Where messages can be published over HTTP; ``None`` where they cannot.
+        subscribe_payload: What ``subscribe_event`` is emitted with, for one channel: a function of its name
+            and of its position (``{"epoch": ..., "offset": ...}``, or ``None``), whose result is taken as
+            ``emit`` takes data. Each channel is then asked for by itself: with
+            ``subscribe_event="join", subscribe_payload=lambda room, _: room`` as ``join("room")``.
+        unsubscribe_payload: The same for ``unsubscribe_event``: a function of the name alone.
     """
 
     PLAIN: ClassVar["Dialect"]
@@ -84,6 +94,8 @@ class Dialect:
     events_without_offset: frozenset[str] = field(default=frozenset(), converter=frozenset)
     poll_path: str | None = None
     publish_path: str | None = None
+    subscribe_payload: Callable[[str, Mapping[str, Any] | None], Any] | None = checked(_payload, default=None)
+    unsubscribe_payload: Callable[[str], Any] | None = checked(_payload, default=None)
 
     def __attrs_post_init__(self) -> None:
         Problems(self).refuse()

@@ -19,7 +19,7 @@ from realtime_fsm.engine.observers import Observers
 from realtime_fsm.engine.payload import check_event_name
 from realtime_fsm.engine.port import TokenSource
 from realtime_fsm.engine.statistics import Statistics
-from realtime_fsm.engine.subscriptions import Position, read_position
+from realtime_fsm.engine.subscriptions import Position, arguments_of, read_position
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.delivery import Outcome
 from realtime_fsm.machine.errors import (
@@ -510,34 +510,50 @@ class PlainSubscriptions:
         channels = [channel for channel, booking_id in wanted.items() if booking_id is None]
         bookings = {channel: one for channel, one in wanted.items() if one is not None}
         refused = []
-        if channels:
-            body = {"channels": channels}
-            refused += await self._request(socket, dialect.subscribe_event, body, channels)
+        if channels and dialect.subscribe_payload is not None:
+            for channel in channels:
+                here = self._positions.get(channel)
+                place = None if here is None else {"epoch": here.epoch, "offset": here.offset}
+                args = arguments_of(dialect.subscribe_payload, channel, place)
+                refused += await self._request(socket, dialect.subscribe_event, args, [channel])
+        elif channels:
+            args = (self._body("channels", channels, channels),)
+            refused += await self._request(socket, dialect.subscribe_event, args, channels)
         if bookings:
-            body = {"booking_ids": list(bookings.values())}
-            refused += await self._request(socket, dialect.monitor_event, body, list(bookings))
+            args = (self._body("booking_ids", list(bookings.values()), list(bookings)),)
+            refused += await self._request(socket, dialect.monitor_event, args, list(bookings))
         if refused:
             raise SubscriptionRefusedError(f"The server refused {', '.join(refused)}.")
 
     async def drop(self, socket: PlainSocket, channels: list[str]) -> None:
         """Tell the server that channels are no longer wanted; it need not answer."""
-        await socket.emit(self._config.dialect.unsubscribe_event, ({"channels": channels},))
+        dialect = self._config.dialect
+        if dialect.unsubscribe_payload is None:
+            await socket.emit(dialect.unsubscribe_event, ({"channels": channels},))
+            return
+        for channel in channels:
+            args = arguments_of(dialect.unsubscribe_payload, channel)
+            await socket.emit(dialect.unsubscribe_event, args)
 
-    async def _request(
-        self, socket: PlainSocket, event: str, body: dict[str, Any], channels: list[str]
-    ) -> list[str]:
-        """Ask; return which channels were refused, and why."""
-        config = self._config
-        if config.dialect.positions:
+    def _body(self, key: str, names: list[str], channels: list[str]) -> dict[str, Any]:
+        body: dict[str, Any] = {key: names}
+        if self._config.dialect.positions:
             known = {channel: self._positions[channel] for channel in channels if channel in self._positions}
             body["positions"] = {
                 channel: {"epoch": here.epoch, "offset": here.offset} for channel, here in known.items()
             }
+        return body
+
+    async def _request(
+        self, socket: PlainSocket, event: str, given: tuple[Any, ...], channels: list[str]
+    ) -> list[str]:
+        """Ask; return which channels were refused, and why."""
+        config = self._config
         if not config.dialect.confirms_subscriptions:
-            await socket.emit(event, (body,))
+            await socket.emit(event, given)
             return []
         try:
-            args = await socket.ask(event, body, timeout=config.ack_timeout)
+            args = await socket.ask(event, *given, timeout=config.ack_timeout)
         except TimeoutError:
             told = f"The server did not answer for {', '.join(channels)} within {config.ack_timeout} s."
             raise SubscriptionRefusedError(told, remedy="They are asked for again on reconnecting.") from None

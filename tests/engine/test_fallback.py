@@ -14,11 +14,15 @@ from realtime_fsm import (
     Delivery,
     Dialect,
     Outcome,
+    ProtocolError,
     ServerUnavailableError,
     ServerUnreachableError,
+    SubscriptionRefusedError,
     TransportError,
 )
-from realtime_fsm.testing.simulated.http import Request
+from realtime_fsm.engine.port import HttpAnswer
+from realtime_fsm.testing.simulated.backend import SimulatedBackend
+from realtime_fsm.testing.simulated.http import Request, SimulatedHttp
 
 S = ConnectionStatus
 DOWN = ServerUnreachableError("refused.")
@@ -299,3 +303,151 @@ async def test_fallback_polling_survives_answers_that_make_no_sense() -> None:
         assert not rubbish
         assert world.client.status is S.FALLBACK
         assert world.client.metrics.activity_crashes == 0
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_subscribe_in_fallback_learns_at_once_where_the_channel_stands(is_known: bool) -> None:
+    """`subscribe` polls at once, and returns when each event from then on is heard or told as missed."""
+    async with World(dialect=Dialect.REFERENCE, max_reconnect_attempts=0) as world:
+        backend = world.server.backend = world.http.backend = SimulatedBackend()
+        heard: list[Any] = []
+        world.client.on("e", heard.append)
+        await world.client.subscribe(["old"])
+        await fall_back(world)
+        await asyncio.sleep(1)
+        if is_known:  # the same address again: what the server says has not changed
+            await world.client.subscribe(["new"])
+            await world.client.unsubscribe(["new"])
+        polls = len(world.http.requests)
+        began = world.now
+        await world.client.subscribe(["new"])
+        assert world.now - began < 1.0
+        for n in range(40):
+            await asyncio.sleep(1)
+            backend.publish("new", "e", n)
+        await asyncio.sleep(90)
+        assert heard == list(range(40))
+        assert len(world.http.requests) - polls < 10
+
+
+async def test_subscribe_in_fallback_is_bounded_and_keeps_to_the_pace_of_a_failing_endpoint() -> None:
+    """Where polling fails nothing is asked early: `subscribe` says so, and all stays wanted."""
+    async with World(dialect=Dialect.REFERENCE, max_reconnect_attempts=0, ack_timeout=5.0) as world:
+        world.server.backend = world.http.backend = SimulatedBackend()
+        world.http.refusal = ServerUnavailableError("503.", retry_after=100.0)
+        await world.client.subscribe(["old"])
+        await fall_back(world)
+        await asyncio.sleep(1)
+        for n in range(3):
+            began = world.now
+            with pytest.raises(SubscriptionRefusedError, match="did not answer"):
+                await world.client.subscribe([f"new{n}"])
+            assert world.now - began == pytest.approx(5.0)
+        assert len(world.http.requests) == 1
+        waiting = asyncio.create_task(world.client.subscribe(["another"]))
+        await asyncio.sleep(0.1)
+        await world.client.disconnect()
+        await waiting
+        assert len(world.client.subscriptions) == 5
+
+
+async def test_subscribe_in_fallback_goes_on_with_the_socket() -> None:
+    """A `subscribe` that waits for a poll when the socket comes back waits for the server's answer there."""
+    async with World(dialect=Dialect.REFERENCE, max_reconnect_attempts=0) as world:
+        backend = world.server.backend = world.http.backend = SimulatedBackend(forbidden={"no"})
+        await world.client.subscribe(["old"])
+        world.http.latency = 8.0
+        await fall_back(world)
+        world.server.refusal = None
+        with pytest.raises(SubscriptionRefusedError, match="'no'"):
+            await world.client.subscribe(["new", "no"])
+        assert world.client.status is S.CONNECTED
+        assert backend.position("new")["offset"] == 0
+        states = {s.channel: s.state.value for s in world.client.subscriptions}
+        assert states == {"old": "active", "new": "active", "no": "refused"}
+
+
+async def test_fallback_polls_many_channels_by_addresses_that_every_server_takes() -> None:
+    """However many channels there are, no address is longer than 4 kB, and nothing is missed or repeated."""
+    async with World(dialect=Dialect.REFERENCE, max_reconnect_attempts=0) as world:
+        backend = world.server.backend = world.http.backend = SimulatedBackend()
+        heard: list[Any] = []
+        world.client.on("e", heard.append)
+        names = [f"device/{n:05d}/telemetry" for n in range(300)]
+        await world.client.subscribe(names)
+        await fall_back(world)
+        await asyncio.sleep(1)
+        for turn in range(3):
+            for name in names:
+                backend.publish(name, "e", f"{turn} {name}")
+            await asyncio.sleep(60)
+        assert heard == [f"{turn} {name}" for turn in range(3) for name in names]
+        assert max(len(request.url) for request in world.http.requests) <= 4096
+        conditional = [request for request in world.http.requests if request.etag]
+        assert len(conditional) > 5
+
+
+async def test_fallback_request_that_is_refused_costs_the_others_nothing() -> None:
+    """Where the server takes one of several requests for channels amiss, the others are made all the same."""
+    async with World(dialect=Dialect.REFERENCE, max_reconnect_attempts=0) as world:
+        backend = world.server.backend = SimulatedBackend()
+        heard: list[Any] = []
+        world.client.on("e", heard.append)
+        names = [f"device/{n:05d}/telemetry" for n in range(300)]
+
+        def poll(request: Request) -> Any:
+            if "00000" in request.url:
+                raise ProtocolError("The server refuses the request (HTTP 414).")
+            return backend.poll(request.url)
+
+        world.http.resources = {str(Dialect.REFERENCE.poll_path): poll}
+        await world.client.subscribe(names)
+        await fall_back(world)
+        await asyncio.sleep(1)
+        backend.publish(names[-1], "e", 1)
+        await asyncio.sleep(300)
+        assert heard == [1]
+        assert world.client.metrics.failed_polls > 0
+
+
+async def test_fallback_answer_for_a_channel_that_was_unsubscribed_meanwhile_is_dropped() -> None:
+    """What a poll brings of a channel that is not wanted any more reaches no handler."""
+    async with World(dialect=Dialect.REFERENCE, max_reconnect_attempts=0) as world:
+        backend = world.server.backend = world.http.backend = SimulatedBackend()
+        heard: list[Any] = []
+        world.client.on("e", heard.append)
+        await world.client.subscribe(["a"])
+        await fall_back(world)
+        await asyncio.sleep(1)
+        world.http.latency = 20.0
+        backend.publish("a", "e", 1)
+        await asyncio.sleep(38)  # the next poll has begun, and its answer is under way
+        assert len(world.http.requests) == 2
+        assert heard == []
+        await world.client.unsubscribe(["a"])
+        await asyncio.sleep(60)
+        assert heard == []
+        assert world.client.metrics.dropped["answer for an unsubscribed channel"] == 1
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_no_poll_begins_after_the_fallback_was_left(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whichever turn of the loop FALLBACK ends, no request is made from then on."""
+    async with World(max_reconnect_attempts=0, fallback_endpoints=["/a", "/b"]) as world:
+        begun: list[ConnectionStatus] = []
+        get = SimulatedHttp.get
+
+        async def watched(http: SimulatedHttp, url: str, **given: Any) -> HttpAnswer:
+            begun.append(world.client.status)
+            return await get(http, url, **given)
+
+        monkeypatch.setattr(SimulatedHttp, "get", watched)
+        world.http.resources = {"/a": lambda _: 1, "/b": lambda _: 2}
+        await world.client.connect()
+        world.client.force_fallback()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await world.client.disconnect(drain=False)
+        assert set(begun) <= {S.FALLBACK}

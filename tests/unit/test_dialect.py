@@ -79,3 +79,10 @@ def test_dialect_no_default_event_is_reserved() -> None:
         events = {value for name, value in attrs.asdict(dialect).items() if name.endswith("_event")}
         assert events - {None}
         assert not events & RESERVED_EVENTS
+
+
+def test_dialect_payloads_are_functions() -> None:
+    """A payload of one's own is a function; what is none is refused, with what to write instead."""
+    with pytest.raises(ConfigurationError, match="must be a function of a channel's name") as refused:
+        Dialect(name="mine", subscribe_payload="room", unsubscribe_payload={})  # type: ignore[arg-type]
+    assert len(refused.value.problems) == 2

@@ -91,6 +91,7 @@ from top to bottom.
         ("print(explore(", re.findall(r"^```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[0]),
         ("server.is_black_hole", "noticed after 35 s of virtual time\n"),
         ("FullStackEnvironment", ""),
+        ('subscribe_event="join"', "login join note\n"),
         ("serve_status_page", "connected\n"),
         ("LegacyWebSocket(", "open\nCLOSED\n"),
         ("sio = socketio.AsyncClient()", "connected\n{'sum': 3}\n"),

@@ -158,7 +158,7 @@ def test_lost_log_is_loaded_anew_and_goes_on_from_the_snapshot() -> None:
         assert (missed.channel, missed.position) == ("c", at(20, "new"))
         assert not book.all.take_position("c", at(21, "new"))
         assert book.statistics.dropped[LEFT] == 1
-        assert book.all.positions() == {}
+        assert book.all.polled() == []
         book.all.confirm(book.one, told(22, "new", recovered=False))
         assert len(book.errands.begun) == 1  # it is being loaded already
         book.one.left_at = at(30, "new")

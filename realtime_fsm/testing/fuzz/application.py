@@ -40,7 +40,17 @@ from realtime_fsm.machine.table import (
 from realtime_fsm.monitoring.metrics import ConnectionMetrics
 from realtime_fsm.service import RealtimeService
 from realtime_fsm.testing.fuzz.schedule import Action, Setting
-from realtime_fsm.testing.fuzz.world import ASK, CHANNEL, NEWS, NEWS_PATH, NUMBER, TICK, Environment
+from realtime_fsm.testing.fuzz.world import (
+    ASK,
+    CHANNEL,
+    HELLO,
+    NEWS,
+    NEWS_PATH,
+    NUMBER,
+    SIDE,
+    TICK,
+    Environment,
+)
 from realtime_fsm.testing.simulated.outbox import SimulatedDisk, SimulatedOutbox
 from realtime_fsm.testing.virtual_loop import wall_clock
 
@@ -147,6 +157,9 @@ def seen_of(changes: list[StatusChange], metrics: ConnectionMetrics) -> Iterator
 
 
 CALL_TIMEOUT: Final = 20.0
+_GREETING_TIMEOUT: Final = 1.0
+_MOST_TURNS: Final = 6
+"""Turns of the loop, at most, after which a ``flicker`` ends."""
 _TOKEN_LIFE: Final = 30.0
 _TOKEN_DELAY: Final = 0.02
 
@@ -252,6 +265,8 @@ class Application:
         stories: The changes of every process.
         is_closed: Whether it is disconnected, and nothing may come any more.
         is_disk_full: Whether its disk takes nothing.
+        is_side_wanted: Whether the second channel is subscribed, as the application knows it.
+        side: The last number of the second channel that it knows, while it is promised all that follow.
         published: Ticks that the server sent.
         last: The last tick that is known; ``None`` before the first.
     """
@@ -267,6 +282,8 @@ class Application:
         self._setting = environment.setting
         self._environment = environment
         self._seed = seed
+        self._turns = Random(f"turns:{seed}")  # noqa: S311 - a schedule is no secret
+        self._greetings = 0
         self._tell = tell
         self._starts = 0
         self._known = 0  # ticks up to here came with a snapshot, and may come again
@@ -280,6 +297,8 @@ class Application:
         self.changes: list[StatusChange] = []
         self.stories: list[list[StatusChange]] = []
         self.published = 0
+        self.is_side_wanted = False
+        self.side: int | None = None
         self.is_closed = True
         self.is_disk_full = False
         self.changed_at = 0.0
@@ -290,6 +309,7 @@ class Application:
         """Start the process: a new client on the old disk, that knows no tick."""
         self._starts += 1
         self._known = 0
+        self._end_side()
         self.last: int | None = None
         self._backup = self.disk.copy()
         self.outbox = SimulatedOutbox(self.disk) if self._setting is Setting.REFERENCE else None
@@ -305,7 +325,9 @@ class Application:
         self.client.connection_status.subscribe(self._changed)
         self.client.on(TICK, self._hear)
         self.client.on(NEWS, self._read)
+        self.client.on(SIDE, self._hear_side)
         self.client.on_resync(self._load)
+        self.client.on_connect(self._greet)
 
     # What it does.
 
@@ -340,6 +362,60 @@ class Application:
                 self.violations.append(f"call {message.number} was answered, and never arrived")
 
         self._do(message, ask)
+
+    def subscribe(self) -> None:
+        """Want the second channel, in the background: from its confirmation on nothing of it is missed."""
+        if not self.is_closed:
+            self._start_task(self._subscribe(self.client))
+
+    async def _subscribe(self, client: RealtimeService) -> None:
+        self.is_side_wanted = True
+        try:
+            await client.subscribe([SIDE])
+        except RealtimeError as error:
+            self._tell(f"subscribe: {type(error).__name__}")
+            return
+        traits = TRAITS[client.status]
+        is_certain = traits.sends or traits.publishes
+        if self.is_side_wanted and is_certain and client is self.client and self.side is None:
+            self.side = self.published
+            self.publish()  # what comes first after it has returned is missed most easily
+
+    def unsubscribe(self) -> None:
+        """Want the second channel no more, in the background."""
+        self._start_task(self._unsubscribe(self.client, 0))
+
+    def flicker(self) -> None:
+        """Want the second channel, and some turns of the loop later want it no more."""
+        self.subscribe()
+        self._start_task(self._unsubscribe(self.client, self._turns.randrange(_MOST_TURNS)))
+
+    async def _unsubscribe(self, client: RealtimeService, turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if client is self.client:
+            self._end_side()
+        await client.unsubscribe([SIDE])
+
+    def _end_side(self) -> None:
+        self.is_side_wanted, self.side = False, None
+
+    def _hear_side(self, number: int, *_: object) -> None:
+        self._tell(f"side {number}")
+        if not self.is_side_wanted:
+            self.violations.append(f"side {number} came though nobody wants the channel")
+            return
+        if self.side is not None and number > self.side + 1:
+            self.violations.append(f"side {number} came after side {self.side}")
+        self.side = max(self.side or 0, number)
+
+    async def _greet(self) -> None:
+        """Say the first word; a server that is slow to answer has heard it all the same."""
+        self._greetings += 1
+        try:
+            await self.client.call(HELLO, self._greetings, timeout=_GREETING_TIMEOUT)
+        except (CallTimeoutError, DeliveryError) as error:
+            self._tell(f"hello: {type(error).__name__}")
 
     def publish(self) -> None:
         """Let the server send the next tick."""
@@ -446,6 +522,10 @@ class Application:
     async def _load(self, missed: Missed) -> Position | None:
         await asyncio.sleep(_TOKEN_DELAY)
         self._tell(f"snapshot {self.published}: {missed.reason}")
+        if missed.channel == SIDE:
+            if self.is_side_wanted:
+                self.side = self.published
+            return self._environment.position(SIDE)
         self.last = self.published
         position = self._environment.position()
         if position is None:

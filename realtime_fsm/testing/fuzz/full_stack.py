@@ -29,7 +29,7 @@ from realtime_fsm.server.ledger import MemoryLedger
 from realtime_fsm.service import RealtimeService
 from realtime_fsm.testing.fuzz.memory_network import MemoryNetwork
 from realtime_fsm.testing.fuzz.schedule import Action, Setting
-from realtime_fsm.testing.fuzz.world import ASK, CHANNEL, NUMBER, SLOW, SLOW_ACKS, TICK
+from realtime_fsm.testing.fuzz.world import CHANNEL, SIDE, SLOW, SLOW_ACKS, TAKEN, TICK
 from realtime_fsm.testing.proxy.faults import Direction
 from realtime_fsm.testing.virtual_loop import wall_clock
 
@@ -117,7 +117,7 @@ class FullStackEnvironment:
             self._send,
             self._service._server._send_packet,  # noqa: SLF001
         )
-        for event in (NUMBER, ASK):
+        for event in TAKEN:
             self._service.on(event, partial(self._take, event))
         accept = await self.socket_network.serve(
             self._service.application,
@@ -181,10 +181,11 @@ class FullStackEnvironment:
                 self._service.publish(CHANNEL, TICK, number)
         else:
             self._service.publish(CHANNEL, TICK, number)
+        self._service.publish(SIDE, SIDE, number)
 
-    def position(self) -> Position | None:
+    def position(self, channel: str = CHANNEL) -> Position | None:
         """See ``Environment``."""
-        return self._service.position(CHANNEL)
+        return self._service.position(channel)
 
     def admit(self, tokens: set[str] | None) -> None:
         """See ``Environment``."""

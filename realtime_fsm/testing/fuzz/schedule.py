@@ -42,6 +42,12 @@ class Action(StrEnum):
     RETRY_NOW = "retry-now"
     FORCE_FALLBACK = "force-fallback"
     RELEASE_FALLBACK = "release-fallback"
+    SUBSCRIBE = "subscribe"
+    """It wants a second channel."""
+    UNSUBSCRIBE = "unsubscribe"
+    """It does not want it any more."""
+    FLICKER = "flicker"
+    """It wants the second channel, and some turns of the loop later does not any more."""
     CRASH = "crash"
     """Its process ends without a goodbye, and starts again."""
     # What the server does.
@@ -122,6 +128,8 @@ _WEIGHTS: Final = {
     Action.RESET_PEER: 2,
     Action.CRASH: 2,
     Action.RESTORE: 2,
+    Action.SUBSCRIBE: 3,
+    Action.FLICKER: 3,
 }
 _MOST_STEPS: Final = 14
 

@@ -24,17 +24,28 @@ from realtime_fsm.testing.virtual_loop import wall_clock
 
 CHANNEL: Final = "ticks"
 TICK: Final = "tick"
+SIDE: Final = "side"
+"""A second channel, wanted now and then, and its events."""
 NUMBER: Final = "number"
 ASK: Final = "ask"
+HELLO: Final = "hello"
+"""The application's first word on every connection."""
 NEWS: Final = "news"
 NEWS_PATH: Final = "/news"
-_TAKEN: Final = frozenset({NUMBER, ASK})
+TAKEN: Final = (NUMBER, ASK, HELLO)
+"""The events that the server handles and acknowledges."""
 
 SLOW: Final = (1.0, 0.8)
 """Latency and jitter, seconds."""
 
+LONGEST_ADDRESS: Final = 4096
+"""Bytes of an address that every server takes."""
+
 SLOW_ACKS: Final = 22.0
 """Longer than a call waits, and shorter than a live server is waited for."""
+
+_OF_CHANNELS: Final = frozenset({Action.LOSE_EVENT, Action.SUBSCRIBE, Action.UNSUBSCRIBE, Action.FLICKER})
+_GREETED: Final = frozenset({f"{HELLO} came before the first word"})
 
 _RETRY_AFTER: Final = 7.0
 _LOG_SIZE: Final = 6
@@ -74,10 +85,10 @@ class Environment(Protocol):
         """End every fault that lasts."""
 
     def publish(self, number: int) -> None:
-        """Let the server send the next tick."""
+        """Let the server send the next tick, and the same number on the second channel."""
 
-    def position(self) -> Position | None:
-        """Return where the channel stands now, where the server tells positions."""
+    def position(self, channel: str = CHANNEL) -> Position | None:
+        """Return where a channel stands now, where the server tells positions."""
 
     @property
     def applied(self) -> Sequence[tuple[str, int]]:
@@ -118,7 +129,7 @@ class SimulatedEnvironment:
         self._number = 0
         self._given = 0
         if setting is Setting.REFERENCE:
-            handlers: dict[str, Callable[..., Any]] = {event: self._handler(event) for event in (NUMBER, ASK)}
+            handlers: dict[str, Callable[..., Any]] = {event: self._handler(event) for event in TAKEN}
             self._backend = SimulatedBackend(handlers=handlers, log_size=_LOG_SIZE)
             self.server.backend = self.http.backend = self._backend
         else:
@@ -129,21 +140,24 @@ class SimulatedEnvironment:
 
     @property
     def supports(self) -> frozenset[Action]:
-        """All; but nobody notices an event that a server without offsets loses on a live connection."""
-        return frozenset(Action) if self._backend is not None else frozenset(Action) - {Action.LOSE_EVENT}
+        """All; but a plain server has no channels, and nobody notices an event that it loses."""
+        return frozenset(Action) if self._backend is not None else frozenset(Action) - _OF_CHANNELS
 
     @property
     def applied(self) -> Sequence[tuple[str, int]]:
         """See ``Environment``."""
         if self._backend is not None:
             return self._applied
-        return [(event, args[0]) for event, args in self.server.received if event in _TAKEN]
+        return [(event, args[0]) for event, args in self.server.received if event in TAKEN]
 
     @property
     def complaints(self) -> Sequence[str]:
         """See ``Environment``."""
         many = [f"{self.server.most_links} connections at the same time"] * (self.server.most_links > 1)
-        return [*self._complaints, *many]
+        early = sorted(
+            {f"{event} came before the first word" for event in self.server.first_heard} - _GREETED
+        )
+        return [*self._complaints, *many, *early]
 
     @property
     def has_tasks(self) -> bool:
@@ -210,10 +224,11 @@ class SimulatedEnvironment:
             self.server.emit(TICK, number)
         else:
             self._backend.publish(CHANNEL, TICK, number)
+            self._backend.publish(SIDE, SIDE, number)
 
-    def position(self) -> Position | None:
+    def position(self, channel: str = CHANNEL) -> Position | None:
         """See ``Environment``."""
-        return None if self._backend is None else Position(**self._backend.position(CHANNEL))
+        return None if self._backend is None else Position(**self._backend.position(channel))
 
     def admit(self, tokens: set[str] | None) -> None:
         """See ``Environment``."""
@@ -250,7 +265,7 @@ class SimulatedEnvironment:
         return take
 
     def _acknowledge(self, event: str, args: list[Any]) -> list[Any] | None:
-        return args if event in _TAKEN else None
+        return args if event in TAKEN else None
 
 
 class _WatchedHttp:
@@ -266,12 +281,14 @@ class _WatchedHttp:
         self._http.open()
 
     async def get(self, url: str, *, token: str | None, etag: str | None) -> HttpAnswer:
-        await asyncio.sleep(_GRACE)
         path = urlsplit(url).path
-        if self._open[path]:
-            self._complaints.append(f"two polls of {path} at the same time")
         if not TRAITS[self.status()].publishes:
             self._complaints.append(f"{path} was polled in {self.status()}")
+        if len(url) > LONGEST_ADDRESS:
+            self._complaints.append(f"{path} was polled by an address of {len(url)} bytes")
+        await asyncio.sleep(_GRACE)
+        if self._open[path]:
+            self._complaints.append(f"two polls of {path} at the same time")
         self._open[path] += 1
         try:
             return await self._http.get(url, token=token, etag=etag)

@@ -93,6 +93,7 @@ class SimulatedTransport:
         written: How many messages have left for the network.
         welcome: What the server let the client in with.
         closed_with_goodbye: How it was closed; ``None`` while it was not.
+        has_spoken: Whether any event of the program has arrived over it.
     """
 
     name = "simulated"
@@ -107,6 +108,7 @@ class SimulatedTransport:
         self._thinking = Wire(lambda: True)  # acknowledgements that the server delays
         self._handed = 0
         self._is_open = False
+        self.has_spoken = False
         self._is_paused = False
         self._relief: asyncio.Task[None] | None = None
         self.listener = listener
@@ -366,6 +368,7 @@ class SimulatedServer:
         dials: The auth object of every dial.
         received: Every event that arrived, ``(name, arguments)``, in order.
         answers: Every answer to the server's own questions, ``(id, arguments)``.
+        first_heard: The first event of every connection but heartbeats and renewed tokens, in order.
         links: The connections that are live now.
         most_links: The most that were live at the same time.
     """
@@ -392,6 +395,7 @@ class SimulatedServer:
     dials: list[Mapping[str, Any] | None] = field(factory=list)
     received: list[tuple[str, list[Any]]] = field(factory=list)
     answers: list[tuple[int, list[Any]]] = field(factory=list)
+    first_heard: list[str] = field(factory=list)
     links: list[SimulatedTransport] = field(factory=list)
     most_links: int = 0
     _waiting: dict["asyncio.Future[None]", None] = field(factory=dict, init=False)  # in order
@@ -514,6 +518,9 @@ class SimulatedServer:
         """Receive an event, and acknowledge it if that is wanted."""
         self.received.append((event, args))
         is_heartbeat = event == Dialect.REFERENCE.heartbeat_event
+        if not (link.has_spoken or is_heartbeat or event == Dialect.REFERENCE.reauthenticate_event):
+            link.has_spoken = True
+            self.first_heard.append(event)
         answer = self._answer(link, event, args, is_heartbeat=is_heartbeat, wanted=ack_id is not None)
         if ack_id is None or answer is None:
             return
