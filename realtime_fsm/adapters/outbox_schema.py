@@ -143,9 +143,13 @@ def message_row(message: Message) -> Row:
 
 
 def letter_row(letter: DeadLetter) -> Row:
-    """Return a dead letter as a row. A reason may hold what a server said: whatever it is, it is kept."""
+    """Return a dead letter as a row. A reason may hold what a server said: whatever it is, it is kept.
+
+    Where the server has refused it, its number is used up, and 0 stands in its place.
+    """
     reason = letter.reason.encode(errors="backslashreplace").decode()
-    return (*message_row(letter.message), reason, letter.died_at)
+    sequence, *columns = message_row(letter.message)
+    return (0 if letter.is_refused else sequence, *columns, reason, letter.died_at)
 
 
 def message_from(row: Row, *, is_stored: bool) -> Message:
@@ -178,14 +182,20 @@ def letter_from(row: Row) -> DeadLetter:
     *message_columns, reason, died_at = row
     message = message_from(tuple(message_columns), is_stored=False)
     message.receipt.settle(Outcome.DEAD, reason=reason)
-    return DeadLetter(message=message, reason=reason, died_at=died_at)
+    is_refused = message.sequence == 0
+    return DeadLetter(message=message, reason=reason, died_at=died_at, is_refused=is_refused)
 
 
-def revived(row: Row, sequence: int) -> Row:
-    """Return the row of a message that waits again, from that of its dead letter."""
-    _, message_id, event, delivery, wants_ack, accepted_at, _, _, size_bytes, text, attachments, _, _ = row
+def revived(row: Row, fresh: int) -> Row:
+    """Return the row of a message that waits again, from that of its dead letter.
+
+    Args:
+        row: Of the dead letter.
+        fresh: The number that it gets where its own is used up; otherwise the server may have had it.
+    """
+    own, message_id, event, delivery, wants_ack, accepted_at, _, _, size_bytes, text, attachments, _, _ = row
     return (
-        sequence,
+        own or fresh,
         message_id,
         event,
         delivery,

@@ -81,6 +81,10 @@ class Action(StrEnum):
     """The source of tokens fails."""
     HEAL = "heal"
     """Everything that lasts ends."""
+    DEAF = "deaf"
+    """Nothing that the client sends arrives, and what the server sends still does."""
+    SLOW_UP = "slow-up"
+    """A second for every message on its way up; they move all the same."""
 
     @property
     def lasts(self) -> bool:
@@ -105,6 +109,8 @@ LASTING: Final[Mapping[Action, frozenset[ConnectionStatus]]] = MappingProxyType(
     Action.HTTP_CUT:   frozenset({_S.CONNECTED}),
     Action.DISK_FULL:  frozenset({_S.CONNECTED}),
     Action.TOKEN_DOWN: frozenset({_S.FAILED, _S.FALLBACK}),
+    Action.DEAF:       frozenset({_S.FALLBACK}),
+    Action.SLOW_UP:    frozenset({_S.CONNECTED}),
 })
 # fmt: on
 """The faults that last, and where each leads when it is the only one and nobody mends it."""
