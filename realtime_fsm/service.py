@@ -578,6 +578,14 @@ class RealtimeService:
         """Try to connect now instead of later; return whether there was a wait to be ended."""
         return self._manager is not None and self._manager.retry_now()
 
+    def check_now(self) -> bool:
+        """Ask the server for an answer now; return whether there is a connection that can be asked.
+
+        For a program that knows of a wake-up, or of a change of the network: a connection that did not
+        survive it is noticed within ``heartbeat_timeout``, and not at the next heartbeat.
+        """
+        return self._manager is not None and self._manager.check_now()
+
     def force_fallback(self) -> bool:
         """Give the socket up and poll, until ``release_fallback``.
 

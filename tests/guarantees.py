@@ -83,6 +83,25 @@ GUARANTEES: Final = (
     ),
     Guarantee(
         "Liveness",
+        "That holds for a way up that alone is dead, too: only an answer to a probe proves both ways.",
+        (
+            "engine/test_heartbeat.py::test_heartbeat_notices_a_dead_way_up_under_events",
+            "engine/test_heartbeat.py::test_heartbeat_gives_a_slow_way_up_up_once_it_stands_still",
+            "engine/test_heartbeat.py::test_check_now_asks_at_once",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Liveness",
+        "No live link is called dead: not on a slow way up that moves, nor after the program's own stall.",
+        (
+            "engine/test_heartbeat.py::test_heartbeat_leaves_a_slow_way_up_alone",
+            "engine/test_heartbeat.py::test_heartbeat_asks_once_more_after_an_own_stall",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Liveness",
         "Mended, everything leads to CONNECTED with an empty outbox.",
         (
             _ENGINE + "loses_nothing_and_repeats_nothing_when_everything_is_healed",
@@ -197,6 +216,32 @@ GUARANTEES: Final = (
         (
             _DELIVERY + "message_expires_in_its_time_wherever_it_waits",
             _DELIVERY + "poison_message_dies_alone_and_the_others_pass",
+        ),
+    ),
+    Guarantee(
+        "Delivery",
+        "Unacknowledged is only what the server must have had: it has answered a probe behind it.",
+        (
+            "engine/test_heartbeat.py::test_heartbeat_that_is_not_answered_settles_nothing",
+            "engine/test_heartbeat.py::test_message_of_exactly_once_is_asked_about_again_before_it_is_given_up",
+            "unit/test_link.py::test_link_late_pong_is_no_answer_to_a_later_probe",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Delivery",
+        "A dead letter that is retried takes no effect that it has taken before.",
+        (
+            "engine/test_heartbeat.py::test_retried_dead_letter_takes_no_effect_again",
+            "engine/test_heartbeat.py::test_retried_dead_letter_that_was_passed_over_is_not_called_delivered",
+        ),
+    ),
+    Guarantee(
+        "Delivery",
+        "A call waits for its own `timeout`, and leaves nothing behind.",
+        (
+            "engine/test_heartbeat.py::test_call_is_left_to_its_own_time",
+            "engine/test_heartbeat.py::test_calls_that_timed_out_leave_nothing_behind",
         ),
     ),
     Guarantee(

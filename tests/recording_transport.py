@@ -75,7 +75,7 @@ class RecordingTransport:
         """Record an answer."""
         self.answers.append((ack_id, json.loads(payload.text)))
 
-    def ping(self) -> bool:
+    def ping(self, number: int) -> bool:
         """Record a ping."""
         self.pings += self.can_ping
         return self.can_ping

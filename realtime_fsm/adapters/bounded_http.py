@@ -2,11 +2,17 @@
 
 import io
 import socket
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
 import aiohttp
+
+_NOT_SENT_LOWAT: Final = 25 if sys.platform == "linux" else None  # which `socket` names from Python 3.12 on
+_MAX_NOT_SENT_BYTES: Final = 128 * 1024
+"""So much may wait in the kernel before its first transmission: what counts as written has nearly left. A
+kernel takes megabytes otherwise, behind which a probe waits without that anything is seen to move."""
 
 _LARGE: Final = 1024 * 1024
 
@@ -62,6 +68,8 @@ class SocketRegistry:
     def _make(self, address: Any) -> socket.socket:
         family, kind, protocol, _, _ = address
         made = socket.socket(family, kind, protocol)
+        if _NOT_SENT_LOWAT is not None:
+            made.setsockopt(socket.IPPROTO_TCP, _NOT_SENT_LOWAT, _MAX_NOT_SENT_BYTES)
         self._sockets.add(made)
         return made
 

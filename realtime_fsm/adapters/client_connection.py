@@ -35,6 +35,7 @@ from realtime_fsm.machine.errors import (
 )
 
 _UNBOUNDED: Final = 24 * 3600.0  # for python-socketio, which wants a number: the caller bounds the dial
+_MAX_PINGS: Final = 4  # that wait to be sent at the same time
 _STEP_TIMEOUT: Final = 1.0  # bound of each step of the disposal, none of which should wait at all
 
 _logger = logging.getLogger(__name__)
@@ -228,14 +229,15 @@ class ClientConnection:
         if self.tap.is_usable:
             self._listener.on_written()
 
-    def ping(self) -> bool:
-        """Send a ping of the websocket, unless the last one still waits to be sent."""
+    def ping(self, number: int) -> bool:
+        """Send a ping of the websocket, unless too many still wait to be sent."""
         websocket = None if self._session is None else self._session.websocket
         if websocket is None or not self.tap.is_usable:
             return False
-        last = self._tasks.get("ping")
+        role = f"ping {number % _MAX_PINGS}"
+        last = self._tasks.get(role)
         if last is None or last.done():
-            self._start("ping", websocket.ping())
+            self._start(role, websocket.ping(number))
         return True
 
     # The end.

@@ -593,7 +593,9 @@ def look(path: str | os.PathLike[str], *, limit: int) -> Inventory:
 
 
 def retry(path: str | os.PathLike[str], message_ids: Collection[str] | None) -> Change:
-    """Let dead letters wait again: behind all others, with a new number, no attempts and no expiry.
+    """Let dead letters wait again, with no attempts and no expiry; see ``OutboxControl.retry``.
+
+    A number that the server has refused is used up: such a letter gets a new one, behind all others.
 
     One whose bytes have changed on the disk stays where it is: nobody knows any more what was to be sent.
 
@@ -607,9 +609,10 @@ def retry(path: str | os.PathLike[str], message_ids: Collection[str] | None) -> 
 
     def revive(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
         client_id = schema.renew_client_id(connection)
-        for number, row in enumerate(rows, start=schema.last_sequence(connection) + 1):
-            connection.execute(schema.insert_messages(1), schema.revived(row, number, client_id))
-            connection.execute(schema.RAISE_LAST_SEQUENCE, (number,))
+        for fresh, row in enumerate(rows, start=schema.last_sequence(connection) + 1):
+            waiting = schema.revived(row, fresh, client_id)
+            connection.execute(schema.insert_messages(1), waiting)
+            connection.execute(schema.RAISE_LAST_SEQUENCE, (waiting[0],))
 
     return _change(path, message_ids, revive, only_sound=True)
 

@@ -246,9 +246,15 @@ def is_sound(row: Row) -> bool:
 
 
 def letter_row(letter: DeadLetter) -> Row:
-    """Return a dead letter as a row. A reason may hold what a server said: whatever it is, it is kept."""
+    """Return a dead letter as a row. A reason may hold what a server said: whatever it is, it is kept.
+
+    Where the server has refused it, its number is used up, and 0 stands in its place.
+    """
     reason = letter.reason.encode(errors="backslashreplace").decode()
-    return (*message_row(letter.message), reason, letter.died_at)
+    row = message_row(letter.message)
+    if letter.is_refused:
+        row = summed(0, *row[1:-1])
+    return (*row, reason, letter.died_at)
 
 
 def message_from(row: Row, *, is_stored: bool) -> Message:
@@ -297,7 +303,8 @@ def letter_from(row: Row) -> DeadLetter:
     message = message_from(tuple(message_columns), is_stored=False)
     message.is_damaged = not is_sound(row)
     message.receipt.settle(Outcome.DEAD, reason=reason)
-    return DeadLetter(message=message, reason=reason, died_at=died_at)
+    is_refused = message.sequence == 0
+    return DeadLetter(message=message, reason=reason, died_at=died_at, is_refused=is_refused)
 
 
 def damaged(row: Row, died_at: float) -> Row:
@@ -344,12 +351,20 @@ def save_dead(connection: sqlite3.Connection, row: Row) -> bool:
     return True
 
 
-def revived(row: Row, sequence: int, client_id: str) -> Row:
-    """Return the row of a message that waits again, from that of its dead letter."""
-    _, message_id, event, delivery, wants_ack, accepted_at, _, _, size_bytes, text, attachments, *_ = row
+def revived(row: Row, fresh: int, client_id: str) -> Row:
+    """Return the row of a message that waits again, from that of its dead letter.
+
+    Args:
+        row: Of the dead letter.
+        fresh: The number that it gets where its own is used up; otherwise the server may have had it.
+        client_id: Whose number that is.
+    """
+    own, message_id, event, delivery, wants_ack, accepted_at, _, _, size_bytes, text, attachments, who, *_ = (
+        row
+    )
     return summed(
-        sequence,
-        message_id,
+        own or fresh,
+        name,
         event,
         delivery,
         wants_ack,
@@ -359,7 +374,7 @@ def revived(row: Row, sequence: int, client_id: str) -> Row:
         size_bytes,
         text,
         attachments,
-        client_id,
+        who if own else client_id,
     )
 
 

@@ -151,9 +151,9 @@ class SocketIOTransport:
             text = f"{self._ack_head}{ack_id}{payload.text}"
         connection.outflow.put(Parcel(text, payload.attachments))
 
-    def ping(self) -> bool:
+    def ping(self, number: int) -> bool:
         """Ask the peer for a sign of life; ``False`` over polling."""
-        return self._connection is not None and self._connection.ping()
+        return self._connection is not None and self._connection.ping(number)
 
     async def close(self, *, goodbye: bool) -> None:
         """Release everything; see ``Transport.close``.

@@ -26,6 +26,7 @@ _PASSED_ON: Final = frozenset({frame.PING, frame.PONG, frame.NOOP})
 _MAX_BACKLOG: Final = 64
 """Most packets of python-socketio's own that may wait to be sent; there is no more than a pong or two."""
 _MAX_CONTROL_LENGTH: Final = 128
+_MAX_PING_LENGTH: Final = 18  # digits
 _MAX_HELD: Final = 256  # then no more is read, until they have been delivered
 _MAX_EARLY: Final = 1024  # more than that before the CONNECT packet is no server's doing
 
@@ -257,10 +258,10 @@ class FrameTap:
                 if complete is not None:
                     self._tell(*complete)
 
-    def take_pong(self) -> None:
-        """Take the answer to a ping of the websocket."""
-        if self.phase is _LIVE:
-            self._listener.on_pong()
+    def take_pong(self, data: bytes) -> None:
+        """Take the answer to a ping of the websocket; one that answers none of ours proves nothing."""
+        if self.phase is _LIVE and data.isdigit() and len(data) <= _MAX_PING_LENGTH:
+            self._listener.on_pong(int(data))
 
     def take_payload(self, body: str) -> str:
         """Take a polling payload, and return what of it python-socketio must see: a valid payload again."""

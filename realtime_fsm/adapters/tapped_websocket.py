@@ -107,7 +107,7 @@ class TappedWebSocket:
             elif kind is WSMsgType.PING:
                 await inner.pong(message.data)
             elif kind is WSMsgType.PONG:
-                tap.take_pong()
+                tap.take_pong(message.data)
             else:
                 self._take_end(message)
         return _CLOSED
@@ -155,10 +155,10 @@ class TappedWebSocket:
         self._tap.lose(error_translation.from_websocket_error(error, self._max_inbound_bytes))
         return ConnectionResetError("The websocket is closed.")
 
-    async def ping(self) -> None:
-        """Ask the peer for a sign of life."""
+    async def ping(self, number: int) -> None:
+        """Ask the peer for a sign of life, which repeats the number."""
         try:
-            await self._inner.ping()
+            await self._inner.ping(b"%d" % number)
         except Exception as error:  # noqa: BLE001 - nobody awaits a ping: whatever it is must be told
             self._broken(error)
 

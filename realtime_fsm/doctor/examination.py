@@ -221,7 +221,7 @@ class NamespaceConnection:
         if waiting is not None and not waiting.done():
             waiting.set_result(args)
 
-    def on_pong(self) -> None:
+    def on_pong(self, number: int) -> None:  # noqa: ARG002 - one at a time is asked for
         """Note that the peer is there."""
         self.pongs = True
         if self._pong is not None and not self._pong.done():
@@ -291,7 +291,7 @@ class NamespaceConnection:
     async def ping(self) -> bool:
         """Tell whether the peer answers a ping of the websocket; never over polling."""
         self._pong = self._loop.create_future()
-        if not self._transport.ping():
+        if not self._transport.ping(1):
             return False
         await self._first(self._pong)
         return self._pong.done()

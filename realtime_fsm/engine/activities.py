@@ -139,54 +139,87 @@ async def _open(parts: Components, stay: Stay) -> Link:
 
 
 async def heartbeat(parts: Components, stay: Stay) -> None:
-    """Probe the link when it has been silent, and report it lost when it stays so.
+    """Probe the link every ``heartbeat_interval``, and report it lost when a probe is not answered in time.
 
-    Any frame from the peer is a sign of life. A link that dies is reported within ``heartbeat_interval +
-    heartbeat_timeout``, also when its writer is stalled: nothing here waits for a write. While the handlers
-    hold reading back, silence proves nothing and is not judged.
+    Only an answer proves both ways: on a link whose way up is dead events may go on coming down. So a link
+    that dies, either way, is reported within ``heartbeat_interval + heartbeat_timeout``, also when its writer
+    is stalled: nothing here waits for a write. A slow way up is not a dead one: while what stands before the
+    probe is seen to leave or to arrive, its answer is not overdue. While reading is held back nothing is
+    judged; and who has overslept asks once more, because the answer may lie in the socket.
     """
     # python-engineio never pings by itself: its client is told of a dead link by the server's own settings
     # alone, which is 45 s by default (30 s on the way out, in which what is emitted is stranded).
     link = stay.live_link
     loop = asyncio.get_running_loop()
-    config = parts.config
+    patience = parts.config.heartbeat_timeout
+    excuses = _EXCUSES
     while True:
         probe = link.probe()
-        await asyncio.sleep(config.heartbeat_timeout)
-        if probe.asked and link.quiet_since < probe.sent_at and not link.is_paused:
-            silent = loop.time() - link.quiet_since
-            stay.report(
-                Trigger.CONNECTION_LOST,
-                error=HeartbeatTimeoutError(
-                    f"Nothing came from the server for {silent:.1f} s, not even an answer to a probe."
-                ),
+        overslept = await _answer(stay, probe, patience)
+        if not link.is_unanswered(probe):
+            excuses = _EXCUSES
+            _report_unacknowledged(parts, link, probe)
+            await _until_due(parts, stay, probe)
+        elif overslept > patience * _TOLERANCE and excuses > 0:
+            excuses -= 1
+            parts.recorder.note(Kind.DECISION, f"the loop was {overslept:.3f} s late: a probe is asked again")
+        else:
+            silent = loop.time() - link.transport.last_received
+            error = HeartbeatTimeoutError(
+                f"The server has not answered a probe within {loop.time() - probe.sent_at:.1f} s, "
+                f"and nothing came from it for {silent:.1f} s."
             )
+            stay.report(Trigger.CONNECTION_LOST, error=error)
             return
-        if link.was_received(probe):
-            _report_unacknowledged(parts, probe)
-        await _until_due(parts, link, probe)
 
 
-async def _until_due(parts: Components, link: Link, probe: Probe) -> None:
-    """Wait until the next probe is due. Traffic in the meantime puts it off, once the last was answered."""
+_LOOKS: Final = 4
+"""How often an answer is looked for while it is not overdue; an own stall shows by any that is late."""
+
+_TOLERANCE: Final = 0.1
+"""The part of ``heartbeat_timeout`` by which looks may be late: it takes nothing away from the answer."""
+
+_EXCUSES: Final = 2
+"""Probes in a row that are not judged because of own stalls: a loop that always stalls must judge as well."""
+
+
+async def _answer(stay: Stay, probe: Probe, patience: float) -> float:
+    """Wait for the answer to a probe until it is overdue; return by how much the loop was late meanwhile."""
+    link, time = stay.live_link, asyncio.get_running_loop().time
+    late, woken = 0.0, False
+    while link.is_unanswered(probe) and (left := link.overdue_at(probe, patience) - time()) > 0:
+        step = min(left, patience / _LOOKS)  # a short one: a stall in the middle is seen as well
+        due_at = time() + step
+        woken |= await stay.woken_within(step)
+        late += max(0.0, time() - due_at)
+    if woken:
+        stay.wake.set()  # who asks for a probe now does not mean the one that was under way
+    return late
+
+
+async def _until_due(parts: Components, stay: Stay, probe: Probe) -> None:
+    """Wait until the next probe is due, or is asked for."""
     time = asyncio.get_running_loop().time
-    while (wait := _next_probe_at(parts, link, probe) - time()) > 0:  # noqa: ASYNC110 - no event a frame
-        await asyncio.sleep(wait)
+    while (wait := _next_probe_at(parts, probe) - time()) > 0:
+        if await stay.woken_within(wait):
+            return
 
 
-def _next_probe_at(parts: Components, link: Link, probe: Probe) -> float:
-    """Return when the link will have been silent for long enough, or a message unacknowledged."""
-    quiet_since = link.quiet_since if link.unanswered_since is None else probe.sent_at
-    silent_at = quiet_since + parts.config.heartbeat_interval
+def _next_probe_at(parts: Components, probe: Probe) -> float:
+    """Return when the way up will have been unproven for long enough, or a message unacknowledged."""
+    due_at = probe.sent_at + parts.config.heartbeat_interval
     oldest = parts.sender.oldest_in_flight_at
     if oldest is None:
-        return silent_at
-    overdue_at = max(oldest, probe.sent_at) + parts.config.ack_timeout
-    return min(silent_at, overdue_at)
+        return due_at
+    overdue_at = oldest + parts.config.ack_timeout
+    if overdue_at <= probe.sent_at:  # that was asked about already
+        overdue_at = probe.sent_at + parts.config.ack_timeout
+    return min(due_at, overdue_at)
 
 
-def _report_unacknowledged(parts: Components, probe: Probe) -> None:
-    for message in parts.sender.report_unacknowledged(probe.sent_at):
+def _report_unacknowledged(parts: Components, link: Link, probe: Probe) -> None:
+    received = link.received_before(probe)
+    for message in parts.sender.report_unacknowledged(received=received, asked_at=probe.sent_at):
         parts.recovery.handle(
             DeliveryError(
                 f"The server did not acknowledge message {message.receipt.message_id} ({message.event!r}).",

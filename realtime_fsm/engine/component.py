@@ -81,7 +81,7 @@ class Stay:
         fire: Reports a trigger of this stay: ``(stay, trigger, error, link)``.
         would_move: Tells whether a trigger of this stay would move the machine now: ``(stay, trigger)``.
         dispose: Releases a link that nobody wants, in the background.
-        wake: Set by ``retry_now()``: whoever waits goes on as if its time had come.
+        wake: Set by ``retry_now()`` and ``check_now()``: whoever waits goes on as if its time had come.
         due_at: When the wait under way ends by itself, on the loop's clock; ``None`` while none is.
         has_ended: Whether its state was left: what was begun in it, and has not heard of that yet, begins
             nothing more.
@@ -120,11 +120,16 @@ class Stay:
         """Wait for a time, or until somebody wakes the stay; return whether it was woken."""
         self.due_at = asyncio.get_running_loop().time() + seconds
         try:
-            async with asyncio.timeout_at(self.due_at):
+            return await self.woken_within(seconds)
+        finally:
+            self.due_at = None
+
+    async def woken_within(self, seconds: float) -> bool:
+        """Wait as ``pause`` does, for something that is no attempt."""
+        try:
+            async with asyncio.timeout(seconds):
                 await self.wake.wait()
         except TimeoutError:
             return False
-        finally:
-            self.due_at = None
         self.wake.clear()
         return True

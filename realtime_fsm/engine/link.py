@@ -39,26 +39,31 @@ class LinkOwner(Protocol):
         """True while the handlers are behind."""
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class Probe:
-    """A question for a sign of life.
+    """A question that only the server can answer: it proves both ways, and what was sent before it.
 
     Attributes:
         sent_at: When it was asked, on the loop's clock.
-        pinged: Whether it was asked below the application.
         number: Of the heartbeat message on its link, or 0 where none was sent.
-        answered: Whether the server answered it.
+        behind: How many messages of its link were handed over before it, or with it.
+        pinged: How many of them had left when it was asked below the application; ``None`` where it was not.
+        proven: How many messages the server must have had, by its answer; 0 until then.
+        answered: Whether the server has answered it, or something that was sent behind it.
+        moved_at: When what was handed over before it was last seen to move, on the loop's clock.
+        has_left: Whether all of that has left, so that no more of it can be seen to leave.
+        measured: Whether its round trip has been counted.
     """
 
     sent_at: float
-    pinged: bool = False
     number: int = 0
+    behind: int = 0
+    pinged: int | None = None
+    proven: int = 0
     answered: bool = False
-
-    @property
-    def asked(self) -> bool:
-        """True where anything could be asked at all; if not, silence proves nothing."""
-        return self.pinged or self.number > 0
+    moved_at: float = 0.0
+    has_left: bool = False
+    measured: bool = False
 
 
 class Link:
@@ -94,7 +99,12 @@ class Link:
         self._detached = False
         self._resumed_at = 0.0
         self._requests: dict[int, asyncio.Future[list[Any]]] = {}  # by the numbers of their acknowledgements
-        self._pong: AckCallback | None = None
+        self._pings = 0
+        self._has_pings = False
+        self._pinged: dict[int, Probe] = {}  # by the numbers of the pings that are not answered
+        self._heartbeat_ack = 0
+        self._probe: Probe | None = None  # the last one, until it is answered
+        self._received = 0  # so many messages the server is known to have had
         self._acks_heartbeat: bool | None = None  # found out by the first probe
         self._unanswered_since: float | None = None
         self.secrets: set[str] = set()
@@ -110,11 +120,6 @@ class Link:
     def is_paused(self) -> bool:
         """True while reading is held back, so that silence proves nothing."""
         return self.transport.is_paused
-
-    @property
-    def quiet_since(self) -> float:
-        """Since when nothing has come from the peer although it was listened to, on the loop's clock."""
-        return max(self.transport.last_received, self._resumed_at)
 
     @property
     def unanswered_since(self) -> float | None:
@@ -166,32 +171,75 @@ class Link:
         answered.add_done_callback(partial(self._forget_request, number))
         return answered
 
+    def forget(self, ack_id: int) -> None:
+        """Wait no longer for an acknowledgement: who waited, and its message, are let go."""
+        self._acks.pop(ack_id, None)
+
+    # Whether the way there and back is alive, and what has come by it.
+
     def probe(self) -> Probe:
-        """Ask for a sign of life, in the way that this server answers.
+        """Ask the server for an answer, in the way that it has.
 
         The first probe asks both by a ping of the websocket and by a heartbeat event with an acknowledgement.
         Later ones use the event alone where the server acknowledged it (so that they prove that the
         application lives), and the ping where it did not.
         """
-        probe = Probe(self._time())
+        written = self.transport.written
+        probe = Probe(sent_at=self._time())
         self._statistics.heartbeats += 1
-        if self._acks_heartbeat is not True:
-            self._pong = partial(self._answered, probe)
-            probe.pinged = self.transport.ping()
-        if self._heartbeat is not None and (self._acks_heartbeat is not False or not probe.pinged):
+        self._pings += 1
+        if self._acks_heartbeat is not True and self.transport.ping(self._pings):
+            self._has_pings = True
+            probe.pinged = written
+            self._pinged[self._pings] = probe
+        if self._heartbeat is not None and (self._acks_heartbeat is not False or probe.pinged is None):
+            self.forget(self._heartbeat_ack)  # or a server that never acknowledges one would collect them
             probe.number = self.send(self._heartbeat, partial(self._heartbeat_acknowledged, probe))
-        if self._unanswered_since is None and (probe.pinged or self._acks_heartbeat):
+            self._heartbeat_ack = self._statistics.ack_ids
+        probe.behind = self._handed
+        probe.has_left = written >= probe.behind
+        if self._unanswered_since is None and (probe.pinged is not None or self._acks_heartbeat):
             self._unanswered_since = probe.sent_at
         if self._acks_heartbeat is None:
             self._acks_heartbeat = False  # until the acknowledgement says otherwise
+        self._probe = probe
         return probe
 
-    def was_received(self, probe: Probe) -> bool:
-        """Tell whether the server must have had all that was sent before a probe.
+    def is_unanswered(self, probe: Probe) -> bool:
+        """Tell whether the server owes an answer to a probe, and has not given it.
 
-        Where there is no ping (over HTTP polling), what counts as written has been answered by the server.
+        Whatever else comes from it proves the way down alone. Where nothing could be asked, nothing is owed,
+        and where reading is held back, nothing can be said.
         """
-        return probe.answered or (not probe.pinged and 0 < probe.number <= self.transport.written)
+        return not (probe.answered or self.is_paused or self._is_posted(probe))
+
+    def received_before(self, probe: Probe) -> int:
+        """Return how many messages the server must have had, by its answer to a probe; 0 without one."""
+        if not self._statistics.acknowledged_heartbeats and self._is_posted(probe):
+            return probe.number
+        return probe.proven
+
+    def _is_posted(self, probe: Probe) -> bool:
+        """Tell whether the server has answered the request with a probe: over HTTP polling, it is written."""
+        return not self._has_pings and probe.number <= self.transport.written
+
+    def overdue_at(self, probe: Probe, patience: float) -> float:
+        """Return when an answer to a probe is overdue: ``patience`` after the line before it last moved."""
+        return max(probe.sent_at, probe.moved_at, self._resumed_at) + patience
+
+    def heard_of(self, number: int) -> None:
+        """Take note that the server has answered a message: it has had that one, and all before it."""
+        if number <= self._received:
+            return  # which was known, so that it says nothing of how the way there is now
+        self._received = number
+        probe = self._probe
+        if probe is None:
+            return
+        if number > probe.behind:
+            probe.answered = True
+            self._probe = None
+        else:
+            probe.moved_at = self._time()
 
     def answer(self, ack_id: int, payload: Payload) -> None:
         """Acknowledge an event of the server; dropped and counted when its connection has ended."""
@@ -230,14 +278,23 @@ class Link:
         else:
             self._statistics.dropped["unknown acknowledgement"] += 1
 
-    def on_pong(self) -> None:
-        """Settle the probe that pinged."""
-        if self._pong is not None:
-            pong, self._pong = self._pong, None
-            pong([])
+    def on_pong(self, number: int) -> None:
+        """Settle the probe that sent this ping; one that came late is no answer to a later probe."""
+        probe = self._pinged.pop(number, None)
+        if probe is None or probe.pinged is None:
+            return
+        for older in [known for known in self._pinged if known < number]:
+            del self._pinged[older]  # a peer need not answer each (RFC 6455, 5.5.3)
+        # Whatever stands between may answer a ping. What a server has had is told by the heartbeat event,
+        # where any link of this client has seen one acknowledged.
+        self._answered(probe, 0 if self._statistics.acknowledged_heartbeats else probe.pinged)
 
     def on_written(self) -> None:
         """Tell the owner that messages have left."""
+        probe = self._probe
+        if probe is not None and not probe.has_left:
+            probe.moved_at = self._time()
+            probe.has_left = self.transport.written >= probe.behind
         if not self._detached:
             self._owner.link_written(self)
 
@@ -283,15 +340,25 @@ class Link:
             if not request.done():
                 request.set_exception(ConnectionLostError("The connection ended before the server answered."))
 
-    def _heartbeat_acknowledged(self, probe: Probe, args: list[Any]) -> None:
+    def _heartbeat_acknowledged(self, probe: Probe, _: list[Any]) -> None:
         self._acks_heartbeat = True
-        self._answered(probe, args)
+        self._statistics.acknowledged_heartbeats += 1
+        self._answered(probe, probe.number)
 
-    def _answered(self, probe: Probe, _: list[Any]) -> None:
+    def _answered(self, probe: Probe, proven: int) -> None:
+        """Note the answer to a probe, and that the server has had so many messages."""
         self._unanswered_since = None
-        if not probe.answered:
-            probe.answered = True
+        if not probe.measured:
+            probe.measured = True
             self._statistics.latency.add(self._time() - probe.sent_at)
+        probe.proven = max(probe.proven, proven)
+        probe.answered = True
+        self._received = max(self._received, proven)
+        last = self._probe
+        if last is probe:
+            self._probe = None
+        elif last is not None:
+            last.moved_at = self._time()
 
 
 def _resolve(future: asyncio.Future[list[Any]], args: list[Any]) -> None:

@@ -166,6 +166,13 @@ class ConnectionManager:
         self._stay.wake.set()
         return True
 
+    def check_now(self) -> bool:
+        """Let a live connection be asked for an answer at once; return whether there is one."""
+        if self._stay is None or not self.traits.sends:
+            return False
+        self._stay.wake.set()
+        return True
+
     def stop(self) -> asyncio.Task[None]:
         """Disconnect, and leave the ending to a task.
 

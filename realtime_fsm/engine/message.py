@@ -115,6 +115,8 @@ class Message:
         is_damaged: Whether it has changed while it was stored, so that it must never be sent.
         overtakes: Whether it is one of the first words on a connection, which overtake all others.
         size_bytes: Of the payload, kept because the queue adds and subtracts it.
+        repeats: How often it was sent again on a live connection, for want of an acknowledgement.
+        is_retried: Whether it was a dead letter, and still has the number of its first life.
         is_resent: Whether it is sent again after a loss; kept because it is asked at every step.
     """
 
@@ -133,6 +135,8 @@ class Message:
     is_stored: bool = False
     is_damaged: bool = False
     overtakes: bool = False
+    repeats: int = 0
+    is_retried: bool = False
     size_bytes: int = field(init=False)
     is_resent: bool = field(init=False)
 
@@ -155,11 +159,14 @@ class DeadLetter:
         message: The message, as it was.
         reason: Why it was given up.
         died_at: Seconds since the Unix epoch.
+        is_refused: Whether the server has answered that it will not take it: it took no effect, and its
+            number is used up. Otherwise the server may have had it.
     """
 
     message: Message
     reason: str
     died_at: float
+    is_refused: bool = False
 
 
 # What a message says of itself on the wire, beside its arguments: who sent it, and as which one.

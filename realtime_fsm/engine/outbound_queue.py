@@ -17,9 +17,11 @@ The seam to ``Sender``: this object knows what is owed, that one what is on the 
 
 import asyncio
 import heapq
+import itertools
 import logging
 import math
 import uuid
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Collection, Iterable
 from functools import partial
@@ -50,13 +52,16 @@ from realtime_fsm.machine.errors import (
 
 _BURIED: Final = {
     Delivery.AT_LEAST_ONCE: frozenset({Outcome.DEAD, Outcome.REFUSED}),
-    # On a server that has not acknowledged one of these something is wrong, and sending it again is safe.
+    # On a server that has not acknowledged one of these, often as it was asked, something is wrong.
     Delivery.EXACTLY_ONCE: frozenset({Outcome.DEAD, Outcome.REFUSED, Outcome.UNACKNOWLEDGED}),
 }
 """Outcomes after which a message is kept among the dead letters, for a person to decide about."""
 
 _CLAIM_SIZE: Final = 100
 """Messages claimed in one step."""
+
+_FEW_PLACES: Final = 64
+"""Times to live of messages that have ended, which are not worth being cleared away."""
 
 _CLAIM_AGAIN_AFTER: Final = 1.0
 """Seconds after which a failed claim is tried again."""
@@ -138,7 +143,10 @@ class OutboundQueue:
         self._count = 0
         self._bytes = 0
         self._taken_bytes = 0
-        self._expiring: list[tuple[float, int, Message]] = []  # a heap; what has ended leaves it at its time
+        # A heap, which lets go of what has ended at once; the places of it are cleared away by the half.
+        self._expiring: list[tuple[float, int, weakref.ref[Message]]] = []
+        self._places = itertools.count()
+        self._empty_places = 0
         self._expiry_timer: asyncio.TimerHandle | None = None
         self._claim_timer: asyncio.TimerHandle | None = None
         self._probe_timer: asyncio.TimerHandle | None = None
@@ -280,6 +288,7 @@ class OutboundQueue:
             self._opening.cancel()
             await asyncio.wait({self._opening})
         self._expiring.clear()
+        self._empty_places = 0
         self._set_expiry_timer()
         self._is_open = False
         self._stop_probing()
@@ -442,7 +451,9 @@ class OutboundQueue:
         """Give a message its identity. A number that the outbox does not remember must not come from it."""
         self._statistics.accepted += 1
         message.accepted_at = self._wall()
-        if message.overtakes and (greeting := greeting_of(self)) is not None:
+        if message.is_retried:  # one from the disk knows its number alone
+            message.client_id = message.client_id or self.client_id
+        elif message.overtakes and (greeting := greeting_of(self)) is not None:
             message.client_id, message.sequence = greeting.number()
         elif kept:
             self._sequence += 1
@@ -492,7 +503,8 @@ class OutboundQueue:
         self._bytes += message.size_bytes
         (self.first if message.overtakes else self.waiting)[message] = None
         if message.expires_at is not None:
-            heapq.heappush(self._expiring, (message.expires_at, message.sequence, message))
+            place = (message.expires_at, next(self._places), weakref.ref(message))
+            heapq.heappush(self._expiring, place)
             self._set_expiry_timer()
 
     def hold(self, messages: Collection[Message]) -> None:
@@ -636,6 +648,16 @@ class OutboundQueue:
             self._taken_bytes -= message.size_bytes
         self._count -= 1
         self._bytes -= message.size_bytes
+        if message.expires_at is not None:
+            self._clear_places()
+
+    def _clear_places(self) -> None:
+        """Note that a message with a time to live has ended; clear up when that is true of most."""
+        self._empty_places += 1
+        if self._empty_places * 2 > len(self._expiring) and self._empty_places > _FEW_PLACES:
+            self._expiring = [place for place in self._expiring if _lives(place[2]())]
+            heapq.heapify(self._expiring)
+            self._empty_places = 0
 
     def abandon(self, messages: Iterable[Message], *, reason: str) -> list[Message]:
         """Give up taken messages, and all that waits; return them, so that the caller can tell."""
@@ -660,7 +682,10 @@ class OutboundQueue:
 
     def _bury(self, message: Message, outcome: Outcome, reason: str) -> None:
         """Put a message among the dead letters, and tell people: its caller may not be there any more."""
-        self._outbox.bury(DeadLetter(message=message, reason=reason, died_at=self._wall()))
+        refused = outcome is Outcome.REFUSED
+        self._outbox.bury(
+            DeadLetter(message=message, reason=reason, died_at=self._wall(), is_refused=refused)
+        )
         self._statistics.buried += 1
         self._recovery.handle(
             DeliveryError(
@@ -683,8 +708,10 @@ class OutboundQueue:
         """End what waits and whose time is up; what is in flight may still be acknowledged."""
         self._expiry_timer = None
         while self._expiring and self._expiring[0][0] <= self._wall():
-            message = heapq.heappop(self._expiring)[2]
-            if self.is_waiting(message) and not message.receipt.is_settled:
+            message = heapq.heappop(self._expiring)[2]()
+            if message is None or message.receipt.is_settled:
+                self._empty_places = max(0, self._empty_places - 1)
+            elif self.is_waiting(message):
                 self.finish(message, Outcome.EXPIRED, reason="its time to live is over")
         self._set_expiry_timer()
 
@@ -692,6 +719,11 @@ class OutboundQueue:
 def _needs_claim(message: Message) -> bool:
     """Tell whether a message must be forgotten by the outbox before it is sent."""
     return message.is_stored and not message.is_resent
+
+
+def _lives(message: Message | None) -> bool:
+    """Tell whether a message is there, and has not come to its end."""
+    return message is not None and not message.receipt.is_settled
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -46,11 +46,18 @@ class OutboxControl:
         await self._queue.open()
         return await self._outbox.dead_letters()
 
-    async def retry(self, message_ids: Collection[str] | None = None) -> tuple[Receipt, ...]:
+    async def retry(
+        self, message_ids: Collection[str] | None = None, *, as_new: bool = False
+    ) -> tuple[Receipt, ...]:
         """Send dead letters again: those of these ids, or all.
 
-        Each keeps its id and gets a new number: whether the server has applied it before is for whoever
-        decides this to know.
+        Each keeps its id, and its number too where the server may have had it: so a message that has taken
+        effect does not take effect again, and its first answer comes back. One that the server has refused
+        has used its number up, and gets a new one.
+
+        Args:
+            message_ids: Whose; ``None`` for all.
+            as_new: Give all of them new numbers, because you know that they have taken no effect.
 
         One whose bytes have changed on the disk cannot be sent: it stays where it is, until it is dropped.
 
@@ -70,7 +77,14 @@ class OutboxControl:
                 continue
             receipt = Receipt(letter.message.event, message_id)
             message = evolve(
-                letter.message, receipt=receipt, attempts=0, expires_at=None, is_stored=False, sent_at=None
+                letter.message,
+                receipt=receipt,
+                attempts=0,
+                repeats=0,
+                expires_at=None,
+                is_stored=False,
+                sent_at=None,
+                is_retried=not (letter.is_refused or as_new),
             )
             # First kept, then taken from the dead: a crash in between leaves it twice, and not lost.
             if (waiting := self._queue.submit(message)) is not None:

@@ -60,8 +60,8 @@ class TransportListener(Protocol):
     def on_ack(self, ack_id: int, args: list[Any]) -> None:
         """The server acknowledged the message that was sent with ``ack_id``."""
 
-    def on_pong(self) -> None:
-        """The peer answered the last ``ping``."""
+    def on_pong(self, number: int) -> None:
+        """The peer answered the ``ping`` of this number."""
 
     def on_written(self) -> None:
         """Messages left for the network: ``written`` and ``room`` have grown."""
@@ -101,7 +101,10 @@ class Transport(Protocol):
 
     @property
     def written(self) -> int:
-        """Number of the messages given to ``send`` that have left for the network, in their order."""
+        """Number of the messages given to ``send`` that have left for the network, in their order.
+
+        Where there is no ``ping``, over HTTP polling, a message counts once the server has answered for it.
+        """
 
     @property
     def welcome(self) -> Mapping[str, Any]:
@@ -132,8 +135,12 @@ class Transport(Protocol):
     def answer(self, ack_id: int, payload: Payload) -> None:
         """Queue the acknowledgement of an event that wanted one; ``payload`` holds the arguments only."""
 
-    def ping(self) -> bool:
-        """Ask the peer for a sign of life below the application. ``False`` where the transport cannot."""
+    def ping(self, number: int) -> bool:
+        """Ask the peer for a sign of life below the application, which repeats the number.
+
+        It leaves behind all that is ``written``, and may overtake what is not. ``False`` where the transport
+        cannot.
+        """
 
     async def close(self, *, goodbye: bool) -> None:
         """Release everything, at once where the peer is dead. Never raises; safe to call twice.

@@ -22,7 +22,7 @@ from realtime_fsm.engine.message import Message, addressed, unwrap
 from realtime_fsm.engine.outbound_queue import OutboundQueue, Outlet
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.machine.delivery import Outcome
+from realtime_fsm.machine.delivery import Delivery, Outcome
 from realtime_fsm.machine.errors import DeliveryError
 from realtime_fsm.machine.redaction import redacted
 
@@ -57,7 +57,8 @@ class Sender(Outlet):
         self._recorder = recorder
         self._link: Link | None = None
         self._is_greeting = False
-        self._in_flight: dict[Message, int] = {}  # in the order in which they were sent, with their numbers
+        # In the order in which they were sent, with their numbers on the link and of their acknowledgements.
+        self._in_flight: dict[Message, tuple[int, int]] = {}
         self._unwritten: deque[tuple[int, Message]] = deque()
         self._suspect: Message | None = None
         self._submitted = asyncio.Event()  # something may wait that can be published
@@ -76,8 +77,8 @@ class Sender(Outlet):
 
     @property
     def oldest_in_flight_at(self) -> float | None:
-        """When the oldest unacknowledged message was sent, on the loop's clock."""
-        return next((message.sent_at for message in self._in_flight), None)
+        """When the oldest unacknowledged message was sent, on the loop's clock; calls have their own time."""
+        return next((message.sent_at for message in self._in_flight if not message.is_call), None)
 
     @property
     def oldest_accepted_at(self) -> float | None:
@@ -117,7 +118,7 @@ class Sender(Outlet):
         again = [message for message in in_flight if message.is_resent]
         lost += [message for message in in_flight if not message.is_resent]
         self.queue.give_back(again)
-        if broken and link is not None and again and in_flight[again[0]] <= link.transport.written:
+        if broken and link is not None and again and in_flight[again[0]][0] <= link.transport.written:
             self.queue.charge(again[0])
         for message in again:
             if self.queue.has_expired(message) and not message.receipt.is_settled:
@@ -157,31 +158,55 @@ class Sender(Outlet):
             self.queue.finish(unwritten.popleft()[1], Outcome.SENT)
         self.pump()
 
-    def report_unacknowledged(self, sent_before: float) -> list[Message]:
-        """Settle messages that a live server has left unacknowledged for too long.
+    def report_unacknowledged(self, *, received: int, asked_at: float) -> list[Message]:
+        """Settle messages that the server has had, and has left unacknowledged for ``ack_timeout``.
 
-        The transport is ordered and reliable, so a server that answered a later probe has had them: they
-        are not sent again, which would repeat their effect.
+        A server that has answered a probe has had all that was sent before it, and whatever it said before
+        the answer has been read. To send such a message again would repeat its effect; where the server
+        drops repeats that is safe, and asks for the acknowledgement once more, ``max_delivery_attempts``
+        times in all. A call is left to its own time-out.
 
         Args:
-            sent_before: When the probe was sent that has been answered, on the loop's clock.
+            received: How many messages of the link the server must have had, by its answer.
+            asked_at: When it was asked, on the loop's clock.
 
         Returns:
-            The messages, so that they can be reported.
+            The messages that were settled, so that they can be reported.
         """
-        limit = min(sent_before, asyncio.get_running_loop().time() - self._config.ack_timeout)
-        late = [m for m in self._in_flight if m.sent_at is not None and m.sent_at <= limit]
+        timeout = self._config.ack_timeout
+        late = [
+            message
+            for message, (number, _) in self._in_flight.items()
+            if number <= received
+            and not message.is_call
+            and message.sent_at is not None
+            and message.sent_at + timeout <= asked_at
+        ]
+        again = [message for message in late if self._may_ask_again(message)]
         for message in late:
-            reason = f"the server is alive and did not acknowledge it within {self._config.ack_timeout} s"
-            self._end_flight(message)
+            self._call_back(message)
+        for message in again:
+            message.repeats += 1
+        self.queue.give_back(again)
+        settled = [message for message in late if message not in again]
+        for message in settled:
+            reason = f"the server is alive and did not acknowledge it within {timeout} s"
             self.queue.finish(message, Outcome.UNACKNOWLEDGED, reason=reason)
         self.pump()
-        return late
+        return settled
+
+    def _may_ask_again(self, message: Message) -> bool:
+        """Tell whether a message that the server has had may be sent once more: its number tells a repeat."""
+        return (
+            message.delivery is Delivery.EXACTLY_ONCE
+            and message.repeats + 1 < self._config.max_delivery_attempts
+            and not self.queue.has_expired(message)
+        )
 
     def withdraw(self, message: Message, *, reason: str) -> None:
         """Give a message up because its caller no longer waits for it."""
         if message in self._in_flight:
-            self._end_flight(message)
+            self._call_back(message)
         elif not self.queue.is_waiting(message):
             return  # it was never accepted, or is being published and will be settled by that
         self.queue.finish(message, Outcome.EXPIRED, reason=reason)
@@ -240,8 +265,9 @@ class Sender(Outlet):
         dialect = self._config.dialect
         payload = addressed(message) if dialect.message_ids else message.payload
         if message.wants_ack:
-            self._in_flight[message] = 0  # known before the transport can acknowledge it
-            self._in_flight[message] = link.send(payload, partial(self._acknowledged, message))
+            self._in_flight[message] = (0, 0)  # known before the transport can acknowledge it
+            number = link.send(payload, partial(self._acknowledged, message))
+            self._in_flight[message] = (number, self._statistics.ack_ids)
             if message.attempts >= _SUSPECT_AFTER:
                 self._suspect = message
         else:
@@ -259,16 +285,24 @@ class Sender(Outlet):
             taken.append(message)
         return taken
 
-    def _end_flight(self, message: Message) -> None:
-        del self._in_flight[message]
+    def _end_flight(self, message: Message) -> tuple[int, int]:
         if message is self._suspect:
             self._suspect = None
+        return self._in_flight.pop(message)
+
+    def _call_back(self, message: Message) -> None:
+        """End a flight without its acknowledgement: the link lets go of whoever waited for it."""
+        _, ack_id = self._end_flight(message)
+        if self._link is not None:
+            self._link.forget(ack_id)
 
     def _acknowledged(self, message: Message, args: list[Any]) -> None:
         if message not in self._in_flight:
             self._statistics.dropped["late acknowledgement"] += 1
             return
-        self._end_flight(message)
+        number, _ = self._end_flight(message)
+        if self._link is not None:
+            self._link.heard_of(number)
         if self._recorder.is_tracing():
             self._recorder.note(Kind.ACK, f"of {message.receipt.message_id}")
         if self._config.dialect.wraps_answers:
@@ -285,5 +319,11 @@ class Sender(Outlet):
             reason = redacted(error.message, self._secrets)
             self.queue.finish(message, Outcome.REFUSED, reason=reason)
         else:
-            self._statistics.repeated += isinstance(answer, dict) and answer.get("duplicate") is True
-            self.queue.finish(message, Outcome.ACKNOWLEDGED, answer=value)
+            repeated = isinstance(answer, dict) and answer.get("duplicate") is True
+            self._statistics.repeated += repeated
+            if repeated and message.is_retried and "answer" not in answer:  # type: ignore[operator]
+                # Its number is older than what the server remembers: it may have been passed over.
+                reason = "the server takes it for a repeat, and does not know any more what became of it"
+                self.queue.finish(message, Outcome.DEAD, reason=reason)
+            else:
+                self.queue.finish(message, Outcome.ACKNOWLEDGED, answer=value)

@@ -106,6 +106,7 @@ class Statistics:
         last_failure_reason: Its words.
         latency: Round trips of heartbeats.
         heartbeats: Probes sent.
+        acknowledged_heartbeats: Heartbeat events that were acknowledged.
         accepted: Messages taken by ``emit`` and ``call``.
         restored: Messages that a durable outbox had kept, and gave back when it was opened.
         sent: Messages handed to the network, repeats included.
@@ -146,6 +147,7 @@ class Statistics:
     last_failure_reason: str | None = None
     latency: Latency = field(factory=Latency)
     heartbeats: int = 0
+    acknowledged_heartbeats: int = 0
     accepted: int = 0
     restored: int = 0
     sent: int = 0

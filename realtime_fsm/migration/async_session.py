@@ -266,9 +266,9 @@ class ClientTransport:
         """Queue an acknowledgement for the network."""
         self._opened().answer(ack_id, payload)
 
-    def ping(self) -> bool:
+    def ping(self, number: int) -> bool:
         """Ask the peer for a sign of life."""
-        return self._opened().ping()
+        return self._opened().ping(number)
 
     async def close(self, *, goodbye: bool) -> None:
         """Release the connection, and everything that it holds."""
@@ -292,9 +292,9 @@ class ClientTransport:
         """Pass an acknowledgement on."""
         self._listener.on_ack(ack_id, [tuple(args)])
 
-    def on_pong(self) -> None:
+    def on_pong(self, number: int) -> None:
         """Tell the engine that the peer has answered."""
-        self._listener.on_pong()
+        self._listener.on_pong(number)
 
     def on_written(self) -> None:
         """Tell the engine that there is room for more."""

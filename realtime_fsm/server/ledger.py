@@ -85,8 +85,8 @@ class Ledger(Protocol):
         handler's effect. If ``handle`` is cancelled, or if this raises, nothing may have happened.
 
         Returns:
-            What ``handle`` answered; for a repeat what ``repeated`` makes of the first answer; and for another
-            message by the same name (``is_another``) what ``refused_as_another`` says.
+            What ``handle`` answered; for a repeat what ``repeated`` makes of the first answer; and for
+            another message by the same name (``is_another``) what ``refused_as_another`` says.
 
         Raises:
             Exception: Of any kind, if it cannot be done. The message is not acknowledged then, nor is any

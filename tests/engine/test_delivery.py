@@ -163,7 +163,7 @@ async def test_message_expires_in_its_time_wherever_it_waits() -> None:
 async def test_message_in_flight_may_be_acknowledged_after_its_time() -> None:
     """The time to live bounds the sending: one in flight may still arrive, but is not sent again."""
     async with World() as world:
-        await world.client.connect()
+        await connected(world)
         world.server.latency = 6.0
         late = await world.client.emit("n", 1, ttl=10.0, delivery=D.AT_LEAST_ONCE)
         assert await late == 1

@@ -80,35 +80,34 @@ def answer(world: World, *, enabled: bool) -> None:
 
 
 async def deaf_and_well_again(world: World) -> None:
-    """Have events come, and no answers; the client is deaf in time, and well with the next answer."""
+    """Have events come, and no answers; the link is given up in time, and all is well with the next one."""
     await world.client.connect()
     await asyncio.sleep(30)
     assert world.client.health().summary == "ok"
     answer(world, enabled=False)
-    await asyncio.sleep(10.1)  # the probe of second 40 is on its way
-    for second in range(1, 9):
+    began = world.now
+    while world.client.status is S.CONNECTED and world.now < began + 25:
         world.server.emit("noise")
-        await asyncio.sleep(1)
-        assert world.client.health().deaf is (second >= 5), second
+        await asyncio.sleep(0.1)
     health = world.client.health()
-    assert (health.status, health.live, health.ready) == (S.CONNECTED, True, False)
-    assert "has not answered a heartbeat for 8 s" in said(health)
+    assert (health.live, health.ready) == (True, False)
+    assert "reconnecting" in said(health)
     answer(world, enabled=True)
     for _ in range(13):
         world.server.emit("noise")
         await asyncio.sleep(1)
     assert world.client.health().summary == "ok"  # although the traffic never paused
-    assert world.path == ["connecting", "connected"]
+    assert world.path == ["connecting", "connected", "reconnecting", "connecting", "connected"]
 
 
 async def test_connected_but_unanswered_is_not_ready() -> None:
-    """A server that stops answering heartbeats, while something still comes from it, is deaf."""
+    """A server that stops answering heartbeats, while something still comes from it, is not trusted."""
     async with World(heartbeat_interval=20.0, heartbeat_timeout=5.0) as world:
         world.server.acks_heartbeat = True
         await deaf_and_well_again(world)
 
 
-async def test_websocket_whose_pings_nobody_answers_is_deaf() -> None:
+async def test_websocket_whose_pings_nobody_answers_is_not_ready() -> None:
     """The same holds for a server without heartbeat events, by the pings of the websocket."""
     async with World(heartbeat_interval=20.0, heartbeat_timeout=5.0) as world:
         await deaf_and_well_again(world)

@@ -67,7 +67,7 @@ class Connection:
     def on_ack(self, ack_id: int, args: list[Any]) -> None:
         """Take no notice: nothing was asked."""
 
-    def on_pong(self) -> None:
+    def on_pong(self, number: int) -> None:
         """Take no notice."""
 
     def on_written(self) -> None:

@@ -213,7 +213,7 @@ class Recorder:
         self.acks.append((ack_id, args))
         self._note("ack")
 
-    def on_pong(self) -> None:
+    def on_pong(self, number: int) -> None:
         """Keep it."""
         self._note("pong")
 

@@ -185,7 +185,7 @@ async def test_close_is_silent_and_may_be_repeated(name: str, server: Server) ->
         await asyncio.gather(closing, again)
         transport.send(payload("note"), 1)
         transport.answer(1, payload())
-        assert transport.ping() is False
+        assert transport.ping(1) is False
         await transport.close(goodbye=True)
         assert len(recorder.calls) == told
         assert server.client_sockets() == []
@@ -196,7 +196,7 @@ async def test_close_before_open_does_nothing() -> None:
     transport = SocketIOTransport(RealtimeConfig(), Recorder())
     transport.send(payload("note"), None)
     assert (transport.name, transport.room, transport.written) == ("websocket", 0, 0)
-    assert (transport.ping(), transport.is_paused, transport.last_received) == (False, False, 0.0)
+    assert (transport.ping(1), transport.is_paused, transport.last_received) == (False, False, 0.0)
     await transport.close(goodbye=True)
 
 
@@ -204,8 +204,8 @@ async def test_ping_is_answered_over_a_websocket(server: Server) -> None:
     """A ping brings a pong, which is a sign of life; pings before it do not pile up."""
     async with opened(server) as (transport, recorder):
         before = transport.last_received
-        assert transport.ping()
-        assert transport.ping()
+        assert transport.ping(1)
+        assert transport.ping(1)
         await recorder.until(lambda: "pong" in recorder.calls)
         assert transport.last_received > before
 
@@ -232,7 +232,7 @@ def test_ping_of_the_server_is_answered() -> None:
 async def test_ping_is_not_offered_by_polling(server: Server) -> None:
     """Polling has no ping of its own."""
     async with opened(server, "polling") as (transport, _):
-        assert transport.ping() is False
+        assert transport.ping(1) is False
 
 
 @both

@@ -56,9 +56,9 @@ class RecordingListener:
         self._note("ack", ack_id, args)
         self.acknowledged.set()
 
-    def on_pong(self) -> None:
+    def on_pong(self, number: int) -> None:
         """See the port."""
-        self._note("pong")
+        self._note("pong", number)
 
     def on_written(self) -> None:
         """See the port."""
@@ -341,7 +341,7 @@ async def test_simulated_server_black_hole_holds_both_ways_until_it_is_healed() 
     server.is_black_hole = True
     transport.send(payload("note", 2), 2)
     server.emit("tick", 2)
-    transport.ping()
+    transport.ping(1)
     heard = transport.last_received
     await asyncio.sleep(500.0)
     transport.send(payload("note", 3), 3)  # under way when the hole closes
@@ -356,7 +356,7 @@ async def test_simulated_server_black_hole_holds_both_ways_until_it_is_healed() 
     assert server.received_of("note") == [1, 2, 3, 4]
     assert [args for _, args, _ in listener.of("event")] == [[1], [2], [3]]
     assert [number for number, _ in listener.of("ack")] == [1, 2, 3, 4]
-    assert listener.of("pong") == [()]
+    assert listener.of("pong") == [(1,)]
 
 
 @pytest.mark.parametrize("drop", ["close", "goodbye", "reset"])
@@ -413,7 +413,7 @@ async def test_simulated_server_stalled_writer_takes_nothing_until_it_flows() ->
     server.is_stalled = True
     for n in range(12):
         transport.send(payload("note", n), None)
-    assert transport.ping()
+    assert transport.ping(1)
     await asyncio.sleep(100.0)
     assert (transport.written, transport.room) == (0, -2)
     assert (listener.told, server.received) == ([], [])
@@ -421,22 +421,22 @@ async def test_simulated_server_stalled_writer_takes_nothing_until_it_flows() ->
     await asyncio.sleep(SOON)
     assert (transport.written, transport.room) == (12, 10)
     assert server.received_of("note") == list(range(12))
-    assert listener.told == [("written",), ("pong",)]
+    assert listener.told == [("written",), ("pong", 1)]
 
 
 async def test_simulated_server_pings_are_switches() -> None:
     """A server may leave pings unanswered, or have none at all."""
     server = SimulatedServer(answers_pings=False)
     transport, listener = await opened(server)
-    assert transport.ping()
+    assert transport.ping(1)
     await asyncio.sleep(SOON)
     server.can_ping = False
-    assert not transport.ping()
+    assert not transport.ping(1)
     server.can_ping = server.answers_pings = True
     assert listener.told == []
-    transport.ping()
+    transport.ping(1)
     await asyncio.sleep(SOON)
-    assert listener.told == [("pong",)]
+    assert listener.told == [("pong", 1)]
     assert transport.last_received == listener.times[0]
 
 

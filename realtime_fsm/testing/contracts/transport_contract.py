@@ -47,9 +47,9 @@ class RecordingListener:
         """Keep what an acknowledgement says."""
         self._note("ack", ack_id, args)
 
-    def on_pong(self) -> None:
-        """Keep that a pong came."""
-        self._note("pong")
+    def on_pong(self, number: int) -> None:
+        """Keep which ping was answered."""
+        self._note("pong", number)
 
     def on_written(self) -> None:
         """Keep that something was written."""
@@ -342,8 +342,11 @@ class TransportContract(Contract):
         async def main() -> None:
             async with self.opened() as (transport, listener):
                 before = transport.last_received
-                if transport.ping():
+                if transport.ping(1):
                     await self.eventually(lambda: listener.of("pong"), "the pong")
+                    assert transport.ping(2)
+                    await self.eventually(lambda: len(listener.of("pong")) > 1, "the second pong")
+                    assert listener.of("pong") == [(1,), (2,)]
                     assert transport.last_received > before
                 else:
                     await self.echoed(transport, listener, 1)
@@ -500,7 +503,7 @@ class TransportContract(Contract):
         """Do what does nothing after the end."""
         transport.send(payload(NOTE, "too late"), 99)
         transport.answer(1, payload("too late"))
-        transport.ping()
+        transport.ping(1)
 
 
 def payload(event: str, *args: Any) -> Payload:

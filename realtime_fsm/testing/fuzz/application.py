@@ -540,6 +540,11 @@ class Application:
         self.changes.append(change)
         self.changed_at = asyncio.get_running_loop().time()
         self._tell(f"{change.previous} -> {change.current} by {change.trigger}: {change.reason}")
+        prompt_since = self._environment.prompt_since
+        if isinstance(change.error, HeartbeatTimeoutError) and prompt_since is not None:
+            prompt_for = self.changed_at - prompt_since
+            if prompt_for > self.config.heartbeat_interval + self.config.heartbeat_timeout + 0.1:
+                self.violations.append(f"a link was called dead that has been live for {prompt_for:.1f} s")
 
     # Inside.
 
@@ -557,8 +562,16 @@ class Application:
                 # Not its words: the ids in them differ from run to run.
                 what = error.outcome if isinstance(error, DeliveryError) else type(error).__name__
                 self._tell(f"{message.event} {message.number}: {what}")
+                self._look_at(message)
 
         self._start_task(guarded())
+
+    def _look_at(self, message: Emitted) -> None:
+        """Look whether a message that is unacknowledged was had by the server."""
+        if message.receipt is None or message.receipt.outcome is not Outcome.UNACKNOWLEDGED:
+            return
+        if (message.event, message.number) not in self._environment.applied:
+            self.violations.append(f"message {message.number} is unacknowledged, and never arrived")
 
     async def _connect(self) -> None:
         try:

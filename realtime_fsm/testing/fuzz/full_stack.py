@@ -42,6 +42,8 @@ _CENTURY: Final = 3_200_000_000.0
 _MAX_LINE: Final = 65_536
 _LOG_SIZE: Final = 6
 _GOODBYE: Final = 0.2
+_SLOW_BANDWIDTH: Final = 4000.0
+"""Bytes in a second: enough for a handshake within its time."""
 _CONFIG: Final = BackendConfig(
     secret=_SECRET,
     ping_interval=10,
@@ -109,6 +111,11 @@ class FullStackEnvironment:
     def is_dead(self) -> bool:
         """See ``Environment``."""
         return not self.socket_network.flowing.is_set()
+
+    @property
+    def prompt_since(self) -> float | None:
+        """Nobody knows: its faults are those of bytes."""
+        return None
 
     async def open(self) -> None:
         """Start the backend on the network in memory."""
@@ -237,6 +244,10 @@ class FullStackEnvironment:
         """Let everything on the socket's network be late."""
         self.socket_network.latency, self.socket_network.jitter = SLOW
 
+    def slow_down(self) -> None:
+        """Let the socket's network carry little in a second."""
+        self.socket_network.bandwidth = _SLOW_BANDWIDTH
+
     async def _take(self, event: str, _: object, number: int) -> int:
         if self._is_slow:
             try:
@@ -307,5 +318,7 @@ _DEEDS: Final[Mapping[Action, Callable[[FullStackEnvironment], Awaitable[None] |
     Action.SLOW:       lambda e: e.slow(),
     Action.HTTP_DOWN:  lambda e: e.http_network.refuse(enabled=True),
     Action.HTTP_CUT:   lambda e: e.http_network.limit_data(0, direction=Direction.DOWN),
+    Action.DEAF:       lambda e: e.socket_network.stall(enabled=True, direction=Direction.UP),
+    Action.SLOW_UP:    lambda e: e.slow_down(),
 })
 # fmt: on

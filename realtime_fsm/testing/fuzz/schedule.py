@@ -89,6 +89,10 @@ class Action(StrEnum):
     """Everything that lasts ends."""
     RESTORE = "restore"
     """Its process ends without a goodbye, and starts on a backup of its disk, from before that process."""
+    DEAF = "deaf"
+    """Nothing that the client sends arrives, and what the server sends still does."""
+    SLOW_UP = "slow-up"
+    """A second for every message on its way up; they move all the same."""
 
     @property
     def lasts(self) -> bool:
@@ -113,6 +117,8 @@ LASTING: Final[Mapping[Action, frozenset[ConnectionStatus]]] = MappingProxyType(
     Action.HTTP_CUT:   frozenset({_S.CONNECTED}),
     Action.DISK_FULL:  frozenset({_S.CONNECTED}),
     Action.TOKEN_DOWN: frozenset({_S.FAILED, _S.FALLBACK}),
+    Action.DEAF:       frozenset({_S.FALLBACK}),
+    Action.SLOW_UP:    frozenset({_S.CONNECTED}),
 })
 # fmt: on
 """The faults that last, and where each leads when it is the only one and nobody mends it."""

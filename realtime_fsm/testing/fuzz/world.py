@@ -46,6 +46,11 @@ SLOW_ACKS: Final = 22.0
 
 _OF_CHANNELS: Final = frozenset({Action.LOSE_EVENT, Action.SUBSCRIBE, Action.UNSUBSCRIBE, Action.FLICKER})
 _GREETED: Final = frozenset({f"{HELLO} came before the first word"})
+SLOW_UP_RATE: Final = 120.0
+"""Bytes in a second: one message, more or less."""
+
+_LATE: Final = frozenset({Action.BLACK_HOLE, Action.DEAF, Action.STALL, Action.SLOW, Action.LOSE_ACK})
+"""Faults by which a probe is not answered in time; the acknowledgement that gets lost may be its own."""
 
 _RETRY_AFTER: Final = 7.0
 _LOG_SIZE: Final = 6
@@ -107,7 +112,14 @@ class Environment(Protocol):
 
     @property
     def is_dead(self) -> bool:
-        """True if nothing comes back from the server over the socket."""
+        """True if no answer comes back from the server over the socket, whatever else does."""
+
+    @property
+    def prompt_since(self) -> float | None:
+        """Since when probes are answered in time, on the loop's clock.
+
+        ``None`` while they may not be, and where nobody knows.
+        """
 
 
 class SimulatedEnvironment:
@@ -128,6 +140,7 @@ class SimulatedEnvironment:
         self._tokens: set[str] | None = None
         self._number = 0
         self._given = 0
+        self._prompt_since: float | None = asyncio.get_running_loop().time()
         if setting is Setting.REFERENCE:
             handlers: dict[str, Callable[..., Any]] = {event: self._handler(event) for event in TAKEN}
             self._backend = SimulatedBackend(handlers=handlers, log_size=_LOG_SIZE)
@@ -167,7 +180,12 @@ class SimulatedEnvironment:
     @property
     def is_dead(self) -> bool:
         """See ``Environment``."""
-        return self.server.is_black_hole
+        return self.server.is_black_hole or self.server.is_deaf
+
+    @property
+    def prompt_since(self) -> float | None:
+        """See ``Environment``."""
+        return self._prompt_since
 
     async def open(self) -> None:
         """See ``Environment``."""
@@ -203,12 +221,16 @@ class SimulatedEnvironment:
     def do(self, action: Action) -> Awaitable[None] | None:
         """See ``Environment``."""
         _DEEDS[action](self)
+        if action in _LATE:
+            self._prompt_since = None
         return None
 
     def heal(self) -> None:
         """See ``Environment``."""
         server, http = self.server, self.http
-        server.is_black_hole = server.is_stalled = server.is_silent = False
+        server.is_black_hole = server.is_stalled = server.is_silent = server.is_deaf = False
+        server.uplink_rate = None
+        self._prompt_since = asyncio.get_running_loop().time()
         server.refusal = http.refusal = None
         http.is_cut = False
         server.latency, server.jitter, server.ack_delay = 0.01, 0.0, 0.0
@@ -339,5 +361,7 @@ _DEEDS: Final[Mapping[Action, Callable[[SimulatedEnvironment], object]]] = Mappi
     Action.SLOW:       lambda e: e.set_server(latency=SLOW[0], jitter=SLOW[1]),
     Action.HTTP_DOWN:  _http_down,
     Action.HTTP_CUT:   _http_cut,
+    Action.DEAF:       lambda e: e.set_server(is_deaf=True),
+    Action.SLOW_UP:    lambda e: e.set_server(uplink_rate=SLOW_UP_RATE),
 })
 # fmt: on

@@ -26,6 +26,9 @@ from realtime_fsm.testing.simulated.sessions import SimulatedSessions
 MAX_FRAMES: Final = 100_000
 """Frames under way at most: a program that goes on sending into a dead connection is told so."""
 
+_FRAME_BYTES: Final = 8
+"""What a frame has beside its payload."""
+
 _CLOSE_TIMEOUT: Final = 1.0
 """Seconds that a cancelled wait for the handlers gets to end."""
 
@@ -81,7 +84,8 @@ class Wire:
 class SimulatedTransport:
     """One connection to a ``SimulatedServer``: the engine's ``Transport``.
 
-    What is sent waits to be written, is written in the loop's next turn, and arrives after the latency.
+    What is sent waits to be written, is written in the loop's next turn, and arrives after the latency. On a
+    connection without pings, which is one over polling, it counts as written once that has been answered.
 
     Args:
         server: What it connects to.
@@ -101,9 +105,10 @@ class SimulatedTransport:
     def __init__(self, server: "SimulatedServer", listener: TransportListener) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
-        self._unwritten: deque[tuple[Callable[[], None], bool]] = deque()
+        self._unwritten: deque[tuple[Callable[[], None], bool, int]] = deque()
         self._flushing: asyncio.Handle | None = None
-        self._up = Wire(lambda: not server.is_black_hole)
+        self._busy_until = 0.0  # the time that a slow way up needs for what was written
+        self._up = Wire(lambda: not (server.is_black_hole or server.is_deaf))
         self._down = Wire(self._may_receive)
         self._thinking = Wire(lambda: True)  # acknowledgements that the server delays
         self._handed = 0
@@ -144,17 +149,17 @@ class SimulatedTransport:
     def send(self, payload: Payload, ack_id: int | None) -> None:
         """Send an event in the loop's next turn."""
         self._handed += 1
-        self._queue(partial(self._arrive, payload, ack_id), counted=True)
+        self._queue(partial(self._arrive, payload, ack_id), counted=True, size=payload.size_bytes)
 
     def answer(self, ack_id: int, payload: Payload) -> None:
         """Answer a question of the server."""
         self._queue(lambda: self._server.answers.append((ack_id, decoded(payload))), counted=False)
 
-    def ping(self) -> bool:
+    def ping(self, number: int) -> bool:
         """Ask for a sign of life."""
         if not self._server.can_ping:
             return False
-        self._queue(self._pong, counted=False)
+        self._queue(partial(self._pong, number), counted=False)
         return True
 
     async def close(self, *, goodbye: bool) -> None:
@@ -172,7 +177,7 @@ class SimulatedTransport:
                     await self._server.changed()
             if self._relief is not None:
                 await asyncio.wait({self._relief}, timeout=_CLOSE_TIMEOUT)
-            delivered = goodbye and was_open and not self._server.is_black_hole
+            delivered = goodbye and was_open and not (self._server.is_black_hole or self._server.is_deaf)
         finally:
             if not delivered:  # what is on its way gets lost, as when a socket is aborted
                 self._unwritten.clear()
@@ -221,9 +226,9 @@ class SimulatedTransport:
 
     # Up: queued, written, arrived.
 
-    def _queue(self, arrive: Callable[[], None], *, counted: bool) -> None:
+    def _queue(self, arrive: Callable[[], None], *, counted: bool, size: int = 0) -> None:
         if self._is_open:
-            self._unwritten.append((arrive, counted))
+            self._unwritten.append((arrive, counted, size))
             self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -233,21 +238,40 @@ class SimulatedTransport:
     def _flush(self) -> None:
         """Write what waits, unless the path takes nothing."""
         self._flushing = None
-        before = self.written
+        before, now, rate = self.written, self._loop.time(), self._server.uplink_rate
         while self._unwritten and not self._server.is_stalled:
-            arrive, counted = self._unwritten.popleft()
-            self.written += counted
-            self._up.put(arrive, self._server.delay())
+            if rate is not None and self._busy_until > now:
+                self._flushing = self._loop.call_at(self._busy_until, self._flush)
+                break
+            arrive, counted, size = self._unwritten.popleft()
+            if rate is not None:
+                self._busy_until = now + (size + _FRAME_BYTES) / rate
+            taken = max(0.0, self._busy_until - now) + self._server.delay()
+            if self._server.can_ping:
+                self.written += counted
+                self._up.put(arrive, taken)
+            else:
+                self._up.put(partial(self._post, arrive, counted), taken)
         if self._is_open and self.written > before:
             self.listener.on_written()
+
+    def _post(self, arrive: Callable[[], None], counted: bool) -> None:
+        """Let the body of a request arrive, and answer it."""
+        arrive()
+        if counted:
+            self.deliver(self._posted)
+
+    def _posted(self) -> None:
+        self.written += 1
+        self.listener.on_written()
 
     def _arrive(self, payload: Payload, ack_id: int | None) -> None:
         event, *args = decoded(payload)
         self._server.take(self, event, args, ack_id)
 
-    def _pong(self) -> None:
+    def _pong(self, number: int) -> None:
         if self._server.answers_pings:
-            self.deliver(self.listener.on_pong)
+            self.deliver(partial(self.listener.on_pong, number))
 
     # Down: arrived, unless reading is held back.
 
@@ -354,6 +378,9 @@ class SimulatedServer:
         is_black_hole: Closes nothing and forwards nothing, either way. What is on its way waits: healed, it
             arrives; where the connection is given up meanwhile, it is lost.
         is_stalled: Takes nothing from the client any more: what is sent stays unwritten until it does again.
+        is_deaf: Hears nothing of the client any more, while what it says still arrives: the way up is dead.
+            What is on its way up waits, as in a black hole; dials get no answer.
+        uplink_rate: Bytes that the way up of each connection takes in a second; ``None`` for any number.
         queue_limit: Messages that may be unwritten on one connection.
         answers_pings: Answers the pings of the transport.
         can_ping: Whether the transport has pings at all; one over polling has not.
@@ -381,6 +408,8 @@ class SimulatedServer:
     _is_silent: bool = False
     _is_black_hole: bool = False
     _is_stalled: bool = False
+    _is_deaf: bool = field(default=False, kw_only=True)
+    _uplink_rate: float | None = field(default=None, kw_only=True)
     queue_limit: int = 64
     answers_pings: bool = True
     can_ping: bool = True
@@ -436,6 +465,26 @@ class SimulatedServer:
         self._is_stalled = enabled
         self._tell_change()
 
+    @property
+    def is_deaf(self) -> bool:
+        """True while nothing of the client arrives any more, and what the server says still does."""
+        return self._is_deaf
+
+    @is_deaf.setter
+    def is_deaf(self, enabled: bool) -> None:
+        self._is_deaf = enabled
+        self._tell_change()
+
+    @property
+    def uplink_rate(self) -> float | None:
+        """The bytes that the way up takes in a second; ``None`` for any number."""
+        return self._uplink_rate
+
+    @uplink_rate.setter
+    def uplink_rate(self, rate: float | None) -> None:
+        self._uplink_rate = rate
+        self._tell_change()
+
     # What a test does with it.
 
     @property
@@ -477,7 +526,8 @@ class SimulatedServer:
         outcome = self.script.popleft() if self.script else None
         after = outcome.after if isinstance(outcome, Accept) else None
         await asyncio.sleep(self.delay() + self.delay() if after is None else after)
-        while self.is_black_hole or isinstance(outcome, Hang) or (self.is_silent and outcome is None):
+        hangs = isinstance(outcome, Hang)
+        while hangs or self.is_black_hole or self.is_deaf or (self.is_silent and outcome is None):
             await self.changed()
         error = outcome.error if isinstance(outcome, Refuse) else self.refusal if outcome is None else None
         if error is not None:
