@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from attrs import define, field
+from attrs import define
 
 from realtime_fsm.engine.component import Components, Stay
 from realtime_fsm.engine.dispatcher import Delivered
 from realtime_fsm.engine.message import Message, published
 from realtime_fsm.engine.port import HttpAnswer
 from realtime_fsm.engine.subscriptions import Position, Subscription, SubscriptionState, read_position
+from realtime_fsm.machine.backoff import Pacer
 from realtime_fsm.machine.config import Endpoint
 from realtime_fsm.machine.errors import (
     AuthenticationError,
@@ -25,9 +26,6 @@ from realtime_fsm.machine.errors import (
     SubscriptionRefusedError,
 )
 from realtime_fsm.machine.table import Trigger
-
-_SPREAD: Final = 0.2
-"""Pauses differ by up to this fraction, so that a fleet that fell together does not poll together."""
 
 _SLOWEST: Final = 8
 """A failing endpoint is polled at most this many times slower than a sound one."""
@@ -41,15 +39,15 @@ class _Source:
 
     Attributes:
         endpoint: ``None`` for the channels of the dialect's own endpoint.
+        pacer: When it may be polled next.
         etag: Of the last answer, with the address that gave it.
         digest: Of the last content, so that unchanged data is not delivered again.
-        failures: Failed polls in a row.
     """
 
     endpoint: Endpoint | None
+    pacer: Pacer
     etag: tuple[str, str | None] = ("", None)
     digest: bytes = b""
-    failures: int = field(default=0)
 
 
 class FallbackPollingService:
@@ -66,15 +64,18 @@ class FallbackPollingService:
 
     def __init__(self, parts: Components) -> None:
         self._parts = parts
-        self._sources = [_Source(endpoint) for endpoint in parts.config.fallback_endpoints]
+        endpoints: list[Endpoint | None] = [*parts.config.fallback_endpoints]
         if parts.config.dialect.poll_path is not None:
-            self._sources.append(_Source(None))
+            endpoints.append(None)
+        interval = parts.config.fallback_polling_interval
+        slowest = interval * _SLOWEST
+        self._sources = [_Source(one, parts.pacer(interval, slowest, slowest)) for one in endpoints]
         self.is_polling = False
 
     @property
     def is_failing(self) -> bool:
         """True while it polls, and the last poll of every source has failed."""
-        return self.is_polling and all(source.failures > 0 for source in self._sources)
+        return self.is_polling and all(source.pacer.failures > 0 for source in self._sources)
 
     async def run(self, stay: Stay) -> None:
         """Poll everything until cancelled; report it when the server refuses the token for good."""
@@ -99,21 +100,20 @@ class FallbackPollingService:
             await self._poll(source)
 
     async def _poll_for_ever(self, source: _Source) -> None:
-        config, random = self._parts.config, self._parts.random
+        time, pacer = asyncio.get_running_loop().time, source.pacer
+        await asyncio.sleep(pacer.floor.left(time()))  # what was asked for in the last fallback
         while True:
-            pause = config.fallback_polling_interval
             try:
                 await self._poll(source)
             except AuthenticationError:
                 raise
             except RealtimeError as error:
-                source.failures += 1
-                pause *= min(2**source.failures, _SLOWEST)
-                pause = max(pause, error.retry_after or 0.0)
+                if pacer.failed(error, time()):
+                    self._parts.report_long_retry_after(error)
                 self._parts.recovery.handle(error)
             else:
-                source.failures = 0
-            await asyncio.sleep(pause * random.uniform(1 - _SPREAD, 1 + _SPREAD))
+                pacer.succeeded()
+            await asyncio.sleep(pacer.pause(time()))
 
     async def _poll(self, source: _Source) -> None:
         self._parts.statistics.polls += 1
@@ -227,9 +227,6 @@ def _events_of(stream: dict[str, Any]) -> list[tuple[str, Any, Position | None]]
 _BATCH: Final = 50
 """Messages of one request."""
 
-_LONGEST_PAUSE: Final = 30.0
-"""Seconds between two tries at most, while publishing fails."""
-
 
 async def publishing(parts: Components, stay: Stay) -> None:
     """Publish what waits, in order and with the same ids as over the socket, batch by batch.
@@ -240,7 +237,8 @@ async def publishing(parts: Components, stay: Stay) -> None:
     if path is None:
         return
     url = parts.config.absolute(path)
-    failures = 0
+    time, pacer = asyncio.get_running_loop().time, parts.publishing
+    await asyncio.sleep(pacer.floor.left(time()))  # what was asked for in the last fallback
     while True:
         batch = await parts.sender.next_batch(_BATCH)
         try:
@@ -249,13 +247,13 @@ async def publishing(parts: Components, stay: Stay) -> None:
             stay.report(Trigger.POLLING_REFUSED, error=error)
             return
         except RealtimeError as error:
-            failures += 1
             parts.statistics.failed_publishes += 1
-            pause = min(2.0**failures * parts.random.uniform(0.5, 1.0), _LONGEST_PAUSE)
+            if pacer.failed(error, time()):
+                parts.report_long_retry_after(error)
             parts.recovery.handle(error)
-            await asyncio.sleep(max(pause, error.retry_after or 0.0))
+            await asyncio.sleep(pacer.pause(time()))
         else:
-            failures = 0
+            pacer.succeeded()
 
 
 async def _publish(parts: Components, url: str, batch: list[Message]) -> None:

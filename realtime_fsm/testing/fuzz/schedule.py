@@ -81,6 +81,10 @@ class Action(StrEnum):
     """The source of tokens fails."""
     HEAL = "heal"
     """Everything that lasts ends."""
+    HTTP_OVERLOAD = "http-overload"
+    """503 over HTTP, with a Retry-After."""
+    CLOCK_AHEAD = "clock-ahead"
+    """The client's wall clock jumps ahead, by hours."""
 
     @property
     def lasts(self) -> bool:
@@ -105,6 +109,8 @@ LASTING: Final[Mapping[Action, frozenset[ConnectionStatus]]] = MappingProxyType(
     Action.HTTP_CUT:   frozenset({_S.CONNECTED}),
     Action.DISK_FULL:  frozenset({_S.CONNECTED}),
     Action.TOKEN_DOWN: frozenset({_S.FAILED, _S.FALLBACK}),
+    Action.HTTP_OVERLOAD: frozenset({_S.FALLBACK}),
+    Action.CLOCK_AHEAD: frozenset({_S.CONNECTED}),
 })
 # fmt: on
 """The faults that last, and where each leads when it is the only one and nobody mends it."""
