@@ -307,8 +307,8 @@ GUARANTEES: Final = (
     ),
     Guarantee(
         "Retry",
-        "`max_reconnect_attempts=None` goes on for ever, at the pace of the backoff's cap; attempts that have "
-        "run out without a fallback say that nothing is tried any more, and what would help.",
+        "`max_reconnect_attempts=None` goes on for ever, at the pace of the backoff's cap; attempts that "
+        "have run out without a fallback say that nothing is tried any more, and what would help.",
         (
             _PACING + "attempts_without_a_limit_go_on_for_ever_at_the_pace_of_the_cap",
             _PACING + "attempts_that_have_run_out_say_so_and_name_the_ways_out",

@@ -170,7 +170,7 @@ class RealtimeConfig:
         backoff_spread: The most that this jitter adds.
         heartbeat_interval: Silence after which the connection is probed.
         heartbeat_timeout: Silence after a probe that means that the connection is dead.
-        enable_fallback: Whether polling takes over when the attempts run out.
+        enable_fallback: Whether polling takes over, after ``fallback_after`` or when the attempts run out.
         fallback_polling_interval: Pause between two polls of an endpoint.
         fallback_endpoints: What to poll, beside the dialect's own: ``event=url`` or ``url``.
         reconnect_interval: Pause between two probes for the socket in FALLBACK.
