@@ -23,7 +23,7 @@ from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.status import ConnectionStatusManager
 from realtime_fsm.engine.subscriptions import Resync, Subscriptions
 from realtime_fsm.engine.token import TokenProvider
-from realtime_fsm.machine.backoff import ExponentialBackoff, Pace
+from realtime_fsm.machine.backoff import ExponentialBackoff, Pace, RetryAfter
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import ApplicationError, RealtimeError
 
@@ -139,6 +139,8 @@ class Assembly:
                 ),
                 stable_after=config.stable_after,
                 first_retry_within=config.first_retry_within,
+                fallback_after=config.fallback_after if config.fallback_available else None,
+                floor=RetryAfter(random=self._random, most=config.max_retry_after),
             ),
             recovery=self.recovery,
             first_words=self.first_words,

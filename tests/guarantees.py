@@ -32,6 +32,9 @@ _FILE: Final = "unit/test_outbox_file.py::test_"
 _SUBSCRIPTIONS: Final = "engine/test_service_subscriptions.py::test_"
 _FALLBACK: Final = "engine/test_fallback.py::test_"
 _WORDS: Final = "engine/test_first_words.py::test_"
+_PACING: Final = "engine/test_pacing.py::test_"
+_PLANTED: Final = "simulation/test_planted_bugs.py::test_sweep_finds_a_planted_bug_and_shrinks_it"
+_FORBIDDEN: Final = "::test_forbidden_refuses_an_identity_only_where_a_server_says_so"
 _FAULT: Final = "integration/test_faults.py::test_fault_"
 
 GUARANTEES: Final = (
@@ -372,6 +375,25 @@ GUARANTEES: Final = (
         (_AUTH + "renewal_that_fails_keeps_the_connection",),
     ),
     Guarantee(
+        "Auth",
+        "A wrong clock, or an expiry that makes no sense, causes no storm of fetches; a token that tells "
+        "its beginning lives as long as it says.",
+        (
+            _TOKEN + "of_a_clock_that_is_ahead_is_not_fetched_all_the_time",
+            _TOKEN + "that_tells_its_beginning_lives_as_long_as_it_says",
+            _TOKEN + "with_an_end_that_makes_no_sense_is_no_storm_and_no_bug",
+            _PLANTED,
+        ),
+    ),
+    Guarantee(
+        "Auth",
+        "A 403 refuses an identity only where one was given and a server says so; else it is retried.",
+        (
+            "integration/test_socketio_dial.py" + _FORBIDDEN,
+            "integration/test_http_client.py" + _FORBIDDEN,
+        ),
+    ),
+    Guarantee(
         "Retry",
         "Exponential backoff with jitter, within its bounds.",
         (
@@ -400,6 +422,42 @@ GUARANTEES: Final = (
             _MANAGER + "retry_now_hurries_the_probe",
             _MANAGER + "retry_now_revives_it_from_failed_with_fresh_attempts",
         ),
+    ),
+    Guarantee(
+        "Retry",
+        "Polling, where it can, takes over after `fallback_after` of outage, whatever attempts are left, and "
+        "at once where a `Retry-After` is longer than what is left of it.",
+        (
+            _PACING + "fallback_comes_when_the_outage_has_lasted_whatever_attempts_are_left",
+            _PACING + "retry_after_that_is_longer_than_the_fallback_is_waited_for_leads_there_at_once",
+            _PLANTED,
+        ),
+    ),
+    Guarantee(
+        "Retry",
+        "`max_reconnect_attempts=None` goes on for ever, at the pace of the backoff's cap; attempts that "
+        "have run out without a fallback say that nothing is tried any more, and what would help.",
+        (
+            _PACING + "attempts_without_a_limit_go_on_for_ever_at_the_pace_of_the_cap",
+            _PACING + "attempts_that_have_run_out_say_so_and_name_the_ways_out",
+        ),
+    ),
+    Guarantee(
+        "Retry",
+        "No dial, probe, poll or publication comes before a `Retry-After` is over, unless the user asks for "
+        "it or `max_retry_after` ends it, which is told.",
+        (
+            _PACING + "probing_waits_for_what_the_dial_before_the_fallback_was_told",
+            _PACING + "polling_never_comes_before_a_retry_after_is_over",
+            _PACING + "publishing_never_comes_before_a_retry_after_is_over",
+            _PACING + "retry_after_has_a_cap_and_is_told_when_it_bites",
+            _PLANTED,
+        ),
+    ),
+    Guarantee(
+        "Retry",
+        "Who refuses the client for good while it polls is asked ever more rarely, and the program is told.",
+        (_PACING + "probing_of_who_refuses_for_good_becomes_rare_and_is_told",),
     ),
     Guarantee(
         "Resources",

@@ -38,7 +38,15 @@ _UNBOUNDED: Final = 24 * 3600.0  # for python-socketio, which wants a number: th
 _MAX_PINGS: Final = 4  # that wait to be sent at the same time
 _STEP_TIMEOUT: Final = 1.0  # bound of each step of the disposal, none of which should wait at all
 
+_SESSION_KEYS: Final = frozenset({"pid", "offset"})
+"""What an auth object holds that leads back to a session, and says nothing of who the client is."""
+
 _logger = logging.getLogger(__name__)
+
+
+def _tells_who(header: str) -> bool:
+    """Tell by its name whether a header says who the client is: ``Authorization``, ``X-Api-Key``."""
+    return any(part in header.lower() for part in ("auth", "cookie", "key", "token"))
 
 
 class BatchPacket:
@@ -102,6 +110,7 @@ class ClientConnection:
         self._client = make_client(http_session=self._make_session, request_timeout=config.connection_timeout)
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._is_open = False
+        self._is_identified = any(_tells_who(name) for name in self._headers)
 
     @property
     def session_id(self) -> str | None:
@@ -115,7 +124,11 @@ class ClientConnection:
     def _make_session(self) -> LinkSession:
         if self._session is None:  # python-socketio asks anew once it was closed; it shall stay closed
             self._session = LinkSession(
-                self.tap, self.outflow, self._config.max_inbound_bytes, self._connector_factory
+                self.tap,
+                self.outflow,
+                self._config.max_inbound_bytes,
+                self._connector_factory,
+                identified=self._is_identified,
             )
         return self._session
 
@@ -136,6 +149,7 @@ class ClientConnection:
             RealtimeError: The first thing that went wrong.
         """
         config = self._config
+        self._is_identified = self._is_identified or not _SESSION_KEYS.issuperset(auth or ())
         connecting = self._start(
             "connect",
             self._client.connect(

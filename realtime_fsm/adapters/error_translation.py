@@ -38,6 +38,13 @@ _NO_SUCH_NAMESPACE: Final = frozenset({"Invalid namespace", "Unable to connect"}
 """What Node's server and python-socketio say when nothing listens in a namespace."""
 
 _MESSAGE_TOO_BIG: Final = 1009
+_PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
+_GATEWAY_HEADERS: Final = ("cf-mitigated", "x-amzn-waf-action")
+"""Headers by which gateways mark an answer as their own challenge, whatever its content."""
+_FORBIDDEN_REMEDY: Final = (
+    "A gateway or a firewall before the server may stop this client, or the server wants a token: see to "
+    "that if it lasts. It is tried again by itself."
+)
 
 
 def origin_of(url: str) -> str:
@@ -79,15 +86,28 @@ def _timestamp(date: str) -> float | None:
         return None
 
 
-def from_status(status: int, headers: Mapping[str, str], *, url: str) -> RealtimeError:
+def from_status(
+    status: int, headers: Mapping[str, str], *, url: str, identified: bool = True
+) -> RealtimeError:
     """Translate the status of an HTTP answer that is not the wanted one.
+
+    A 403 refuses an identity only where there was one, and where a server says so: a page for people comes
+    from a gateway before it, which will let the client pass again.
 
     Args:
         status: Of the answer.
         headers: Of the answer.
         url: What was asked; only its origin is shown.
+        identified: Whether whoever asked has said who they are.
     """
     where = origin_of(url)
+    if status == HTTPStatus.FORBIDDEN and (not identified or _is_page(headers)):
+        return ServerUnavailableError(
+            f"{where} lets nobody pass now (HTTP {status}).",
+            status=status,
+            retry_after=retry_after(headers),
+            remedy=_FORBIDDEN_REMEDY,
+        )
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         return AuthenticationError(f"{where} refuses the identity (HTTP {status}).")
     if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -101,21 +121,33 @@ def from_status(status: int, headers: Mapping[str, str], *, url: str) -> Realtim
     return NotSocketIOError(f"{where} does not answer as a Socket.IO server (HTTP {status}).")
 
 
-def from_exception(error: BaseException, *, url: str) -> RealtimeError:
-    """Translate what was raised on the way to a server; the original becomes the cause."""
+def _is_page(headers: Mapping[str, str]) -> bool:
+    """Tell whether an answer is a page for people, or a gateway says that it is its own."""
+    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return kind in _PAGES or any(name in headers for name in _GATEWAY_HEADERS)
+
+
+def from_exception(error: BaseException, *, url: str, identified: bool = True) -> RealtimeError:
+    """Translate what was raised on the way to a server; the original becomes the cause.
+
+    Args:
+        error: What was raised.
+        url: What was asked; only its origin is shown.
+        identified: As for ``from_status``.
+    """
     if isinstance(error, RealtimeError):
         return error
-    translated = _translate(error, url, origin_of(url))
+    translated = _translate(error, url, origin_of(url), identified=identified)
     translated.__cause__ = error
     return translated
 
 
-def _translate(error: BaseException, url: str, where: str) -> RealtimeError:
+def _translate(error: BaseException, url: str, where: str, *, identified: bool) -> RealtimeError:
     match error:
         case aiohttp.WSServerHandshakeError():
             if error.status in {HTTPStatus.SWITCHING_PROTOCOLS, HTTPStatus.OK}:
                 return NotSocketIOError(f"{where} does not open a WebSocket ({words(error.message)}).")
-            return from_status(error.status, error.headers or {}, url=url)
+            return from_status(error.status, error.headers or {}, url=url, identified=identified)
         case aiohttp.ServerDisconnectedError():
             return NotSocketIOError(f"{where} closes the connection without an answer.")
         case TimeoutError():

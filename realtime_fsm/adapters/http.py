@@ -25,7 +25,9 @@ from realtime_fsm.machine.errors import (
 )
 
 _CLOSE_TIMEOUT: Final = 1.0
-_NOTHING_DONE: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+_NOTHING_DONE: Final = frozenset(
+    {HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+)
 """Answers with which a server says that it has not even begun."""
 
 
@@ -112,7 +114,8 @@ class AiohttpClient:
             if status == HTTPStatus.NOT_MODIFIED:
                 return HttpAnswer(status=status, etag=etag)
             if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-                error = error_translation.from_status(status, response.headers, url=url)
+                known = "Authorization" in headers
+                error = error_translation.from_status(status, response.headers, url=url, identified=known)
                 raise _for_http(error, url, status)
             limit = self._config.max_inbound_bytes
             raw = await read_body(response.content, limit)

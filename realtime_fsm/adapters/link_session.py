@@ -75,6 +75,7 @@ class LinkSession:
         outflow: Told when a request with messages was answered.
         max_inbound_bytes: Most bytes of one frame or body.
         connector_factory: Makes the connector; by default one for TCP.
+        identified: Whether the client says who it is, so that it can be refused for that.
     """
 
     def __init__(
@@ -83,10 +84,13 @@ class LinkSession:
         outflow: Outflow,
         max_inbound_bytes: int,
         connector_factory: ConnectorFactory | None,
+        *,
+        identified: bool = True,
     ) -> None:
         self._tap = tap
         self._outflow = outflow
         self._max_inbound_bytes = max_inbound_bytes
+        self._identified = identified
         self._loop = asyncio.get_running_loop()
         self._sockets = SocketRegistry()
         self._transports: list[asyncio.Transport] = []
@@ -143,7 +147,7 @@ class LinkSession:
         try:
             inner = await self._session.ws_connect(url, **options)
         except Exception as error:
-            translated = error_translation.from_exception(error, url=url)
+            translated = error_translation.from_exception(error, url=url, identified=self._identified)
             specific = isinstance(translated, NotSocketIOError) or (
                 isinstance(error, aiohttp.WSServerHandshakeError) and _is_specific(error.status)
             )
@@ -193,7 +197,9 @@ class LinkSession:
             self._received()
             status = response.status
             if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-                error = error_translation.from_status(status, response.headers, url=url)
+                error = error_translation.from_status(
+                    status, response.headers, url=url, identified=self._identified
+                )
                 raise self._noted(error, specific=_is_specific(status))
             body = await read_body(response.content, self._max_inbound_bytes, self._received)
             if body is None:

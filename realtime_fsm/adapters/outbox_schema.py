@@ -359,9 +359,7 @@ def revived(row: Row, fresh: int, client_id: str) -> Row:
         fresh: The number that it gets where its own is used up; otherwise the server may have had it.
         client_id: Whose number that is.
     """
-    own, message_id, event, delivery, wants_ack, accepted_at, _, _, size_bytes, text, attachments, who, *_ = (
-        row
-    )
+    own, name, event, delivery, wants_ack, accepted_at, _, _, size_bytes, text, attachments, who, *_ = row
     return summed(
         own or fresh,
         name,

@@ -30,6 +30,8 @@ from realtime_fsm.engine.link import Link, Probe
 from realtime_fsm.engine.message import refusal_text
 from realtime_fsm.engine.payload import encode
 from realtime_fsm.engine.port import Token
+from realtime_fsm.engine.token import LEAST_REFRESH
+from realtime_fsm.machine.backoff import Pacer
 from realtime_fsm.machine.errors import (
     AuthenticationError,
     ConnectionLostError,
@@ -229,9 +231,6 @@ def _report_unacknowledged(parts: Components, link: Link, probe: Probe) -> None:
         )
 
 
-_LEAST_PAUSE: Final = 1.0
-"""Seconds between two refreshes at least, so that a source of short-lived tokens is not asked in a loop."""
-
 _MOST_DOUBLINGS: Final = 5
 """While the source fails the pause doubles, up to half a minute."""
 
@@ -243,7 +242,7 @@ async def token_refresh(parts: Components, stay: Stay) -> None:
     """
     failures = 0
     while (delay := parts.tokens.refresh_in) is not None:
-        await asyncio.sleep(max(delay, _LEAST_PAUSE * 2 ** min(failures, _MOST_DOUBLINGS)))
+        await asyncio.sleep(max(delay, LEAST_REFRESH * 2 ** min(failures, _MOST_DOUBLINGS)))
         try:
             token = await parts.tokens.refresh()
         except RealtimeError as error:
@@ -319,19 +318,29 @@ async def decide(_: Components, stay: Stay) -> None:
 
 # FALLBACK
 
-_SPREAD: Final = 0.2
-"""Pauses differ by up to this fraction, so that a fleet that fell together does not knock together."""
-
 
 async def probing(parts: Components, stay: Stay) -> None:
-    """Dial every ``reconnect_interval``; polling goes on until a dial has succeeded."""
+    """Dial every ``reconnect_interval``; polling goes on until a dial has succeeded.
+
+    A dial that cannot help by being repeated, because the identity is refused, is told, and repeated ever
+    more rarely. What a server asked for when it refused the last dial holds here as well.
+    """
+    interval = parts.config.reconnect_interval
+    pacer = Pacer(
+        floor=parts.pace.floor, base=interval, maximum=interval, longest=parts.config.max_retry_after
+    )
+    loop = asyncio.get_running_loop()
     while True:
-        pause = parts.config.reconnect_interval * parts.random.uniform(1 - _SPREAD, 1 + _SPREAD)
-        await stay.pause(pause)
+        await stay.pause(pacer.pause(loop.time()))
         try:
             link = await dial(parts, stay)
         except RealtimeError as error:
-            _logger.debug("the socket is not back yet: %s", error)
+            if pacer.failed(error, loop.time()):
+                parts.report_long_retry_after(error)
+            if error.retryable:
+                _logger.debug("the socket is not back yet: %s", error)
+            else:
+                parts.recovery.handle(error)
             continue
         if not stay.report(Trigger.ESTABLISHED, link=link):
             stay.dispose(link)

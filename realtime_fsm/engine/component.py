@@ -18,9 +18,9 @@ from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.status import ConnectionStatusManager
 from realtime_fsm.engine.subscriptions import Subscriptions
 from realtime_fsm.engine.token import TokenProvider
-from realtime_fsm.machine.backoff import Pace
+from realtime_fsm.machine.backoff import Pace, Pacer, RetryAfter
 from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.machine.errors import RealtimeError
+from realtime_fsm.machine.errors import RealtimeError, ServerUnavailableError
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.table import Trigger
 
@@ -47,6 +47,7 @@ class Components:
         recovery: Told of every error.
         first_words: What the program says first on every connection.
         heartbeat: The encoded heartbeat event, or ``None`` where the dialect has none.
+        publishing: When messages may be published next.
     """
 
     config: RealtimeConfig
@@ -66,6 +67,27 @@ class Components:
     recovery: ErrorRecoveryStrategy
     first_words: FirstWords
     heartbeat: Payload | None = None
+    publishing: Pacer = field(init=False)
+
+    @publishing.default
+    def _pacer_of_publishing(self) -> Pacer:
+        maximum = self.config.backoff_maximum
+        return self.pacer(self.config.backoff_base, maximum, maximum)
+
+    def pacer(self, base: float, maximum: float, longest: float) -> Pacer:
+        """Return what paces the requests to one address over HTTP; see ``Pacer``."""
+        floor = RetryAfter(random=self.random, most=self.config.max_retry_after)
+        return Pacer(floor=floor, base=base, maximum=maximum, longest=longest)
+
+    def report_long_retry_after(self, error: RealtimeError) -> None:
+        """Tell people that a server asked for a longer pause than it is granted."""
+        most = self.config.max_retry_after
+        self.recovery.handle(
+            ServerUnavailableError(
+                f"The server asks to be left alone for {error.retry_after:.0f} s, and is for {most:g} s.",
+                remedy="Mend the Retry-After of the server or of its proxy, or raise `max_retry_after`.",
+            )
+        )
 
 
 @define(kw_only=True, eq=False)

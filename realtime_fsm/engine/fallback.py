@@ -14,6 +14,7 @@ from realtime_fsm.engine.dispatcher import Delivered
 from realtime_fsm.engine.message import Message, published
 from realtime_fsm.engine.port import HttpAnswer
 from realtime_fsm.engine.subscriptions import Position, Subscription, SubscriptionState, read_position
+from realtime_fsm.machine.backoff import Pacer
 from realtime_fsm.machine.config import Endpoint
 from realtime_fsm.machine.errors import (
     AuthenticationError,
@@ -25,9 +26,6 @@ from realtime_fsm.machine.errors import (
     SubscriptionRefusedError,
 )
 from realtime_fsm.machine.table import Trigger
-
-_SPREAD: Final = 0.2
-"""Pauses differ by up to this fraction, so that a fleet that fell together does not poll together."""
 
 _SLOWEST: Final = 8
 """A failing endpoint is polled at most this many times slower than a sound one."""
@@ -46,15 +44,15 @@ class _Source:
 
     Attributes:
         endpoint: ``None`` for the channels of the dialect's own endpoint.
+        pacer: When it may be polled next.
         etags: Of the last answers, by the addresses that gave them.
         digest: Of the last content, so that unchanged data is not delivered again.
-        failures: Failed polls in a row.
     """
 
     endpoint: Endpoint | None
+    pacer: Pacer
     etags: dict[str, str | None] = field(factory=dict)
     digest: bytes = b""
-    failures: int = field(default=0)
 
 
 class FallbackPollingService:
@@ -71,16 +69,19 @@ class FallbackPollingService:
 
     def __init__(self, parts: Components) -> None:
         self._parts = parts
-        self._sources = [_Source(endpoint) for endpoint in parts.config.fallback_endpoints]
+        endpoints: list[Endpoint | None] = [*parts.config.fallback_endpoints]
         if parts.config.dialect.poll_path is not None:
-            self._sources.append(_Source(None))
+            endpoints.append(None)
+        interval = parts.config.fallback_polling_interval
+        slowest = interval * _SLOWEST
+        self._sources = [_Source(one, parts.pacer(interval, slowest, slowest)) for one in endpoints]
         self._stay: Stay | None = None
         self.is_polling = False
 
     @property
     def is_failing(self) -> bool:
         """True while it polls, and the last poll of every source has failed."""
-        return self.is_polling and all(source.failures > 0 for source in self._sources)
+        return self.is_polling and all(source.pacer.failures > 0 for source in self._sources)
 
     async def run(self, stay: Stay) -> None:
         """Poll everything until cancelled; report it when the server refuses the token for good."""
@@ -105,22 +106,20 @@ class FallbackPollingService:
             await self._poll(source)
 
     async def _poll_for_ever(self, source: _Source) -> None:
-        config, random = self._parts.config, self._parts.random
+        time, pacer = asyncio.get_running_loop().time, source.pacer
+        await asyncio.sleep(pacer.floor.left(time()))  # what was asked for in the last fallback
         while True:
-            pause = config.fallback_polling_interval
             try:
                 await self._poll(source)
             except AuthenticationError:
                 raise
             except RealtimeError as error:
-                source.failures += 1
-                pause *= min(2**source.failures, _SLOWEST)
-                pause = max(pause, error.retry_after or 0.0)
+                if pacer.failed(error, time()):
+                    self._parts.report_long_retry_after(error)
                 self._parts.recovery.handle(error)
             else:
-                source.failures = 0
-            due_at = asyncio.get_running_loop().time() + pause * random.uniform(1 - _SPREAD, 1 + _SPREAD)
-            await self._rest(source, due_at)
+                pacer.succeeded()
+            await self._rest(source, time() + pacer.pause(time()))
 
     async def _rest(self, source: _Source, due_at: float) -> None:
         """Wait until the next poll is due; channels that are subscribed meanwhile are asked for at once.
@@ -128,7 +127,7 @@ class FallbackPollingService:
         Not where the last poll has failed: then all keep to its pace.
         """
         loop, subscriptions = asyncio.get_running_loop(), self._parts.subscriptions
-        while source.endpoint is None and source.failures == 0 and loop.time() < due_at:
+        while source.endpoint is None and source.pacer.failures == 0 and loop.time() < due_at:
             try:
                 async with asyncio.timeout_at(due_at):
                     while not subscriptions.unplaced():
@@ -140,8 +139,9 @@ class FallbackPollingService:
             except AuthenticationError:
                 raise
             except RealtimeError as error:
-                source.failures += 1
-                due_at = max(due_at, loop.time() + (error.retry_after or 0.0))
+                if source.pacer.failed(error, loop.time()):
+                    self._parts.report_long_retry_after(error)
+                due_at = max(due_at, loop.time() + source.pacer.pause(loop.time()))
                 self._parts.recovery.handle(error)
         await asyncio.sleep(due_at - loop.time())
 
@@ -328,9 +328,6 @@ def _events_of(stream: dict[str, Any]) -> list[tuple[str, Any, Position | None]]
 _BATCH: Final = 50
 """Messages of one request."""
 
-_LONGEST_PAUSE: Final = 30.0
-"""Seconds between two tries at most, while publishing fails."""
-
 
 async def publishing(parts: Components, stay: Stay) -> None:
     """Publish what waits, in order and with the same ids as over the socket, batch by batch.
@@ -341,7 +338,8 @@ async def publishing(parts: Components, stay: Stay) -> None:
     if path is None:
         return
     url = parts.config.absolute(path)
-    failures = 0
+    time, pacer = asyncio.get_running_loop().time, parts.publishing
+    await asyncio.sleep(pacer.floor.left(time()))  # what was asked for in the last fallback
     while True:
         batch = await parts.sender.next_batch(_BATCH)
         try:
@@ -350,13 +348,13 @@ async def publishing(parts: Components, stay: Stay) -> None:
             stay.report(Trigger.POLLING_REFUSED, error=error)
             return
         except RealtimeError as error:
-            failures += 1
             parts.statistics.failed_publishes += 1
-            pause = min(2.0**failures * parts.random.uniform(0.5, 1.0), _LONGEST_PAUSE)
+            if pacer.failed(error, time()):
+                parts.report_long_retry_after(error)
             parts.recovery.handle(error)
-            await asyncio.sleep(max(pause, error.retry_after or 0.0))
+            await asyncio.sleep(pacer.pause(time()))
         else:
-            failures = 0
+            pacer.succeeded()
 
 
 async def _publish(parts: Components, url: str, batch: list[Message]) -> None:

@@ -25,8 +25,9 @@ from realtime_fsm.engine.recovery import LEVELS
 from realtime_fsm.engine.subscriptions import read_position
 from realtime_fsm.machine.connection_machine import ConnectionMachine
 from realtime_fsm.machine.errors import InternalError, InvalidArgumentError, RealtimeError
-from realtime_fsm.machine.guard import Facts
+from realtime_fsm.machine.guard import Facts, may_fall_back
 from realtime_fsm.machine.record import StatusChange
+from realtime_fsm.machine.recovery import given_up
 from realtime_fsm.machine.table import TRAITS, Activity, ConnectionStatus, Traits, Trigger
 
 _REASONS: Final[Mapping[Trigger, str]] = {
@@ -35,7 +36,7 @@ _REASONS: Final[Mapping[Trigger, str]] = {
     Trigger.ATTEMPT_FAILED: "the attempt failed",
     Trigger.CONNECTION_LOST: "the connection ended",
     Trigger.RETRY: "it is time for another attempt",
-    Trigger.FALL_BACK: "the attempts have run out",
+    Trigger.FALL_BACK: "polling takes over",
     Trigger.POLLING_REFUSED: "polling was refused",
     Trigger.FORCE_FALLBACK: "the fallback was forced",
     Trigger.RELEASE_FALLBACK: "the fallback was released",
@@ -138,20 +139,22 @@ class ConnectionManager:
             return False
         since = self._parts.statistics.connected_at
         connected_for = None if since is None else self._loop.time() - since
-        self._parts.pace.note(trigger, self.traits, connected_for=connected_for)  # it decides the guards
-        facts = self._facts(trigger, error)
+        pace = self._parts.pace
+        pace.note(trigger, self.traits, connected_for=connected_for, now=self._loop.time())
+        facts = self._facts(trigger, error)  # decided by what was noted
         dest = self._machine.destination(trigger, facts)
         if dest is None:  # pragma: no cover - counting never closes the last row of a pair
             return False
         self._count(trigger, dest, error)
+        error = self._heeded(trigger, dest, facts)
         self._change = StatusChange(
             previous=self.status,
             current=dest,
             trigger=trigger,
             reason=_REASONS[trigger] if error is None else f"{_REASONS[trigger]}: {error.message}",
             error=error,
-            attempt=self._parts.pace.attempt(dest),
-            retry_in=self._parts.pace.delay(error) if TRAITS[dest].waits else None,
+            attempt=pace.attempt(dest),
+            retry_in=pace.delay(self._loop.time()) if TRAITS[dest].waits else None,
             at=self._parts.wall(),
             epoch=self._epoch + 1,
         )
@@ -275,7 +278,21 @@ class ConnectionManager:
             fallback_available=config.fallback_available,
             forced=trigger is Trigger.FORCE_FALLBACK,
             error=error,
+            outage=self._parts.pace.outage(self._loop.time()),
+            fallback_after=config.fallback_after,
         )
+
+    def _heeded(self, trigger: Trigger, dest: ConnectionStatus, facts: Facts) -> RealtimeError | None:
+        """Note what a server asked for that refused or ended a connection; return the error for people."""
+        error = facts.error
+        if error is None or trigger not in {Trigger.ATTEMPT_FAILED, Trigger.CONNECTION_LOST}:
+            return error
+        if self._parts.pace.floor.heed(error, self._loop.time()):
+            self._parts.report_long_retry_after(error)
+        rests = TRAITS[dest].gives_up and error.retryable and not may_fall_back(facts)
+        if not rests:
+            return error
+        return given_up(error, facts.reconnects if facts.is_out_of_attempts else None)
 
     def _count(self, trigger: Trigger, dest: ConnectionStatus, error: RealtimeError | None) -> None:
         """Keep the counters of a transition that is about to happen."""
@@ -290,6 +307,7 @@ class ConnectionManager:
             statistics.causes[type(error).__name__] += 1
             statistics.last_failure_at = self._parts.wall()
             statistics.last_failure_reason = str(error)
+        self._parts.pace.entered(TRAITS[dest], now)
         if TRAITS[dest].sends:
             statistics.connections += 1
             statistics.connected_at = now

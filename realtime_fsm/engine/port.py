@@ -35,10 +35,13 @@ class Token:
     Attributes:
         value: The secret. Never shown by ``repr``.
         expires_at: Seconds since the Unix epoch, or ``None`` where it is not known.
+        issued_at: The same of its beginning, by the clock of who issued it: with both, its life is known
+            whatever this machine's clock says.
     """
 
     value: str
     expires_at: float | None = None
+    issued_at: float | None = None
 
     def __repr__(self) -> str:
         return f"Token(value='***', expires_at={self.expires_at})"

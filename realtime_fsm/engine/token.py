@@ -5,10 +5,12 @@ import base64
 import binascii
 import inspect
 import json
+import math
 import traceback
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from realtime_fsm.engine.flight_recorder import FlightRecorder, Kind
 from realtime_fsm.engine.port import RandomSource, Token, TokenSource, WallClock
@@ -17,6 +19,17 @@ from realtime_fsm.machine.errors import AuthenticationError, RealtimeError, Toke
 
 EARLIEST, LATEST = 0.7, 0.9
 """A token is refreshed at a random point between these fractions of its life, so that a fleet spreads out."""
+
+LEAST_REFRESH: Final = 1.0
+"""Seconds until a token is refreshed, at least."""
+
+_SHORT: Final = 15.0
+_MOST_DOUBLINGS: Final = 6
+"""Tokens that are to be refreshed sooner than ``_SHORT``, one after another, mean a wrong clock more often
+than a short life: for each the least time until the next doubles, up to a minute."""
+
+_LONGEST: Final = 366 * 86_400.0
+"""No timer needs to be longer, and not every event loop takes a longer one."""
 
 _JWT_PARTS: Final = 3
 
@@ -53,7 +66,8 @@ class TokenProvider:
         self._timeout = timeout
         self._token: Token | None = None
         self.secrets = secrets
-        self._refresh_at: float | None = None
+        self._refresh_at: float | None = None  # on the loop's clock: the wall's may jump, or be wrong
+        self._short_ones = 0  # in a row
         self._flight: asyncio.Task[Token] | None = None
 
     @property
@@ -63,8 +77,10 @@ class TokenProvider:
 
     @property
     def refresh_in(self) -> float | None:
-        """Seconds until the token should be refreshed; ``None`` where its expiry is not known."""
-        return None if self._refresh_at is None else max(0.0, self._refresh_at - self._wall())
+        """Seconds until the token should be refreshed; ``None`` where nobody knows, or it is a fixed one."""
+        if self._refresh_at is None:
+            return None
+        return max(0.0, self._refresh_at - asyncio.get_running_loop().time())
 
     async def current(self) -> Token | None:
         """Return a token that is fit to dial with.
@@ -128,11 +144,49 @@ class TokenProvider:
         self._statistics.token_refreshes += 1
         self.secrets.append(token.value)
         self._token, self._refresh_at = token, None
-        if token.expires_at is not None:
-            life = max(0.0, token.expires_at - self._wall())
-            self._refresh_at = self._wall() + life * self._random.uniform(EARLIEST, LATEST)
+        life = life_of(token, self._wall()) if self.can_refresh else None
+        if life is not None:
+            self._refresh_at = asyncio.get_running_loop().time() + self._refreshed_after(life)
         self._recorder.note(Kind.TOKEN, f"a token was fetched{_due(self.refresh_in)}")
         return token
+
+    def _refreshed_after(self, life: float) -> float:
+        """Return the seconds after which a token is refreshed that has just been fetched."""
+        due = life * self._random.uniform(EARLIEST, LATEST)
+        if due >= _SHORT:
+            self._short_ones = 0
+            return due
+        due = max(due, LEAST_REFRESH * 2.0 ** min(self._short_ones, _MOST_DOUBLINGS))
+        self._short_ones += 1
+        return due
+
+
+def life_of(token: Token, now: float) -> float | None:
+    """Return the seconds that a token lives which has just been fetched; ``None`` where that is not known.
+
+    ``expires_at - issued_at`` where it tells both, because both are of the same clock. Otherwise what is left
+    of it by this machine's clock, which may be wrong: 0 where it seems to have expired before.
+
+    Args:
+        token: The token.
+        now: On this machine's wall clock.
+    """
+    expires_at, issued_at = _moment(token.expires_at), _moment(token.issued_at)
+    if expires_at is None:
+        return None
+    life = expires_at - (now if issued_at is None or issued_at >= expires_at else issued_at)
+    return min(max(0.0, life), _LONGEST)
+
+
+def _moment(given: object) -> float | None:
+    """Return a moment that somebody told, or ``None`` where it is none: no number, or none that is finite."""
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        return None
+    try:
+        moment = float(given)
+    except OverflowError:
+        return None
+    return moment if math.isfinite(moment) else None
 
 
 def _due(refresh_in: float | None) -> str:
@@ -149,12 +203,22 @@ def _checked(given: object) -> Token:
     """Return what a source gave as a ``Token``, with the expiry that a JWT tells of itself."""
     token = given if isinstance(given, Token) else None
     if isinstance(given, str):
-        token = Token(value=given, expires_at=jwt_expiry(given))
+        claims = _jwt_claims(given)
+        token = Token(
+            value=given, expires_at=_moment(claims.get("exp")), issued_at=_moment(claims.get("iat"))
+        )
     if token is None or not isinstance(token.value, str):
         raise AuthenticationError(
             f"The token source gave a {type(given).__name__}, not a token.",
             remedy="It must return a string or a Token (or a coroutine of one).",
         )
+    for name in ("expires_at", "issued_at"):
+        moment = getattr(token, name)
+        if moment is not None and (isinstance(moment, bool) or not isinstance(moment, (int, float))):
+            raise AuthenticationError(
+                f"The token source gave a token whose {name} is a {type(moment).__name__}.",
+                remedy="It must be seconds since the Unix epoch, such as `time.time() + 3600`, or None.",
+            )
     if not token.value or not token.value.isprintable() or " " in token.value:
         raise AuthenticationError(
             "The token source gave an empty token, or one with spaces or control characters.",
@@ -175,16 +239,20 @@ def jwt_expiry(value: str) -> float | None:
     Source:
         RFC 7519, section 4.1.4.
     """
+    return _moment(_jwt_claims(value).get("exp"))
+
+
+def _jwt_claims(value: str) -> Mapping[str, Any]:
+    """Return the claims of a JSON Web Token, read without trust; none if it is not one."""
     parts = value.split(".")
     if len(parts) != _JWT_PARTS:
-        return None
+        return {}
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        expiry = claims.get("exp") if isinstance(claims, dict) else None
-        return float(expiry) if isinstance(expiry, (int, float)) and not isinstance(expiry, bool) else None
-    # Whoever made it up: nested too deeply, or a whole number beyond all floats.
-    except (binascii.Error, ValueError, RecursionError, OverflowError):
-        return None
+    # Whoever made it up: nested too deeply, for example.
+    except (binascii.Error, ValueError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
 
 
 def _retrieve(task: asyncio.Task[Token]) -> None:

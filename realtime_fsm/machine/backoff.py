@@ -1,11 +1,12 @@
 """When the next attempt is made, and which one it is: three pure formulas, and the counters around them."""
 
+import math
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 
 from realtime_fsm.machine.errors import RealtimeError
 from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Traits, Trigger
@@ -203,8 +204,88 @@ _EARLIEST_RETRY: Final = 0.1
 """Least pause before the first reconnect, as a fraction of ``first_retry_within``: a server that is to
 recover the session needs a moment to notice the loss and store it."""
 
-_RETRY_AFTER_SPREAD: Final = 0.2
-"""A server's ``Retry-After`` is stretched by up to this fraction, or all its clients come back at once."""
+_EARLIEST_FALLBACK: Final = 0.05
+"""The attempt that decides on the fallback comes by at least this fraction of ``fallback_after`` after it, so
+that the outage has lasted for long enough then, whatever a clock rounds."""
+
+SPREAD: Final = 0.2
+"""A pause that others begin at the same time is stretched by up to this fraction, or all come back at once.
+Never shortened: what a server asked for would be broken by those who come early."""
+
+
+@define(kw_only=True, eq=False)
+class RetryAfter:
+    """The times that a server asked to be left alone: the floor under every pause, whatever it is for.
+
+    Attributes:
+        random: Source of the jitter, which goes upwards only.
+        most: Seconds; no server is granted more, or one bad header would park a client for years.
+        until: When the last one is over, on the loop's clock.
+    """
+
+    random: RandomSource
+    most: float
+    until: float = field(default=-math.inf, init=False)
+
+    def heed(self, error: RealtimeError | None, now: float) -> bool:
+        """Note what an error asks for; return whether more was asked for than is granted."""
+        asked = 0.0 if error is None or error.retry_after is None else error.retry_after
+        if not asked > 0.0:  # no number at all, neither
+            return False
+        granted = min(asked, self.most) * self.random.uniform(1.0, 1.0 + SPREAD)
+        self.until = max(self.until, now + granted)
+        return asked > self.most
+
+    def forget(self) -> None:
+        """Note that the server does not want to be left alone any more."""
+        self.until = -math.inf
+
+    def left(self, now: float) -> float:
+        """Return the seconds for which the server is still to be left alone."""
+        return max(0.0, self.until - now)
+
+
+@define(kw_only=True, eq=False)
+class Pacer:
+    """Says when something is tried again that failed: a probe, a poll, a publication.
+
+    ``min(base * 2 ** failures, maximum)``, stretched by up to a fifth, and never before a ``Retry-After`` is
+    over. Where trying again cannot help, as with a refused identity, the cap is ``longest``: nobody is to be
+    asked for ever at a pace that was meant for an outage.
+
+    Attributes:
+        floor: What the server asked for.
+        base: Seconds, before anything has failed.
+        maximum: Its cap while trying again may help.
+        longest: Its cap while it cannot, until a person or the server changes something.
+        failures: In a row, of the same kind.
+    """
+
+    floor: RetryAfter
+    base: float
+    maximum: float
+    longest: float
+    failures: int = field(default=0, init=False)
+    _may_help: bool = field(default=True, init=False)
+
+    def succeeded(self) -> None:
+        """Begin anew."""
+        self.failures, self._may_help = 0, True
+
+    def failed(self, error: RealtimeError, now: float) -> bool:
+        """Count a failure; return whether its ``Retry-After`` asked for more than is granted."""
+        if (
+            error.retryable is not self._may_help
+        ):  # an outage of an hour says nothing about the refusal after it
+            self.failures, self._may_help = 0, error.retryable
+        self.failures += 1
+        return self.floor.heed(error, now)
+
+    def pause(self, now: float) -> float:
+        """Return the seconds in which nothing may be asked, from now on; drawn anew at each call."""
+        maximum = self.maximum if self._may_help else max(self.maximum, self.longest)
+        raised = min(self.base * 2.0 ** min(self.failures, _MAX_EXPONENT), max(self.base, maximum))
+        return max(raised * self.floor.random.uniform(1.0, 1.0 + SPREAD), self.floor.left(now))
 
 
 @define(kw_only=True, eq=False)
@@ -215,16 +296,26 @@ class Pace:
         backoff: Gives the waits.
         stable_after: Seconds that a connection must have lasted for its loss to begin a new episode.
         first_retry_within: Seconds within which the first dial after such a loss is made.
+        fallback_after: Seconds of outage after which a fallback takes over; ``None`` where none does.
+        floor: What the server asked of those who dial, shared by all who do.
         episode: Counts the attempts.
     """
 
     backoff: ExponentialBackoff
     stable_after: float
     first_retry_within: float
+    fallback_after: float | None = None
+    floor: RetryAfter = field(
+        default=Factory(lambda self: RetryAfter(random=self.backoff.random, most=math.inf), takes_self=True)
+    )
     episode: Episode = field(factory=Episode)
+    _down_before: float = field(
+        default=0.0, init=False
+    )  # of this episode, up to the last time it carried data
+    _down_since: float | None = field(default=None, init=False)
 
-    def note(self, trigger: Trigger, traits: Traits, *, connected_for: float | None) -> None:
-        """Count what a trigger means for the attempts, before it is fired.
+    def note(self, trigger: Trigger, traits: Traits, *, connected_for: float | None, now: float) -> None:
+        """Count what a trigger means for the attempts and the outage, before it is fired.
 
         An episode begins with a connect, a manual retry, or the loss of a connection that was stable.
 
@@ -232,24 +323,44 @@ class Pace:
             trigger: The trigger.
             traits: Of the state in which it is fired.
             connected_for: Seconds that the present connection has lasted; ``None`` where there is none.
+            now: On the loop's clock.
         """
         stable = connected_for is not None and connected_for >= self.stable_after
         revived = trigger is Trigger.RETRY and not traits.online
         if trigger is Trigger.CONNECT or stable or revived:
             self.episode.begin(by_connect=trigger is Trigger.CONNECT, by_retry=revived)
             self.backoff.reset()
+            self._down_before, self._down_since = 0.0, now
         if trigger in {Trigger.CONNECT, Trigger.RETRY}:
             self.episode.dialled()
+        if traits.carries_data:  # it is about to be left
+            self._down_since = now
+
+    def entered(self, traits: Traits, now: float) -> None:
+        """Note that a state was entered: data may come now, and who was let in has waited for long enough."""
+        if traits.sends:
+            self.floor.forget()
+        if traits.carries_data and self._down_since is not None:
+            self._down_before += now - self._down_since
+            self._down_since = None
+
+    def outage(self, now: float) -> float:
+        """Return the seconds of this episode for which no data could come."""
+        return self._down_before + (0.0 if self._down_since is None else now - self._down_since)
 
     def attempt(self, dest: ConnectionStatus) -> int:
         """Return the number of the attempt under way, or of the next one where the state waits for it."""
         return self.episode.next_attempt if TRAITS[dest].waits else self.episode.dials
 
-    def delay(self, error: RealtimeError | None) -> float:
+    def delay(self, now: float) -> float:
         """Return how long to wait before the next attempt, and count it.
 
-        After the loss of a stable connection a short time at random; otherwise the backoff; never less than
-        the server's ``Retry-After``.
+        After the loss of a stable connection a short time at random; otherwise the backoff, but for no longer
+        than the fallback is waited for: an attempt decides then. Never less than the server's
+        ``Retry-After``.
+
+        Args:
+            now: On the loop's clock.
         """
         uniform = self.backoff.random.uniform
         if self.episode.dials == 0:
@@ -257,6 +368,7 @@ class Pace:
         else:
             delay = self.backoff.next_delay()
             self.backoff.increment()
-        if error is not None and error.retry_after is not None:
-            delay = max(delay, error.retry_after * uniform(1.0, 1.0 + _RETRY_AFTER_SPREAD))
-        return delay
+        if self.fallback_after is not None:
+            left = self.fallback_after - self.outage(now)
+            delay = min(delay, left + self.fallback_after * uniform(_EARLIEST_FALLBACK, SPREAD))
+        return max(delay, self.floor.left(now))

@@ -56,11 +56,13 @@ def finite(*, zero: bool = False, most: float = math.inf, unit: str = "", may_be
     return check
 
 
-def counting(*, least: int = 1, most: int | None = None) -> Check:
+def counting(*, least: int = 1, most: int | None = None, may_be_none: bool = False) -> Check:
     """Return a check of an ``int`` within limits: of what counts something, or is in whole units."""
     limits = f"{least} or more" if most is None else f"from {least} to {most}"
 
     def check(value: object) -> str | None:
+        if value is None and may_be_none:
+            return None
         is_whole = isinstance(value, int) and not isinstance(value, bool)
         is_within = is_whole and value >= least and (most is None or value <= most)  # type: ignore[operator]
         return None if is_within else f"must be a whole number, {limits}"
@@ -73,15 +75,17 @@ def number(default: Any = NOTHING, *, zero: bool = False, most: float = math.inf
     return checked(finite(zero=zero, most=most, may_be_none=default is None), default=default)
 
 
-def seconds(default: Any = NOTHING, *, zero: bool = False, most: float = math.inf) -> Any:
+def seconds(
+    default: Any = NOTHING, *, zero: bool = False, most: float = math.inf, may_be_none: bool = False
+) -> Any:
     """Declare a field that holds a time in seconds; otherwise as ``number``."""
-    check = finite(zero=zero, most=most, unit=" of seconds", may_be_none=default is None)
+    check = finite(zero=zero, most=most, unit=" of seconds", may_be_none=may_be_none or default is None)
     return checked(check, default=default)
 
 
-def whole(default: int, *, least: int = 1, most: int | None = None) -> Any:
+def whole(default: int, *, least: int = 1, most: int | None = None, may_be_none: bool = False) -> Any:
     """Declare a field that holds a whole number; see ``counting``."""
-    return checked(counting(least=least, most=most), default=default)
+    return checked(counting(least=least, most=most, may_be_none=may_be_none), default=default)
 
 
 def flag(*, default: bool) -> Any:

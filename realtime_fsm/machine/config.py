@@ -156,7 +156,8 @@ class RealtimeConfig:
         socketio_path: The path at which the server speaks Socket.IO.
         transports: ``websocket`` and ``polling``, in the order in which they are tried.
         dialect: The server's conventions; ``plain`` and ``reference`` by name.
-        max_reconnect_attempts: Attempts before FAILED; the first connect does not count.
+        max_reconnect_attempts: Attempts before FAILED; the first connect does not count. ``None``
+            (``unlimited`` in the environment) for ever, in the end at the pace of ``backoff_maximum``.
         retry_initial: Whether a failed first connect is retried like any other.
         connection_timeout: Bound of one dial.
         stable_after: How long a connection must last before the attempts are counted anew.
@@ -169,7 +170,7 @@ class RealtimeConfig:
         backoff_spread: The most that this jitter adds.
         heartbeat_interval: Silence after which the connection is probed.
         heartbeat_timeout: Silence after a probe that means that the connection is dead.
-        enable_fallback: Whether polling takes over when the attempts run out.
+        enable_fallback: Whether polling takes over, after ``fallback_after`` or when the attempts run out.
         fallback_polling_interval: Pause between two polls of an endpoint.
         fallback_endpoints: What to poll, beside the dialect's own: ``event=url`` or ``url``.
         reconnect_interval: Pause between two probes for the socket in FALLBACK.
@@ -194,6 +195,9 @@ class RealtimeConfig:
         close_timeout: Bound of ``disconnect()``.
         debug_mode: Log everything.
         log_level: ``error``, ``warn``, ``info`` or ``debug``.
+        fallback_after: Seconds without data after which polling takes over, where it can, whatever attempts
+            are left; ``None`` (``unlimited`` in the environment) leaves it to the attempts alone.
+        max_retry_after: Longest pause that a server gets which asks for one by ``Retry-After``.
     """
 
     server_url: str = checked(check_server_url, default="http://localhost:3001")
@@ -210,7 +214,7 @@ class RealtimeConfig:
     )
     dialect: Dialect = field(default=Dialect.PLAIN, converter=_dialect, metadata=by(_check_dialect))
 
-    max_reconnect_attempts: int = whole(10, least=0)
+    max_reconnect_attempts: int | None = whole(10, least=0, may_be_none=True)
     retry_initial: bool = flag(default=True)
     connection_timeout: float = seconds(10.0)
     stable_after: float = seconds(10.0, zero=True)
@@ -248,6 +252,9 @@ class RealtimeConfig:
     close_timeout: float = seconds(5.0)
     debug_mode: bool = flag(default=False)
     log_level: str = choice("warn", LOG_LEVELS)
+
+    fallback_after: float | None = seconds(15.0, zero=True, may_be_none=True)
+    max_retry_after: float = seconds(3600.0)
 
     def __attrs_post_init__(self) -> None:
         problems = Problems(self, shown=_shown)
@@ -374,8 +381,22 @@ def _seconds(text: str) -> float:
         raise ValueError("must be a number of seconds, such as 2.5") from None
 
 
+UNLIMITED: Final = "unlimited"
+"""What the environment says for ``None``, where that is no limit."""
+
+
+def _or_unlimited(read: Callable[[str], object]) -> Callable[[str], object]:
+    return lambda text: None if text.strip().lower() == UNLIMITED else read(text)
+
+
 _READERS: Final[Mapping[Any, Callable[[str], object]]] = MappingProxyType(
-    {bool: _boolean, int: _integer, float: _seconds, float | None: _seconds}
+    {
+        bool: _boolean,
+        int: _integer,
+        int | None: _or_unlimited(_integer),
+        float: _seconds,
+        float | None: _or_unlimited(_seconds),
+    }
 )
 
 

@@ -5,7 +5,8 @@
     RealtimeError
      +-- TransportError                 connection      the network, or a server that is not available
      |    +-- ServerUnreachableError                    nobody answers: refused, no route, no such name, TLS
-     |    +-- ServerUnavailableError                    somebody answers that it cannot now: 429, 5xx
+     |    +-- ServerUnavailableError                    somebody answers that it cannot now: 429, 5xx,
+     |    |                                            a gateway's 403
      |    +-- ConnectTimeoutError                       the attempt took longer than `connection_timeout`
      |    +-- ConnectionLostError                       an open connection ended
      |         +-- HeartbeatTimeoutError                ... because the peer fell silent
@@ -40,8 +41,9 @@ Each says its category, whether trying again can help (``retryable``), and what 
 ``__cause__``. Messages never hold a secret.
 """
 
+from copy import copy
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class ErrorCategory(Enum):
@@ -80,6 +82,18 @@ class RealtimeError(Exception):
         self.retryable = self.default_retryable if retryable is None else retryable
         self.retry_after = retry_after
         super().__init__(f"{message} {self.remedy}".strip())
+
+    def with_remedy(self, remedy: str) -> Self:
+        """Return the same error with another remedy: what can be done about it has changed.
+
+        Args:
+            remedy: What the user can do.
+        """
+        other = copy(self)
+        other.remedy = remedy
+        other.args = (f"{self.message} {remedy}".strip(),)
+        other.__cause__ = self.__cause__
+        return other
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let errors be copied and pickled, whatever their constructors take."""
@@ -129,13 +143,21 @@ class ServerUnavailableError(TransportError):
         message: Which server, and how it said so.
         status: Of the HTTP answer, where it was one.
         retry_after: Seconds that it asks to wait.
+        remedy: What the user can do; the class has a default.
     """
 
     default_remedy = "The server is overloaded or down behind its proxy; it is tried again by itself."
 
-    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        remedy: str | None = None,
+    ) -> None:
         self.status = status
-        super().__init__(message, retry_after=retry_after)
+        super().__init__(message, retry_after=retry_after, remedy=remedy)
 
 
 class ConnectTimeoutError(TransportError):

@@ -88,6 +88,27 @@ class ConnectionIssue:
     status: ConnectionStatus | None = None
 
 
+def given_up(error: RealtimeError, attempts: int | None) -> RealtimeError:
+    """Return the error that ends the attempts, with the words for a client that tries nothing any more.
+
+    Args:
+        error: Why the last attempt failed; by itself it may promise another one.
+        attempts: How many reconnection attempts were made; ``None`` where none was wanted after the first
+            connect.
+    """
+    if attempts is None:
+        said = (
+            "Nothing is tried any more, because of `retry_initial=False`: call `retry_now()`, or `connect()`."
+        )
+    else:
+        said = (
+            f"Nothing is tried any more, after {attempts} reconnection attempts: set "
+            "`max_reconnect_attempts=None` to go on for ever, or give `fallback_endpoints` to be served by "
+            "polling meanwhile; `retry_now()` tries again now."
+        )
+    return error.with_remedy(said if _PROMISE in error.remedy else f"{said} {error.remedy}".strip())
+
+
 def recovery_for(error: RealtimeError) -> Recovery:
     """Return what is done about an error; pure, so that it can be tested and replaced."""
     row = RECOVERIES[error.category]

@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import logging
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, overload
 
@@ -465,7 +464,7 @@ class ClientOptions:
         Raises:
             ConfigurationError: For everything in it that is wrong, by the names of the old client.
         """
-        attempts = (self.reconnection_attempts or sys.maxsize) if self.reconnection else 0
+        attempts = (self.reconnection_attempts or None) if self.reconnection else 0
         maximum = max(self.reconnection_delay_max, _LEAST_DELAY)
         base = self.reconnection_delay or _LEAST_DELAY
         fields = {

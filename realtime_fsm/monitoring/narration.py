@@ -130,7 +130,7 @@ def _attempt(last: StatusChange | None, config: RealtimeConfig, *, before: str, 
     if last is None or last.attempt < 1:
         return ""
     most = config.max_reconnect_attempts
-    told = f"{last.attempt} of {most}" if last.attempt <= most else f"{last.attempt}"
+    told = f"{last.attempt}" if most is None or last.attempt > most else f"{last.attempt} of {most}"
     return f"{before}{told}{after}"
 
 

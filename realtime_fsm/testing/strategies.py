@@ -193,11 +193,13 @@ def facts() -> SearchStrategy[Facts]:
         Facts,
         reconnects=st.integers(0, 12),
         initial=st.booleans(),
-        max_reconnect_attempts=st.integers(0, 12),
+        max_reconnect_attempts=st.integers(0, 12) | st.none(),
         retry_initial=st.booleans(),
         fallback_available=st.booleans(),
         forced=st.booleans(),
         error=st.none() | failures(),
+        outage=st.floats(0.0, 30.0),
+        fallback_after=st.none() | st.floats(0.0, 30.0),
     )
 
 
@@ -383,9 +385,10 @@ def _independent(name: str) -> SearchStrategy[Any]:
 def _numbers(attribute: "Attribute[Any]") -> SearchStrategy[Any]:
     """Return what draws a count or a duration, from the least that the field's own check allows."""
     check = attribute.metadata["check"]
-    if attribute.type is int:
+    if attribute.type in {int, int | None}:
         least = 0 if check(0) is None else 1
-        return st.just(least) | st.integers(least, 2**63) | st.integers(least, 100)
+        counts = st.just(least) | st.integers(least, 2**63) | st.integers(least, 100)
+        return st.none() | counts if check(None) is None else counts
     durations = (
         st.floats(0.0, sys.float_info.max, exclude_min=check(0.0) is not None)
         | st.floats(0.001, 3600.0)

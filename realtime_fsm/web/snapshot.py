@@ -211,13 +211,13 @@ def _attempt(realtime: RealtimeService) -> _Json | None:
     """Return which attempt is under way or comes next, and of how many; ``None`` where none is.
 
     The first dial of a person's is one more than the reconnection attempts that are configured: the number of
-    the last attempt may exceed them, and ``most`` is ``None`` then.
+    the last attempt may exceed them, and ``most`` is ``None`` then, and where any number of them is made.
     """
     last, traits = realtime.connection_status.last, TRAITS[realtime.status]
     if last is None or traits.carries_data or not traits.online:
         return None
     most = realtime.config.max_reconnect_attempts
-    return {"number": last.attempt, "most": most if last.attempt <= most else None}
+    return {"number": last.attempt, "most": None if most is None or last.attempt > most else most}
 
 
 def _error_json(error: RealtimeError | None) -> _Json | None:

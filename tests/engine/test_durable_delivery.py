@@ -357,7 +357,7 @@ async def test_time_to_live_goes_on_after_a_restart() -> None:
         await first.client.emit("n", 1, ttl=100.0)
         await first.client.emit("n", 2)
     await asyncio.sleep(50)
-    second, _ = durable_world(disk)
+    second, _ = durable_world(disk, fallback_after=None)  # over which they would be published
     async with second:
         second.server.refusal = DOWN
         await second.client.connect()

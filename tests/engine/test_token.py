@@ -3,14 +3,16 @@
 import asyncio
 import base64
 import itertools
+import json
 import random
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from world import World
 
-from realtime_fsm import ConnectionStatus, Dialect, Token, TokenSourceError
+from realtime_fsm import AuthenticationError, ConnectionStatus, Dialect, Token, TokenSourceError
 from realtime_fsm.engine.flight_recorder import FlightRecorder
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.engine.token import TokenProvider, jwt_expiry
@@ -246,3 +248,96 @@ def test_expiry_is_read_without_trust(claims: str, expiry: float | None) -> None
     part = base64.urlsafe_b64encode(claims.encode()).rstrip(b"=").decode()
     assert jwt_expiry(f"head.{part}.signature") == expiry
     assert jwt_expiry(part) is None
+
+
+def jwt_of(**claims: Any) -> str:
+    """Return a token that looks like a JSON Web Token; nobody checks its signature here."""
+    part = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+    return f"head.{part}.{next(_NUMBERS)}"
+
+
+_NUMBERS = itertools.count()
+
+
+async def fetches_in_an_hour(make: Callable[[float], Any], *, ahead: float) -> int:
+    """Return how many tokens a client with a wrong clock fetches in an hour on one connection."""
+    fetched = 0
+    true = wall_clock()
+
+    def source() -> Any:
+        nonlocal fetched
+        fetched += 1
+        return make(true())
+
+    async with World(token=source, ahead=ahead) as world:
+        await world.client.connect()
+        await asyncio.sleep(3600)
+        assert world.path == ["connecting", "connected"]
+        assert world.client.metrics.activity_crashes == 0
+    return fetched
+
+
+@pytest.mark.parametrize("ahead", [7200.0, 310.0, 299.0, 290.0])
+async def test_token_of_a_clock_that_is_ahead_is_not_fetched_all_the_time(ahead: float) -> None:
+    """Tokens that seem to have expired, or nearly so, are fetched ever more slowly, not each second."""
+    assert await fetches_in_an_hour(lambda now: Token(value="t", expires_at=now + 300), ahead=ahead) <= 70
+    assert await fetches_in_an_hour(lambda now: jwt_of(exp=now + 300), ahead=ahead) <= 70
+
+
+@pytest.mark.parametrize("ahead", [7200.0, 310.0, 150.0, 0.0, -100_000.0])
+async def test_token_that_tells_its_beginning_lives_as_long_as_it_says(ahead: float) -> None:
+    """The life of a token is ``exp - iat``, whatever the clock of the client says."""
+    for make in (
+        lambda now: jwt_of(iat=now, exp=now + 300),
+        lambda now: Token(value="t", issued_at=now, expires_at=now + 300),
+    ):
+        assert 3600 / 270 - 1 <= await fetches_in_an_hour(make, ahead=ahead) <= 3600 / 210 + 2
+
+
+@pytest.mark.parametrize(
+    "expiry", [float("nan"), float("inf"), -float("inf"), 10**400, -(10**400), -5.0, 0, 1e300, 2.5]
+)
+async def test_token_with_an_end_that_makes_no_sense_is_no_storm_and_no_bug(expiry: float) -> None:
+    """Whatever a source says of a token's end, the connection lives on it, and the source is left alone."""
+    assert await fetches_in_an_hour(lambda _: Token(value="t", expires_at=expiry), ahead=0.0) <= 70
+    assert await fetches_in_an_hour(lambda _: jwt_of(exp=expiry), ahead=0.0) <= 70
+    assert await fetches_in_an_hour(lambda _: jwt_of(exp=expiry, iat=expiry), ahead=0.0) <= 70
+
+
+@pytest.mark.parametrize("moment", ["soon", True, [1]])
+@pytest.mark.parametrize("name", ["expires_at", "issued_at"])
+async def test_token_with_an_end_that_is_no_number_is_the_sources_mistake(name: str, moment: Any) -> None:
+    """A moment that is no number is refused with words for whoever wrote the source."""
+    async with World(token=lambda: Token(value="t", **{name: moment})) as world:
+        with pytest.raises(AuthenticationError, match=name):
+            await world.client.connect()
+
+
+async def test_token_that_is_fixed_is_never_renewed() -> None:
+    """A fixed token cannot be renewed, so that nobody tries when it expires."""
+    async with World(token=jwt_of(exp=5.0), dialect=Dialect.REFERENCE) as world:
+        world.server.acknowledge = lambda *_: [{"ok": True}]
+        await world.client.connect()
+        await asyncio.sleep(3600)
+        assert "reauthenticate" not in [name for name, _ in world.server.received]
+
+
+async def test_token_is_not_renewed_because_the_clock_jumps() -> None:
+    """When a token is due is measured from when it was fetched."""
+    jumped = 0.0
+    true = wall_clock()
+    source = SlowSource(takes=0.0, life=1000.0)
+    secrets: deque[str] = deque()
+    tokens = TokenProvider(
+        source,
+        statistics=Statistics(),
+        recorder=FlightRecorder(wall_clock(), secrets),
+        wall=lambda: true() + jumped,
+        random=random.Random(0),  # noqa: S311 - jitter
+        timeout=10.0,
+        secrets=secrets,
+    )
+    await tokens.current()
+    before = tokens.refresh_in
+    jumped = 7200.0
+    assert tokens.refresh_in == before

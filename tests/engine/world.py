@@ -20,12 +20,19 @@ class World:
     Args:
         token: Where tokens come from; by default always the same one, which must never be seen.
         outbox: Where messages are kept; by default in memory.
+        ahead: Seconds by which the client's wall clock is ahead.
         config: Fields of the configuration.
     """
 
     def __init__(
-        self, *, token: TokenSource | None = TOKEN, outbox: Outbox | None = None, **config: Any
+        self,
+        *,
+        token: TokenSource | None = TOKEN,
+        outbox: Outbox | None = None,
+        ahead: float = 0.0,
+        **config: Any,
     ) -> None:
+        true = wall_clock()
         self.server = SimulatedServer()
         self.http = SimulatedHttp()
         self.config = RealtimeConfig(**config)
@@ -36,7 +43,7 @@ class World:
             http=self.http,
             outbox=outbox,
             random=random.Random(7),  # noqa: S311 - jitter, and the same in every run
-            wall=wall_clock(),
+            wall=lambda: true() + ahead,
         )
         self.changes: list[StatusChange] = []
         self.client.connection_status.subscribe(self.changes.append)

@@ -166,6 +166,40 @@ def test_refusal_is_told_by_its_status(status: int, kind: type, retryable: bool)
 
 
 @pytest.mark.parametrize(
+    ("token", "headers", "kind"),
+    [
+        (SECRET, {"Content-Type": "application/json"}, AuthenticationError),
+        (SECRET, {"Content-Type": "text/html; charset=utf-8"}, ServerUnavailableError),
+        (SECRET, {"Content-Type": "text/plain", "cf-mitigated": "challenge"}, ServerUnavailableError),
+        (None, {"Content-Type": "application/json"}, ServerUnavailableError),
+    ],
+)
+def test_forbidden_refuses_an_identity_only_where_a_server_says_so(
+    token: str | None, headers: dict[str, str], kind: type
+) -> None:
+    """A 403 without a token, or with a gateway's page, is retried; and certainly nothing was done."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(status=403, body=b"{}", headers=headers | {"Retry-After": "7"})
+
+    async def main(server: Server) -> None:
+        client = AiohttpClient(RealtimeConfig(server_url=server.url))
+        for request in (
+            client.get(server.url, token=token, etag=None),
+            client.post(server.url, {}, token=token, idempotency_key="k"),
+        ):
+            with pytest.raises(RealtimeError) as caught:
+                await request
+            assert type(caught.value) is kind
+            assert caught.value.retryable is (kind is ServerUnavailableError)
+            assert caught.value.retry_after == (7.0 if caught.value.retryable else None)
+        await client.close()
+
+    with http(handle) as server:
+        run(main(server))
+
+
+@pytest.mark.parametrize(
     ("value", "least", "most"),
     [
         ("17", 17, 17),

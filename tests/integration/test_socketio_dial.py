@@ -89,7 +89,7 @@ def test_refusal_is_cut_to_a_bounded_line() -> None:
 
 ANSWERS = [
     (401, {}, AuthenticationError, None),
-    (403, {}, AuthenticationError, None),
+    (403, {}, ServerUnavailableError, None),  # nobody said who they are
     (404, {}, NotSocketIOError, None),
     (400, {}, NotSocketIOError, None),
     (429, {"Retry-After": "3"}, ServerUnavailableError, 3.0),
@@ -313,6 +313,34 @@ def test_polling_is_tried_where_websockets_are_swallowed(backend: Backend) -> No
     app = backend.app()
     app.middlewares.append(swallow)
     with application(app) as server:
+        run(main(server))
+
+
+@both
+@pytest.mark.parametrize(
+    ("auth", "content_type", "kind"),
+    [
+        ({"token": SECRET}, "application/json", AuthenticationError),
+        ({"token": SECRET}, "text/html", ServerUnavailableError),
+        ({"pid": "of-a-session", "offset": "7"}, "application/json", ServerUnavailableError),
+        (None, "application/json", ServerUnavailableError),
+    ],
+)
+def test_forbidden_refuses_an_identity_only_where_a_server_says_so(
+    name: str, auth: dict[str, str] | None, content_type: str, kind: type
+) -> None:
+    """A 403 to who has not said who they are, or with a gateway's page, is retried."""
+
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=403, text="{}", content_type=content_type, headers={"Retry-After": "9"})
+
+    async def main(server: Server) -> None:
+        error = await failure(server.url, name, auth=auth)
+        assert type(error) is kind
+        assert error.retryable is (kind is ServerUnavailableError)
+        assert error.retry_after == (9.0 if error.retryable else None)
+
+    with http(refuse) as server:
         run(main(server))
 
 

@@ -33,6 +33,7 @@ T = Trigger
 MESSAGES: Final = 3
 MAX_ATTEMPTS: Final = 2
 STABLE_AFTER: Final = 10.0
+FALLBACK_AFTER: Final = 15.0
 REFUSED: Final = AuthenticationError("refused.")
 DOWN: Final = ServerUnreachableError("down.")
 LOST: Final = ConnectionLostError("lost.")
@@ -100,6 +101,7 @@ def fire(
     *,
     connected_for: float | None = None,
     keeps_flight: bool = False,
+    outage: float = 0.0,
 ) -> World:
     """Return the world after a trigger, as the manager fires it; an illegal one raises."""
     pace = Pace(
@@ -108,7 +110,7 @@ def fire(
         first_retry_within=0.0,
         episode=Episode(*world.episode),
     )
-    pace.note(trigger, TRAITS[world.status], connected_for=connected_for)
+    pace.note(trigger, TRAITS[world.status], connected_for=connected_for, now=0.0)
     facts = Facts(
         reconnects=pace.episode.reconnects,
         initial=pace.episode.initial,
@@ -116,6 +118,8 @@ def fire(
         fallback_available=True,
         forced=trigger is T.FORCE_FALLBACK,
         error=error,
+        outage=outage,
+        fallback_after=FALLBACK_AFTER,
     )
     dest = machine_in(world.status).destination(trigger, facts)
     if dest is None:
@@ -185,7 +189,9 @@ def steps(world: World, *, keeps_flight: bool = False) -> Iterator[Step]:
     yield from of_the_user(world)
     if world.status is S.CONNECTING:
         yield Step("dial", fire(world, T.ESTABLISHED), "good")
-        yield Step("dial refused", fire(world, T.ATTEMPT_FAILED, DOWN), "bad")
+        for outage in (0.0, FALLBACK_AFTER):
+            after = fire(world, T.ATTEMPT_FAILED, DOWN, outage=outage)
+            yield Step(f"dial refused after {outage:g} s", after, "bad")
         yield Step("dial denied", fire(world, T.ATTEMPT_FAILED, REFUSED), "bad")
     elif world.status is S.CONNECTED:
         yield from of_a_connection(world, keeps_flight=keeps_flight)

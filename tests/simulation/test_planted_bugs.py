@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 
 from realtime_fsm import RealtimeError, Trigger
-from realtime_fsm.engine.activities import backoff, establish
+from realtime_fsm.engine import fallback
+from realtime_fsm.engine.activities import backoff, establish, probing
 from realtime_fsm.engine.component import Components, Stay
 from realtime_fsm.engine.fallback import FallbackPollingService
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.message import Message
+from realtime_fsm.engine.port import HttpAnswer
 from realtime_fsm.engine.sender import Sender
 from realtime_fsm.engine.token import TokenProvider
+from realtime_fsm.machine.backoff import RetryAfter
+from realtime_fsm.machine.guard import Facts
 from realtime_fsm.testing.fuzz.sweep import sweep
 
 SEEDS = 3000
@@ -98,6 +102,42 @@ def numbers_lent_twice(patch: Patch) -> None:
     patch.setattr("realtime_fsm.testing.simulated.outbox.new_client_id", lambda: "me")
 
 
+def fallback_waits_for_the_attempts(patch: Patch) -> None:
+    """However long nothing comes, polling takes over only when the attempts have run out."""
+    patch.setattr(Facts, "is_fallback_due", property(lambda _: False))
+
+
+def retry_after_ignored(patch: Patch) -> None:
+    """Whoever was asked to wait comes back at a pace of their own."""
+    patch.setattr(RetryAfter, "left", lambda _, __: 0.0)
+
+
+def retry_after_ignored_in_publishing(patch: Patch) -> None:
+    """Messages are published again before the server wants them."""
+    post = fallback._post
+
+    async def hasty(parts: Components, url: str, batch: list[Message]) -> HttpAnswer:
+        parts.publishing.floor.most = 0.0
+        return await post(parts, url, batch)
+
+    patch.setattr(fallback, "_post", hasty)
+
+
+def retry_after_forgotten_in_fallback(patch: Patch) -> None:
+    """Probing begins without a thought of what the last dial was told."""
+
+    async def forgetful(parts: Components, stay: Stay) -> None:
+        parts.pace.floor.forget()
+        await probing(parts, stay)
+
+    patch.setattr("realtime_fsm.engine.manager.probing", forgetful)
+
+
+def token_storm(patch: Patch) -> None:
+    """A token that seems to have expired is fetched anew each second."""
+    patch.setattr(TokenProvider, "_refreshed_after", lambda _, life: max(1.0, 0.8 * life))
+
+
 @pytest.mark.timeout(600)  # it is bounded by its work, for which a busy machine needs minutes
 @pytest.mark.parametrize(
     "plant",
@@ -109,6 +149,11 @@ def numbers_lent_twice(patch: Patch) -> None:
         fallback_not_stopped,
         token_refreshed_twice,
         numbers_lent_twice,
+        fallback_waits_for_the_attempts,
+        retry_after_ignored,
+        retry_after_ignored_in_publishing,
+        retry_after_forgotten_in_fallback,
+        token_storm,
     ],
 )
 def test_sweep_finds_a_planted_bug_and_shrinks_it(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:

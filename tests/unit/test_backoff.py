@@ -11,10 +11,15 @@ from realtime_fsm.machine.backoff import (
     BackoffLimits,
     ExponentialBackoff,
     Jitter,
+    Pace,
+    Pacer,
+    RetryAfter,
     decorrelated,
     exponential,
     full,
 )
+from realtime_fsm.machine.errors import AuthenticationError, ServerUnavailableError, TransportError
+from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Trigger
 
 LIMITS = BackoffLimits()
 PLAIN = BackoffLimits(jitter=False)
@@ -149,3 +154,81 @@ def test_backoff_records_take_names_only() -> None:
             ExponentialBackoff(random=ScriptedRandom(0.0), **{hidden: 1})
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         BackoffLimits().base = 2.0  # type: ignore[misc]
+
+
+DOWN = TransportError("Down.")
+REFUSED = AuthenticationError("Who?")
+
+
+def pacer(fraction: float = 0.0, *, most: float = 3600.0) -> Pacer:
+    """Return a pacer of 5 s to 20 s, and to 100 s for what cannot help."""
+    floor = RetryAfter(random=ScriptedRandom(fraction), most=most)
+    return Pacer(floor=floor, base=5.0, maximum=20.0, longest=100.0)
+
+
+def test_pacer_doubles_up_to_its_cap_and_begins_anew() -> None:
+    """Failures double the pause up to the maximum, a success begins anew."""
+    one = pacer()
+    pauses = [one.pause(0.0)]
+    for _ in range(4):
+        one.failed(DOWN, 0.0)
+        pauses.append(one.pause(0.0))
+    assert pauses == [5.0, 10.0, 20.0, 20.0, 20.0]
+    one.succeeded()
+    assert one.pause(0.0) == 5.0
+
+
+def test_pacer_goes_further_where_trying_again_cannot_help() -> None:
+    """What is refused for good is asked up to `longest`, counted from the first refusal."""
+    one = pacer()
+    for _ in range(50):
+        one.failed(DOWN, 0.0)
+    pauses = []
+    for _ in range(6):
+        one.failed(REFUSED, 0.0)
+        pauses.append(one.pause(0.0))
+    assert pauses == [10.0, 20.0, 40.0, 80.0, 100.0, 100.0]
+    one.failed(DOWN, 0.0)
+    assert one.pause(0.0) == 10.0
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+def test_pacer_jitter_goes_upwards_by_a_fifth_at_most(fraction: float) -> None:
+    """No pause is shorter than the formula says, and none is longer by more than a fifth."""
+    assert pacer(fraction).pause(0.0) == pytest.approx(5.0 * (1 + 0.2 * fraction))
+
+
+@pytest.mark.parametrize(("asked", "granted", "is_capped"), [(50.0, 50.0, False), (1e12, 3600.0, True)])
+def test_pacer_waits_for_what_a_server_asks_for(asked: float, granted: float, is_capped: bool) -> None:
+    """A `Retry-After` is a floor, up to the most that is granted; what is left of it counts at each pause."""
+    one = pacer()
+    assert one.failed(ServerUnavailableError("503.", retry_after=asked), 1000.0) is is_capped
+    assert one.pause(1000.0) == granted
+    assert one.pause(1000.0 + granted - 30.0) == 30.0
+    assert one.pause(1000.0 + granted) == 10.0
+    assert not one.failed(DOWN, 1001.0)
+    assert one.floor.left(1001.0) == granted - 1.0  # no other failure shortens it
+
+
+def test_pace_cuts_a_pause_at_the_time_of_the_fallback() -> None:
+    """An attempt that decides is made soon after the time of the fallback, not when the backoff would end."""
+    backoff = ExponentialBackoff(random=ScriptedRandom(0.0), limits=BackoffLimits(base=60.0, maximum=60.0))
+    pace = Pace(backoff=backoff, stable_after=10.0, first_retry_within=1.0, fallback_after=15.0)
+    pace.note(Trigger.CONNECT, TRAITS[ConnectionStatus.DISCONNECTED], connected_for=None, now=100.0)
+    assert pace.outage(104.0) == 4.0
+    assert pace.delay(104.0) == pytest.approx(11.0 + 0.05 * 15.0)
+
+
+def test_pace_counts_the_outage_over_connections_that_do_not_last() -> None:
+    """Only a connection that lasted begins anew; while data comes there is no outage."""
+    backoff = ExponentialBackoff(random=ScriptedRandom(0.0))
+    pace = Pace(backoff=backoff, stable_after=10.0, first_retry_within=1.0, fallback_after=15.0)
+    pace.note(Trigger.CONNECT, TRAITS[ConnectionStatus.DISCONNECTED], connected_for=None, now=0.0)
+    connected = TRAITS[ConnectionStatus.CONNECTED]
+    pace.entered(connected, 3.0)
+    assert pace.outage(8.0) == 3.0
+    pace.note(Trigger.CONNECTION_LOST, connected, connected_for=5.0, now=8.0)
+    assert pace.outage(10.0) == 5.0
+    pace.entered(connected, 10.0)
+    pace.note(Trigger.CONNECTION_LOST, connected, connected_for=50.0, now=60.0)
+    assert pace.outage(61.0) == 1.0

@@ -64,6 +64,8 @@ DEFAULTS: dict[str, object] = {
     "close_timeout": 5.0,
     "debug_mode": False,
     "log_level": "warn",
+    "fallback_after": 15.0,
+    "max_retry_after": 3600.0,
 }
 
 
@@ -119,6 +121,28 @@ def test_config_count_zero_is_only_for_attempts(name: str) -> None:
         assert RealtimeConfig(max_reconnect_attempts=0).max_reconnect_attempts == 0
     else:
         assert problems_of(**{name: 0}) == (f"{name}=0 must be a whole number, 1 or more",)
+
+
+@pytest.mark.parametrize("value", [None, 0, 10**9])
+def test_config_attempts_may_be_none_or_any_number(value: int | None) -> None:
+    """`None` is no limit, and 0 is no attempt at all."""
+    assert RealtimeConfig(max_reconnect_attempts=value).max_reconnect_attempts == value
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "unlimited", True])
+def test_config_attempts_must_be_a_whole_number(value: Any) -> None:
+    """What is neither a count nor `None` is refused."""
+    (problem,) = problems_of(max_reconnect_attempts=value)
+    assert problem == f"max_reconnect_attempts={value!r} must be a whole number, 0 or more"
+
+
+def test_config_fallback_may_come_at_once_or_never_by_time() -> None:
+    """0 falls back at the first failure, `None` leaves it to the attempts; nothing else is odd."""
+    assert RealtimeConfig(fallback_after=0.0).fallback_after == 0.0
+    assert RealtimeConfig(fallback_after=None).fallback_after is None
+    for wrong in (-1.0, float("inf"), float("nan"), "15"):
+        (problem,) = problems_of(fallback_after=wrong)
+        assert problem.startswith(f"fallback_after={wrong!r} must be a ")
 
 
 @pytest.mark.parametrize("value", [0, 1, "true", None])

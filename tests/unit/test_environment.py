@@ -53,6 +53,8 @@ GIVEN: dict[str, tuple[str, object]] = {
     "close_timeout": ("1", 1.0),
     "debug_mode": (" On ", True),
     "log_level": ("debug", "debug"),
+    "fallback_after": ("20", 20.0),
+    "max_retry_after": ("600", 600.0),
 }
 
 OLD: list[tuple[str, str, str, object]] = [
@@ -221,6 +223,20 @@ def test_environment_reports_all_problems_at_once() -> None:
 def test_environment_reads_flags_in_the_usual_words(text: str, value: bool) -> None:
     """The usual words for yes and no are read, in any case."""
     assert RealtimeConfig.from_env({"REALTIME_BACKOFF_JITTER": text}).backoff_jitter is value
+
+
+@pytest.mark.parametrize("name", ["max_reconnect_attempts", "fallback_after", "message_ttl"])
+@pytest.mark.parametrize("text", ["unlimited", " UNLIMITED "])
+def test_environment_reads_unlimited_as_no_limit(name: str, text: str) -> None:
+    """A limit that may be absent is lifted by one word."""
+    assert getattr(RealtimeConfig.from_env({PREFIX + name.upper(): text}), name) is None
+
+
+def test_environment_reads_unlimited_in_an_old_name() -> None:
+    """The old front end's attempts can be without a limit as well."""
+    with pytest.warns(DeprecationWarning, match="VITE_WS_RECONNECT_ATTEMPTS"):
+        config = RealtimeConfig.from_env({"VITE_WS_RECONNECT_ATTEMPTS": "unlimited"})
+    assert config.max_reconnect_attempts is None
 
 
 def test_environment_of_the_backend_does_not_disturb_the_client() -> None:

@@ -33,6 +33,33 @@ def test_guard_may_retry_counts_attempts(reconnects: int, allowed: int, expected
     assert may_retry(facts) is expected
 
 
+@pytest.mark.parametrize("reconnects", [0, 10, 10**9])
+def test_guard_may_retry_for_ever_where_there_is_no_limit(reconnects: int) -> None:
+    """Without a limit no number of attempts is too many."""
+    assert may_retry(Facts(reconnects=reconnects, max_reconnect_attempts=None))
+
+
+@pytest.mark.parametrize(
+    ("outage", "after", "asked", "expected"),
+    [
+        (14.9, 15.0, None, True),
+        (15.0, 15.0, None, False),
+        (0.0, 0.0, None, False),
+        (1e9, None, 1e9, True),
+        (5.0, 15.0, 10.0, True),
+        (5.0, 15.0, 10.1, False),
+    ],
+)
+def test_guard_may_retry_until_the_fallback_is_due(
+    outage: float, after: float | None, asked: float | None, expected: bool
+) -> None:
+    """An outage of `fallback_after`, or a `Retry-After` beyond it, ends the attempts for polling."""
+    error = TransportError("Down.", retry_after=asked)
+    facts = Facts(outage=outage, fallback_after=after, error=error, max_reconnect_attempts=None)
+    assert may_retry(attrs.evolve(facts, fallback_available=True)) is expected
+    assert may_retry(facts)  # with nothing to poll
+
+
 @pytest.mark.parametrize(
     ("initial", "retry_initial", "expected"),
     [(True, True, True), (True, False, False), (False, False, True), (False, True, True)],
@@ -87,6 +114,8 @@ def test_guard_facts_are_modest_by_default() -> None:
         "fallback_available": False,
         "forced": False,
         "error": None,
+        "outage": 0.0,
+        "fallback_after": None,
     }
 
 

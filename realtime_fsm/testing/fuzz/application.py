@@ -1,6 +1,7 @@
 """The application on a client: it emits numbers, mirrors a channel, and notices what goes wrong."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from random import Random
 from typing import Any, Final
@@ -162,6 +163,8 @@ _MOST_TURNS: Final = 6
 """Turns of the loop, at most, after which a ``flicker`` ends."""
 _TOKEN_LIFE: Final = 30.0
 _TOKEN_DELAY: Final = 0.02
+_STORM: Final = 8
+"""More tokens than these, within the life of one and on live connections, are a storm."""
 
 
 def simulated_config(setting: Setting) -> RealtimeConfig:
@@ -171,7 +174,8 @@ def simulated_config(setting: Setting) -> RealtimeConfig:
         dialect=Dialect.REFERENCE if reference else Dialect.PLAIN,
         default_delivery=Delivery.EXACTLY_ONCE if reference else Delivery.AT_LEAST_ONCE,
         fallback_endpoints=() if reference else (Endpoint(url=NEWS_PATH, event=NEWS),),
-        max_reconnect_attempts=2,
+        max_reconnect_attempts=None if setting is Setting.NODE else 2,  # one that time alone ends
+        fallback_after=6.0,
         backoff_base=0.3,
         backoff_maximum=1.0,
         stable_after=2.0,
@@ -262,6 +266,8 @@ class Application:
         emitted: All messages.
         changes: Every change of the present process's status.
         changed_at: When the last one was, on the loop's clock.
+        dark_since: When data ceased to come although something is tried; ``None`` while it comes, or
+            nothing is tried.
         stories: The changes of every process.
         is_closed: Whether it is disconnected, and nothing may come any more.
         is_disk_full: Whether its disk takes nothing.
@@ -302,6 +308,8 @@ class Application:
         self.is_closed = True
         self.is_disk_full = False
         self.changed_at = 0.0
+        self.dark_since: float | None = None
+        self._fetched_at: deque[float] = deque(maxlen=_STORM + 1)
         environment.admit(self.identity.valid)
         self.start()
 
@@ -310,6 +318,8 @@ class Application:
         self._starts += 1
         self._known = 0
         self._end_side()
+        self.dark_since = None
+        self._environment.hurry()
         self.last: int | None = None
         self._backup = self.disk.copy()
         self.outbox = SimulatedOutbox(self.disk) if self._setting is Setting.REFERENCE else None
@@ -424,6 +434,7 @@ class Application:
 
     async def connect(self) -> None:
         """Connect in the background."""
+        self._environment.hurry()
         if self.is_closed:
             self.is_closed = False
             if self._setting is Setting.REFERENCE:
@@ -469,6 +480,7 @@ class Application:
     def retry_now(self) -> None:
         """Let whatever waits be tried at once."""
         status = self.client.status
+        self._environment.hurry()
         if self.client.retry_now():
             self.seen.add(of_wake(status))
 
@@ -535,10 +547,19 @@ class Application:
     def _fetched(self, failed: bool) -> None:
         if TRAITS[self.client.status].sends:
             self.seen.add(of_refresh(failed=failed))
+            self._fetched_at.append(asyncio.get_running_loop().time())
+            many = len(self._fetched_at) > _STORM
+            if many and self._fetched_at[-1] - self._fetched_at[0] < _TOKEN_LIFE:
+                self.violations.append(f"more than {_STORM} tokens were fetched within {_TOKEN_LIFE:g} s")
 
     def _changed(self, change: StatusChange) -> None:
         self.changes.append(change)
         self.changed_at = asyncio.get_running_loop().time()
+        traits = TRAITS[change.current]
+        if traits.carries_data or not traits.online:
+            self.dark_since = None
+        elif self.dark_since is None:
+            self.dark_since = self.changed_at
         self._tell(f"{change.previous} -> {change.current} by {change.trigger}: {change.reason}")
         prompt_since = self._environment.prompt_since
         if isinstance(change.error, HeartbeatTimeoutError) and prompt_since is not None:

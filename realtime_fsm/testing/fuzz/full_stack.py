@@ -29,7 +29,7 @@ from realtime_fsm.server.ledger import MemoryLedger
 from realtime_fsm.service import RealtimeService
 from realtime_fsm.testing.fuzz.memory_network import MemoryNetwork
 from realtime_fsm.testing.fuzz.schedule import Action, Setting
-from realtime_fsm.testing.fuzz.world import CHANNEL, SIDE, SLOW, SLOW_ACKS, TAKEN, TICK
+from realtime_fsm.testing.fuzz.world import AHEAD, CHANNEL, SIDE, SLOW, SLOW_ACKS, TAKEN, TICK
 from realtime_fsm.testing.proxy.faults import Direction
 from realtime_fsm.testing.virtual_loop import wall_clock
 
@@ -66,6 +66,7 @@ class FullStackEnvironment:
     Attributes:
         socket_network: Between the client's socket and the backend.
         http_network: Between its fallback and the backend.
+        clock_ahead: Seconds by which the client's wall clock is ahead.
     """
 
     def __init__(self, setting: Setting, random: Random) -> None:
@@ -76,6 +77,7 @@ class FullStackEnvironment:
         self._applied: list[tuple[str, int]] = []
         self._hurry = asyncio.Event()
         self._is_slow = False
+        self.clock_ahead = 0.0
         self._tokens = 0
         self._doorkeeper = _Doorkeeper()
         self._acks_to_lose = 0
@@ -89,13 +91,16 @@ class FullStackEnvironment:
 
     @property
     def supports(self) -> frozenset[Action]:
-        """Actions that it can play: all of them."""
-        return frozenset(Action)
+        """Actions that it can play: all but one, for which the backend knows no Retry-After over HTTP."""
+        return frozenset(Action) - {Action.HTTP_OVERLOAD}
 
     @property
     def applied(self) -> Sequence[tuple[str, int]]:
         """See ``Environment``."""
         return self._applied
+
+    def hurry(self) -> None:
+        """Nobody waits here: the backend asks for no pause."""
 
     @property
     def complaints(self) -> Sequence[str]:
@@ -154,6 +159,7 @@ class FullStackEnvironment:
         self, config: RealtimeConfig, *, token: TokenSource, outbox: Outbox | None, random: Random
     ) -> RealtimeService:
         """See ``Environment``."""
+        true = wall_clock()
         return RealtimeService(
             config,
             token=token,
@@ -161,7 +167,7 @@ class FullStackEnvironment:
             http=AiohttpClient(config, self.http_network.connector),
             outbox=outbox,
             random=random,
-            wall=wall_clock(),
+            wall=lambda: true() + self.clock_ahead,
         )
 
     def do(self, action: Action) -> Awaitable[None] | None:
@@ -173,6 +179,7 @@ class FullStackEnvironment:
         self.socket_network.heal()
         self.http_network.heal()
         self._is_slow = self._loses_event = False
+        self.clock_ahead = 0.0
         self._acks_to_lose = 0
         self._hurry.set()
         self._refuse_sessions(enabled=False)
@@ -231,6 +238,10 @@ class FullStackEnvironment:
             manager.pre_connect = _unknown
         else:
             manager.__dict__.pop("pre_connect", None)
+
+    def put_clock_ahead(self) -> None:
+        """Let the client's wall clock be wrong, until it is healed."""
+        self.clock_ahead = AHEAD
 
     def lose_ack(self) -> None:
         """Lose the next acknowledgement."""
@@ -320,5 +331,6 @@ _DEEDS: Final[Mapping[Action, Callable[[FullStackEnvironment], Awaitable[None] |
     Action.HTTP_CUT:   lambda e: e.http_network.limit_data(0, direction=Direction.DOWN),
     Action.DEAF:       lambda e: e.socket_network.stall(enabled=True, direction=Direction.UP),
     Action.SLOW_UP:    lambda e: e.slow_down(),
+    Action.CLOCK_AHEAD: lambda e: e.put_clock_ahead(),
 })
 # fmt: on

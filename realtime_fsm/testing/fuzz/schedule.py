@@ -93,6 +93,10 @@ class Action(StrEnum):
     """Nothing that the client sends arrives, and what the server sends still does."""
     SLOW_UP = "slow-up"
     """A second for every message on its way up; they move all the same."""
+    HTTP_OVERLOAD = "http-overload"
+    """503 over HTTP, with a Retry-After."""
+    CLOCK_AHEAD = "clock-ahead"
+    """The client's wall clock jumps ahead, by hours."""
 
     @property
     def lasts(self) -> bool:
@@ -119,6 +123,8 @@ LASTING: Final[Mapping[Action, frozenset[ConnectionStatus]]] = MappingProxyType(
     Action.TOKEN_DOWN: frozenset({_S.FAILED, _S.FALLBACK}),
     Action.DEAF:       frozenset({_S.FALLBACK}),
     Action.SLOW_UP:    frozenset({_S.CONNECTED}),
+    Action.HTTP_OVERLOAD: frozenset({_S.FALLBACK}),
+    Action.CLOCK_AHEAD: frozenset({_S.CONNECTED}),
 })
 # fmt: on
 """The faults that last, and where each leads when it is the only one and nobody mends it."""

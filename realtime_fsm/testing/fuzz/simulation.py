@@ -60,6 +60,7 @@ def violations_now(application: Application, environment: Environment) -> Iterat
     if application.identity.most > 1:
         yield f"{application.identity.most} tokens were fetched at the same time"
     yield from _idle(client, application)
+    yield from _dark(application)
 
 
 def violations_of_changes(changes: Iterable[StatusChange]) -> Iterator[str]:
@@ -136,6 +137,18 @@ def _idle(client: RealtimeService, application: Application) -> Iterator[str]:
     manager = client._manager  # noqa: SLF001 - how many tasks it runs is nobody else's business
     if manager is not None and TRAITS[client.status].online and not manager.task_count:
         yield f"nothing runs in {client.status}, which {len(application.changes)} changes led to"
+
+
+def _dark(application: Application) -> Iterator[str]:
+    """Yield it when data has not come for longer than the fallback is to be waited for."""
+    config = application.config
+    if application.dark_since is None or config.fallback_after is None or not config.fallback_available:
+        return
+    # An attempt that began in time ends in its own: twice, where its token is renewed in between.
+    limit = config.fallback_after * 1.2 + 2 * config.connection_timeout + config.close_timeout
+    dark = asyncio.get_running_loop().time() - application.dark_since
+    if dark > limit:
+        yield f"nothing has come for {dark:.1f} s, and the status is {application.client.status}"
 
 
 def _of_message(message: Emitted, times: int, *, kept: bool) -> Iterator[str]:
@@ -319,6 +332,8 @@ class Simulation:
         """
         await self._recover()
         await self._break(fault)
+        if fault is Action.HTTP_OVERLOAD:  # it shows to who polls
+            self.application.force_fallback()
         self.tell(f"{fault} is left for ever")
         self.story.seen.add(of_fault(fault))
         wanted = LASTING[fault]
@@ -337,6 +352,9 @@ class Simulation:
         self.application.emit(Delivery.VOLATILE)
         await asyncio.sleep(_STEP)
         self.check()
+        if fault in _SHOWS_IN_TIME:
+            await asyncio.sleep(_LINGER)
+            self.check()
 
     async def close(self) -> None:
         """Disconnect, and look whether anything is left, or missing.
@@ -430,6 +448,13 @@ _SHOWS_AT_A_DIAL: Final = frozenset(
     {Action.DENY, Action.BANISH, Action.OVERLOAD, Action.SILENCE, Action.REFUSE, Action.TOKEN_DOWN}
 )
 """Faults that a live connection does not notice."""
+
+
+_SHOWS_IN_TIME: Final = frozenset({Action.OVERLOAD, Action.HTTP_OVERLOAD, Action.CLOCK_AHEAD})
+"""Faults of which only who is watched for some time can be seen to make too much."""
+
+_LINGER: Final = 40.0
+"""Seconds of it: a token is renewed in them, and a ``Retry-After`` ends several times."""
 
 
 # fmt: off

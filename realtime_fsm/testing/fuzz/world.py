@@ -5,14 +5,21 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
+
+from attrs import define, field
 
 from realtime_fsm.engine.outbox import Outbox
 from realtime_fsm.engine.port import HttpAnswer, TokenSource
 from realtime_fsm.engine.subscriptions import Position
 from realtime_fsm.machine.config import RealtimeConfig
-from realtime_fsm.machine.errors import NamespaceRefusedError, ServerUnavailableError, ServerUnreachableError
+from realtime_fsm.machine.errors import (
+    NamespaceRefusedError,
+    RealtimeError,
+    ServerUnavailableError,
+    ServerUnreachableError,
+)
 from realtime_fsm.machine.table import TRAITS, ConnectionStatus
 from realtime_fsm.service import RealtimeService
 from realtime_fsm.testing.fuzz.schedule import Action, Setting
@@ -34,6 +41,7 @@ NEWS: Final = "news"
 NEWS_PATH: Final = "/news"
 TAKEN: Final = (NUMBER, ASK, HELLO)
 """The events that the server handles and acknowledges."""
+_T = TypeVar("_T")
 
 SLOW: Final = (1.0, 0.8)
 """Latency and jitter, seconds."""
@@ -51,6 +59,9 @@ SLOW_UP_RATE: Final = 120.0
 
 _LATE: Final = frozenset({Action.BLACK_HOLE, Action.DEAF, Action.STALL, Action.SLOW, Action.LOSE_ACK})
 """Faults by which a probe is not answered in time; the acknowledgement that gets lost may be its own."""
+
+AHEAD: Final = 7200.0
+"""Seconds by which a clock that is wrong is ahead: longer than any token lives."""
 
 _RETRY_AFTER: Final = 7.0
 _LOG_SIZE: Final = 6
@@ -102,6 +113,9 @@ class Environment(Protocol):
     def admit(self, tokens: set[str] | None) -> None:
         """Let in who has one of these tokens; ``None`` for everybody."""
 
+    def hurry(self) -> None:
+        """Note that somebody who need not wait, a user or a new process, may make requests at once."""
+
     @property
     def complaints(self) -> Sequence[str]:
         """The offences of the client, as the server sees them."""
@@ -122,6 +136,46 @@ class Environment(Protocol):
         """
 
 
+@define(eq=False)
+class _Patience:
+    """Notes what a server asked for by ``Retry-After``, and complains of who does not wait for it.
+
+    Attributes:
+        complaints: Where the complaints go.
+        until: When each kind of request may be made again, on the loop's clock.
+    """
+
+    complaints: list[str]
+    until: dict[str, float] = field(factory=dict)
+
+    async def watch(self, what: str, request: Awaitable[_T]) -> _T:
+        """Make a request, and note how it ends."""
+        now = asyncio.get_running_loop().time()
+        left = self.until.get(what, now) - now
+        if left > 0.0:
+            self.complaints.append(f"{what} {left:.3f} s before the Retry-After was over")
+        try:
+            return await request
+        except RealtimeError as error:
+            if error.retry_after is not None:
+                self.until[what] = asyncio.get_running_loop().time() + error.retry_after
+            raise
+
+    def forget(self) -> None:
+        """Let every request be made at once."""
+        self.until.clear()
+
+
+class _WatchedServer(SimulatedServer):
+    """A simulated server that complains of dials which come too early."""
+
+    patience: _Patience
+
+    async def admit(self, auth: Mapping[str, Any] | None) -> None:
+        """Let a client in, or refuse it; see ``SimulatedServer``."""
+        await self.patience.watch("a dial", super().admit(auth))
+
+
 class SimulatedEnvironment:
     """The fast one: the simulated server, HTTP, and backend.
 
@@ -132,10 +186,13 @@ class SimulatedEnvironment:
 
     def __init__(self, setting: Setting, random: Random) -> None:
         self.setting = setting
-        self.server = SimulatedServer(random=random)
-        self.http = SimulatedHttp()
-        self._applied: list[tuple[str, int]] = []
         self._complaints: list[str] = []
+        self._patience = _Patience(self._complaints)
+        self.server = _WatchedServer(random=random)
+        self.server.patience = self._patience
+        self.http = SimulatedHttp()
+        self.clock_ahead = 0.0
+        self._applied: list[tuple[str, int]] = []
         self._backend: SimulatedBackend | None = None
         self._tokens: set[str] | None = None
         self._number = 0
@@ -162,6 +219,10 @@ class SimulatedEnvironment:
         if self._backend is not None:
             return self._applied
         return [(event, args[0]) for event, args in self.server.received if event in TAKEN]
+
+    def hurry(self) -> None:
+        """See ``Environment``."""
+        self._patience.forget()
 
     @property
     def complaints(self) -> Sequence[str]:
@@ -205,7 +266,8 @@ class SimulatedEnvironment:
         self, config: RealtimeConfig, *, token: TokenSource, outbox: Outbox | None, random: Random
     ) -> RealtimeService:
         """See ``Environment``."""
-        watched = _WatchedHttp(self.http, self._complaints)
+        watched = _WatchedHttp(self.http, self._complaints, self._patience)
+        true = wall_clock()
         client = RealtimeService(
             config,
             token=token,
@@ -213,7 +275,7 @@ class SimulatedEnvironment:
             http=watched,
             outbox=outbox,
             random=random,
-            wall=wall_clock(),
+            wall=lambda: true() + self.clock_ahead,
         )
         watched.status = lambda: client.status
         return client
@@ -233,6 +295,7 @@ class SimulatedEnvironment:
         self._prompt_since = asyncio.get_running_loop().time()
         server.refusal = http.refusal = None
         http.is_cut = False
+        self.clock_ahead = 0.0
         server.latency, server.jitter, server.ack_delay = 0.01, 0.0, 0.0
         server.swallow_acks = 0
         if self._backend is not None:
@@ -293,8 +356,9 @@ class SimulatedEnvironment:
 class _WatchedHttp:
     """Passes requests on, and complains of polls that overlap, or that are made outside of FALLBACK."""
 
-    def __init__(self, http: SimulatedHttp, complaints: list[str]) -> None:
+    def __init__(self, http: SimulatedHttp, complaints: list[str], patience: _Patience) -> None:
         self._http = http
+        self._patience = patience
         self._complaints = complaints
         self._open: Counter[str] = Counter()
         self.status: Callable[[], ConnectionStatus] = lambda: ConnectionStatus.FALLBACK
@@ -313,7 +377,9 @@ class _WatchedHttp:
             self._complaints.append(f"two polls of {path} at the same time")
         self._open[path] += 1
         try:
-            return await self._http.get(url, token=token, etag=etag)
+            return await self._patience.watch(
+                f"a poll of {path}", self._http.get(url, token=token, etag=etag)
+            )
         finally:
             self._open[path] -= 1
 
@@ -321,7 +387,9 @@ class _WatchedHttp:
         await asyncio.sleep(_GRACE)
         if not TRAITS[self.status()].publishes:
             self._complaints.append(f"messages were published in {self.status()}")
-        return await self._http.post(url, body, token=token, idempotency_key=idempotency_key)
+        return await self._patience.watch(
+            "a publication", self._http.post(url, body, token=token, idempotency_key=idempotency_key)
+        )
 
     async def close(self) -> None:
         await self._http.close()
@@ -333,6 +401,14 @@ def _lose_ack(environment: SimulatedEnvironment) -> None:
 
 def _http_down(environment: SimulatedEnvironment) -> None:
     environment.http.refusal = ServerUnreachableError("nobody answers.")
+
+
+def _http_overload(environment: SimulatedEnvironment) -> None:
+    environment.http.refusal = _OVERLOADED
+
+
+def _clock_ahead(environment: SimulatedEnvironment) -> None:
+    environment.clock_ahead = AHEAD
 
 
 def _http_cut(environment: SimulatedEnvironment) -> None:
@@ -363,5 +439,7 @@ _DEEDS: Final[Mapping[Action, Callable[[SimulatedEnvironment], object]]] = Mappi
     Action.HTTP_CUT:   _http_cut,
     Action.DEAF:       lambda e: e.set_server(is_deaf=True),
     Action.SLOW_UP:    lambda e: e.set_server(uplink_rate=SLOW_UP_RATE),
+    Action.HTTP_OVERLOAD: _http_overload,
+    Action.CLOCK_AHEAD: _clock_ahead,
 })
 # fmt: on
