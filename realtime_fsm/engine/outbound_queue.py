@@ -73,7 +73,7 @@ class Outlet:
 
     @property
     def is_free(self) -> bool:
-        """Whether a message that is alone in line would leave at once."""
+        """True if a message that is alone in line would leave at once."""
         return False
 
     def pump(self) -> None:
@@ -94,7 +94,7 @@ class _Caller:
 
 
 class OutboundQueue:
-    """What is accepted and has not come to its end: the line, the books, and the outbox behind them.
+    """All that is accepted and has not come to its end: the line, the books, and the outbox behind them.
 
     Args:
         config: The bounds, and what happens at them.
@@ -164,12 +164,12 @@ class OutboundQueue:
 
     @property
     def held_count(self) -> int:
-        """How many messages are held."""
+        """Count of the messages that are held."""
         return len(self._held)
 
     @property
     def blocked_count(self) -> int:
-        """How many callers wait for room."""
+        """Count of the callers that wait for room."""
         return len(self._blocked)
 
     def lacks_room(self, message: Message) -> str | None:
@@ -449,7 +449,7 @@ class OutboundQueue:
         self._held.update(messages)
 
     def release(self, messages: Collection[Message]) -> None:
-        """Undo ``hold``."""
+        """Let held messages be taken again, in their turn."""
         self._held.difference_update(messages)
 
     def peek(self) -> Message | None:

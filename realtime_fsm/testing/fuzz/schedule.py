@@ -84,7 +84,7 @@ class Action(StrEnum):
     DEAF = "deaf"
     """Nothing that the client sends arrives, and what the server sends still does."""
     SLOW_UP = "slow-up"
-    """A second for every message on its way up; they move all the same."""
+    """Every message takes more than a second on its way up; they move all the same."""
 
     @property
     def lasts(self) -> bool:
@@ -125,6 +125,7 @@ _WEIGHTS: Final = {
     Action.LOSE_EVENT: 3,
     Action.RESET_PEER: 2,
     Action.CRASH: 2,
+    Action.SLOW_UP: 2,
 }
 _MOST_STEPS: Final = 14
 
