@@ -142,6 +142,7 @@ _WEIGHTS: Final = {
     Action.RESTORE: 2,
     Action.SUBSCRIBE: 3,
     Action.FLICKER: 3,
+    Action.SLOW_UP: 2,
 }
 _MOST_STEPS: Final = 14
 

@@ -54,8 +54,11 @@ SLOW_ACKS: Final = 22.0
 
 _OF_CHANNELS: Final = frozenset({Action.LOSE_EVENT, Action.SUBSCRIBE, Action.UNSUBSCRIBE, Action.FLICKER})
 _GREETED: Final = frozenset({f"{HELLO} came before the first word"})
-SLOW_UP_RATE: Final = 120.0
-"""Bytes in a second: one message, more or less."""
+SLOW_UP_RATE: Final = 60.0
+"""Bytes in a second: less than one message."""
+
+_NOISE: Final = "noise"
+_CHAT_EVERY: Final = 1.0
 
 _LATE: Final = frozenset({Action.BLACK_HOLE, Action.DEAF, Action.STALL, Action.SLOW, Action.LOSE_ACK})
 """Faults by which a probe is not answered in time; the acknowledgement that gets lost may be its own."""
@@ -198,6 +201,7 @@ class SimulatedEnvironment:
         self._number = 0
         self._given = 0
         self._prompt_since: float | None = asyncio.get_running_loop().time()
+        self._chatting: asyncio.TimerHandle | None = None
         if setting is Setting.REFERENCE:
             handlers: dict[str, Callable[..., Any]] = {event: self._handler(event) for event in TAKEN}
             self._backend = SimulatedBackend(handlers=handlers, log_size=_LOG_SIZE)
@@ -253,6 +257,7 @@ class SimulatedEnvironment:
 
     async def close(self) -> None:
         """See ``Environment``."""
+        self._be_quiet()
 
     def token(self) -> str:
         """See ``Environment``."""
@@ -292,6 +297,7 @@ class SimulatedEnvironment:
         server, http = self.server, self.http
         server.is_black_hole = server.is_stalled = server.is_silent = server.is_deaf = False
         server.uplink_rate = None
+        self._be_quiet()
         self._prompt_since = asyncio.get_running_loop().time()
         server.refusal = http.refusal = None
         http.is_cut = False
@@ -332,6 +338,21 @@ class SimulatedEnvironment:
         """Change attributes of the simulated server."""
         for name, value in state.items():
             setattr(self.server, name, value)
+
+    def deafen(self) -> None:
+        """Hear nothing any more, and go on talking: what comes down is no answer."""
+        self.server.is_deaf = True
+        self._be_quiet()
+        self._chat()
+
+    def _chat(self) -> None:
+        self.server.emit(_NOISE, volatile=True)
+        self._chatting = asyncio.get_running_loop().call_later(_CHAT_EVERY, self._chat)
+
+    def _be_quiet(self) -> None:
+        if self._chatting is not None:
+            self._chatting.cancel()
+            self._chatting = None
 
     def deny(self) -> None:
         """Let nobody in, until it is healed."""
@@ -437,7 +458,7 @@ _DEEDS: Final[Mapping[Action, Callable[[SimulatedEnvironment], object]]] = Mappi
     Action.SLOW:       lambda e: e.set_server(latency=SLOW[0], jitter=SLOW[1]),
     Action.HTTP_DOWN:  _http_down,
     Action.HTTP_CUT:   _http_cut,
-    Action.DEAF:       lambda e: e.set_server(is_deaf=True),
+    Action.DEAF:       lambda e: e.deafen(),
     Action.SLOW_UP:    lambda e: e.set_server(uplink_rate=SLOW_UP_RATE),
     Action.HTTP_OVERLOAD: _http_overload,
     Action.CLOCK_AHEAD: _clock_ahead,
