@@ -58,6 +58,9 @@ _CLAIM_SIZE: Final = 100
 _CLAIM_AGAIN_AFTER: Final = 1.0
 """Seconds after which a failed claim is tried again."""
 
+_RESTORED_IN_A_TURN: Final = 1000
+"""Stored messages that are queued in one turn of the loop."""
+
 _PROBE_AFTER: Final = 1.0
 """Seconds after which an outbox that kept nothing is asked whether it can again."""
 
@@ -71,7 +74,7 @@ class Outlet:
 
     @property
     def is_free(self) -> bool:
-        """Whether a message that is alone in line would leave at once."""
+        """True if a message that is alone in line would leave at once."""
         return False
 
     def pump(self) -> None:
@@ -92,7 +95,7 @@ class _Caller:
 
 
 class OutboundQueue:
-    """What is accepted and has not come to its end: the line, the books, and the outbox behind them.
+    """All that is accepted and has not come to its end: the line, the books, and the outbox behind them.
 
     Args:
         config: The bounds, and what happens at them.
@@ -163,12 +166,12 @@ class OutboundQueue:
 
     @property
     def held_count(self) -> int:
-        """How many messages are held."""
+        """Count of the messages that are held."""
         return len(self._held)
 
     @property
     def blocked_count(self) -> int:
-        """How many callers wait for room."""
+        """Count of the callers that wait for room."""
         return len(self._blocked)
 
     def lacks_room(self, message: Message) -> str | None:
@@ -224,9 +227,11 @@ class OutboundQueue:
             )
         self.client_id = contents.client_id
         self._sequence = max(self._sequence, contents.last_sequence)
-        for message in contents.waiting:
+        for number, message in enumerate(contents.waiting, start=1):
             self.put(message)  # whatever the bounds: it was accepted once
             self._statistics.restored += 1
+            if number % _RESTORED_IN_A_TURN == 0:
+                await asyncio.sleep(0)  # cancelled here, what is queued ends as if all of it had been
         if contents.damaged:
             self._tell_of_damaged(len(contents.damaged))
         self._is_open = True
@@ -454,7 +459,7 @@ class OutboundQueue:
         self._held.update(messages)
 
     def release(self, messages: Collection[Message]) -> None:
-        """Undo ``hold``."""
+        """Let held messages be taken again, in their turn."""
         self._held.difference_update(messages)
 
     def peek(self) -> Message | None:

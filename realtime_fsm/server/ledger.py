@@ -85,7 +85,7 @@ class Ledger(Protocol):
         handler's effect. If ``handle`` is cancelled, or if this raises, nothing may have happened.
 
         Returns:
-            What ``handle`` answered; for a repeat what ``repeated`` makes of the first answer; and for another
+            What ``handle`` answered; for a repeat what ``repeated`` makes of the first answer; for another
             message by the same name (``is_another``) what ``refused_as_another`` says.
 
         Raises:
