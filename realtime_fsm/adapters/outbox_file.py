@@ -551,10 +551,12 @@ class Change:
     Attributes:
         done: Ids of the messages it was done to.
         unknown: Ids that belong to no dead letter. If there is one, nothing was done.
+        damaged: Ids of those that cannot be sent again, because their bytes have changed on the disk.
     """
 
     done: Sequence[str] = ()
     unknown: Sequence[str] = ()
+    damaged: Sequence[str] = ()
 
 
 def look(path: str | os.PathLike[str], *, limit: int) -> Inventory:
@@ -641,14 +643,14 @@ def _change(
                 if unknown:
                     return Change(unknown=unknown)
                 rows = [row for row in rows if row[1] in message_ids]
-            if only_sound:
-                rows = [row for row in rows if schema.is_sound(row)]
+            damaged = [str(row[1]) for row in rows if only_sound and not schema.is_sound(row)]
+            rows = [row for row in rows if row[1] not in damaged]
             keep(owned.connection, rows)
             done = [str(row[1]) for row in rows]
             owned.connection.executemany(
                 "DELETE FROM dead_letter WHERE message_id = ?", [(one,) for one in done]
             )
-        return Change(done=done)
+        return Change(done=done, damaged=damaged)
     except sqlite3.Error as error:
         raise storage_error(file.path, "written", error) from error
     finally:

@@ -65,11 +65,14 @@ def run_change(parsed: argparse.Namespace) -> int:
             f"See `realtime-fsm outbox list {parsed.path}`.\n"
         )
         return EXIT_FAILED
+    if result.damaged:
+        names = ", ".join(map(printable, result.damaged))
+        sys.stderr.write(f"realtime-fsm: not {participle}, for they have changed on the disk: {names}.\n")
     if not parsed.json:
         count = len(result.done)
         painter = Painter()
         painter.line(f"{_counted(count, 'dead letter')} {participle}.{f' {then}' if count else ''}")
-    return EXIT_OK
+    return EXIT_FAILED if result.damaged else EXIT_OK
 
 
 def _write_json(value: dict[str, Any]) -> None:

@@ -66,6 +66,9 @@ _FEW_PLACES: Final = 64
 _CLAIM_AGAIN_AFTER: Final = 1.0
 """Seconds after which a failed claim is tried again."""
 
+_RESTORED_IN_A_TURN: Final = 1000
+"""Stored messages that are queued in one turn of the loop."""
+
 _PROBE_AFTER: Final = 1.0
 """Seconds after which an outbox that kept nothing is asked whether it can again."""
 
@@ -249,9 +252,11 @@ class OutboundQueue:
             )
         self.client_id = contents.client_id
         self._sequence = max(self._sequence, contents.last_sequence)
-        for message in contents.waiting:
+        for number, message in enumerate(contents.waiting, start=1):
             self.put(message)  # whatever the bounds: it was accepted once
             self._statistics.restored += 1
+            if number % _RESTORED_IN_A_TURN == 0:
+                await asyncio.sleep(0)  # cancelled here, what is queued ends as if all of it had been
         if contents.damaged:
             self._tell_of_damaged(len(contents.damaged))
         self._is_open = True

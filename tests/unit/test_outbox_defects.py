@@ -104,6 +104,15 @@ class Reusing(Outbox):
         return OutboxContents(client_id=contents.client_id, last_sequence=last, waiting=contents.waiting)
 
 
+class Probed(Outbox):
+    """Takes a number for a trial."""
+
+    def probe(self, size_bytes: int) -> asyncio.Future[None]:
+        """Count it."""
+        self.disk.last_sequence += 1
+        return super().probe(size_bytes)
+
+
 class Free(Outbox):
     """Does not charge."""
 
@@ -169,6 +178,7 @@ class Undead(Outbox):
 OUTBOXES: dict[str, type[SimulatedOutbox]] = {
     "test_new_outbox_is_empty": Haunted,
     "test_each_opening_is_an_identity_of_its_own": Nameless,
+    "test_probe_keeps_nothing": Probed,
     "test_outbox_in_use_is_refused_to_others": Shared,
     "test_close_is_safe_at_any_time": Unclosable,
     "test_append_keeps_in_the_order_of_the_calls": Shuffled,

@@ -212,6 +212,23 @@ class OutboxContract(Contract):
 
         self.run(main())
 
+    def test_probe_keeps_nothing(self, tmp_path: Path) -> None:
+        """To try whether there is room leaves no message, and takes no number."""
+        outbox = self.durable(tmp_path)
+
+        async def main() -> None:
+            await outbox.open()
+            for size_bytes in (0, 10_000):
+                probed = outbox.probe(size_bytes)
+                assert probed is not None
+                await probed
+            await outbox.close()
+            contents = await outbox.open()
+            assert (contents.last_sequence, list(contents.waiting)) == (0, [])
+            await outbox.close()
+
+        self.run(main())
+
     def test_cancelled_waiter_disturbs_nobody(self, tmp_path: Path) -> None:
         """Whoever stops waiting for a message to be kept changes nothing for the others, nor for it."""
         outbox = self.durable(tmp_path)
