@@ -28,7 +28,7 @@ _REMEDIES: Final = {
 
 
 class Receipt:
-    """What became of a message. Await it to wait for the end, as often and from as many tasks as needed.
+    """The fate of a message. Await it to wait for the end, as often and from as many tasks as needed.
 
     Awaiting returns the acknowledgement's payload (``None`` where none was asked for: see ``outcome``),
     and raises ``DeliveryError`` when the message was not delivered. Cancelling a waiter cancels only that
@@ -55,7 +55,7 @@ class Receipt:
 
     @property
     def is_settled(self) -> bool:
-        """Whether it is decided."""
+        """True once it is decided."""
         return self.outcome is not Outcome.PENDING
 
     def __await__(self) -> Generator[Any, None, Any]:

@@ -71,12 +71,12 @@ class Outlet:
 
     @property
     def is_free(self) -> bool:
-        """Whether a message that is alone in line would leave at once."""
+        """True if a message that is alone in line would leave at once."""
         return False
 
     @property
     def is_greeting(self) -> bool:
-        """Whether first words, and nothing else, are being said over a live connection."""
+        """True while first words, and nothing else, are being said over a live connection."""
         return False
 
     def pump(self) -> None:
@@ -97,7 +97,7 @@ class _Caller:
 
 
 class OutboundQueue:
-    """What is accepted and has not come to its end: the line, the books, and the outbox behind them.
+    """All that is accepted and has not come to its end: the line, the books, and the outbox behind them.
 
     Args:
         config: The bounds, and what happens at them.
@@ -166,12 +166,12 @@ class OutboundQueue:
 
     @property
     def held_count(self) -> int:
-        """How many messages are held."""
+        """Count of the messages that are held."""
         return len(self._held)
 
     @property
     def blocked_count(self) -> int:
-        """How many callers wait for room."""
+        """Count of the callers that wait for room."""
         return len(self._blocked)
 
     def lacks_room(self, message: Message) -> str | None:
@@ -354,7 +354,7 @@ class OutboundQueue:
 
     @property
     def is_first_word(self) -> bool:
-        """Whether what is called here is called by the hook that says the first words, while they count."""
+        """True where the caller is the hook that says the first words, and they still count."""
         return greeting_of(self) is not None and self.outlet.is_greeting
 
     def _submit_first(self, message: Message) -> None:
@@ -481,7 +481,7 @@ class OutboundQueue:
         self._held.update(messages)
 
     def release(self, messages: Collection[Message]) -> None:
-        """Undo ``hold``."""
+        """Let held messages be taken again, in their turn."""
         self._held.difference_update(messages)
 
     def peek(self) -> Message | None:

@@ -12,7 +12,7 @@ from realtime_fsm.engine.message import DeadLetter, Message
 
 @frozen(kw_only=True)
 class OutboxContents:
-    """What an outbox held when it was opened.
+    """The contents of an outbox when it was opened.
 
     Attributes:
         client_id: Identity of the client whose messages these are; the same as long as the outbox lives.
@@ -34,7 +34,7 @@ class Outbox(Protocol):
 
     @property
     def is_durable(self) -> bool:
-        """Whether what it holds outlives the process."""
+        """True if what it holds outlives the process."""
 
     async def open(self) -> OutboxContents:
         """Open it and return what it holds.
@@ -96,7 +96,7 @@ class MemoryOutbox:
 
     @property
     def is_durable(self) -> bool:
-        """It is not."""
+        """False: it ends with the process."""
         return False
 
     async def open(self) -> OutboxContents:
@@ -107,10 +107,10 @@ class MemoryOutbox:
         """Do nothing: the sender holds it."""
 
     def remove(self, message: Message) -> None:
-        """Do nothing."""
+        """Do nothing: the sender's queue is all there is."""
 
     def claim(self, messages: Collection[Message]) -> None:
-        """Do nothing."""
+        """Do nothing: there is no file that could bring them back."""
 
     def charge(self, message: Message) -> None:
         """Do nothing: the message itself counts."""

@@ -1,4 +1,4 @@
-"""What a user may ask of the outbox, and do to it."""
+"""``realtime.outbox``: the outbox as its user sees it."""
 
 from collections.abc import Collection
 

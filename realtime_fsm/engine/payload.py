@@ -1,4 +1,4 @@
-"""What travels: arguments encoded once, when they are accepted, and never again."""
+"""Arguments on their way: encoded once, when they are accepted, and never again."""
 
 import json
 from collections.abc import Sequence

@@ -32,7 +32,7 @@ breaks the connection is told from those that only wait behind it."""
 
 
 class Sender(Outlet):
-    """What is on the wire, or taken for it: moves messages from the queue, and brings them to their end.
+    """All that is on the wire, or taken for it: moves messages from the queue, and brings them to their end.
 
     Args:
         config: Window, ack time-out, attempt cap.
@@ -71,7 +71,7 @@ class Sender(Outlet):
 
     @property
     def is_idle(self) -> bool:
-        """Whether every accepted message has come to its end."""
+        """True if every accepted message has come to its end."""
         return not self.queue
 
     @property
@@ -127,13 +127,13 @@ class Sender(Outlet):
 
     @property
     def is_free(self) -> bool:
-        """Whether a message that is alone in line would leave at once."""
+        """True if a message that is alone in line would leave at once."""
         link = None if self._is_greeting else self._link
         return link is not None and self._suspect is None and link.transport.room > 0
 
     @property
     def is_greeting(self) -> bool:
-        """Whether first words, and nothing else, are being said over a live connection."""
+        """True while first words, and nothing else, are being said over a live connection."""
         return self._is_greeting
 
     def pump(self) -> None:

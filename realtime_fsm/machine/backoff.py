@@ -162,7 +162,7 @@ class ExponentialBackoff:
 
 @define
 class Episode:
-    """How many dials have been made since the trouble began.
+    """The dials that have been made since the trouble began.
 
     Attributes:
         dials: Dials made in this episode.

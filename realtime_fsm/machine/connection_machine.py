@@ -39,7 +39,7 @@ class ConnectionMachine:
     swallows cancellation. Here a transition is atomic, and ``fire`` returns when it has happened.
 
     Args:
-        on_enter: Attached to the entry of every state (SPEC I1).
+        on_enter: Attached to the entry of every state.
     """
 
     def __init__(self, on_enter: EnterCallback | None = None) -> None:

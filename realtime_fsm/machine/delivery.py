@@ -1,10 +1,10 @@
-"""What ``emit`` promises, and what becomes of a message."""
+"""The promises of ``emit``, and the ends that a message can come to."""
 
 from enum import Enum, StrEnum
 
 
 class Delivery(StrEnum):
-    """How far the library goes to deliver a message.
+    """The lengths to which the library goes to deliver a message.
 
     ==================  ==========  ==================================  ==================
     delivery            offline     in flight at a loss                 duplicates
@@ -23,7 +23,7 @@ class Delivery(StrEnum):
 
 
 class Outcome(Enum):
-    """What became of a message. All but ``PENDING`` are final."""
+    """The end of a message. All but ``PENDING`` are final."""
 
     PENDING = "pending"
     SENT = "sent"
@@ -47,12 +47,12 @@ class Outcome(Enum):
 
     @property
     def is_delivered(self) -> bool:
-        """Whether the message reached the socket or the server, as far as its delivery can tell."""
+        """True if the message reached the socket or the server, as far as its delivery can tell."""
         return self in {Outcome.SENT, Outcome.ACKNOWLEDGED}
 
 
 class Overflow(StrEnum):
-    """What happens to a message for which the outbox has no room."""
+    """The fate of a message for which the outbox has no room."""
 
     REJECT = "reject"
     """``emit`` raises ``OutboxFullError``."""
@@ -63,7 +63,7 @@ class Overflow(StrEnum):
 
 
 class Durability(StrEnum):
-    """What a message in the durable outbox survives once ``emit`` has returned."""
+    """The losses that a message in the durable outbox survives once ``emit`` has returned."""
 
     POWER = "power"
     """The loss of power: every message is on the disk."""

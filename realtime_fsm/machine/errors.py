@@ -45,7 +45,7 @@ from typing import Any, ClassVar
 
 
 class ErrorCategory(Enum):
-    """The four categories of SPEC A4."""
+    """The four categories of errors, each with a recovery of its own."""
 
     CONNECTION = "connection"
     AUTHENTICATION = "authentication"
@@ -109,7 +109,7 @@ def without_frames(error: BaseException | None) -> None:
 
 
 class TransportError(RealtimeError):
-    """The network, or a server that is not available (SPEC A4: connection)."""
+    """The network, or a server that is not available."""
 
     category = ErrorCategory.CONNECTION
     default_retryable = True
@@ -161,7 +161,7 @@ class ServerDisconnectError(ConnectionLostError):
 
 
 class AuthenticationError(RealtimeError):
-    """The server refuses the identity (SPEC A4: authentication)."""
+    """The server refuses the identity."""
 
     category = ErrorCategory.AUTHENTICATION
     default_remedy = "Provide a valid token, then call `retry_now()`."
@@ -175,7 +175,7 @@ class TokenSourceError(AuthenticationError):
 
 
 class ProtocolError(RealtimeError):
-    """The peer does not speak what it should (SPEC A4: protocol)."""
+    """The peer does not speak what it should."""
 
     category = ErrorCategory.PROTOCOL
     # A proxy that answers with its own page during a deployment looks just like a wrong address.
@@ -184,7 +184,7 @@ class ProtocolError(RealtimeError):
 
 
 class NotSocketIOError(ProtocolError):
-    """What answers is not a Socket.IO server, or not at this path."""
+    """Whoever answers is not a Socket.IO server, or not at this path."""
 
     default_remedy = "Check `server_url` and `socketio_path`: the server must speak Socket.IO (Engine.IO 4)."
 
@@ -214,7 +214,7 @@ class PayloadTooLargeError(ProtocolError):
 
 
 class ApplicationError(RealtimeError):
-    """The caller's, or the business logic's (SPEC A4: application)."""
+    """The caller's, or the business logic's."""
 
 
 class ConfigurationError(ApplicationError, ValueError):

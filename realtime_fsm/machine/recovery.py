@@ -1,4 +1,4 @@
-"""What is done about each category of error, and what people are told (SPEC A4)."""
+"""The recovery from each category of error, and the words with which people are told."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -16,7 +16,7 @@ _PROMISE: Final = "by itself"
 
 
 class Recovery(Enum):
-    """What the engine does about an error."""
+    """The engine's reaction to an error."""
 
     RETRY = "retry"
     REFRESH_TOKEN = "refresh_token"  # noqa: S105 - the name of a recovery
@@ -26,7 +26,7 @@ class Recovery(Enum):
 
 @frozen(kw_only=True)
 class RecoveryRow:
-    """How one category is recovered from.
+    """The recovery from one category of error.
 
     Attributes:
         retryable: What is done where trying again can help.
@@ -73,7 +73,7 @@ RECOVERIES: Final[Mapping[ErrorCategory, RecoveryRow]] = MappingProxyType(
 
 @frozen(kw_only=True)
 class ConnectionIssue:
-    """What a person is told about an error.
+    """An error as a person is told of it.
 
     Attributes:
         severity: How much it should worry them.

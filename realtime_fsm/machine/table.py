@@ -56,7 +56,7 @@ class ConnectionStatus(StrEnum):
 
 
 class Trigger(StrEnum):
-    """What can move the machine. Facts come from activities, imperatives from the user."""
+    """The inputs that move the machine. Facts come from activities, imperatives from the user."""
 
     CONNECT = "connect"
     ESTABLISHED = "established"
@@ -79,7 +79,7 @@ class Guard(StrEnum):
 
 
 class Activity(StrEnum):
-    """What runs while a state lasts; the functions stand in ``engine/activities.py`` and ``fallback.py``."""
+    """All that runs while a state lasts: see ``engine/activities.py`` and ``engine/fallback.py``."""
 
     ESTABLISH = "establish"
     HEARTBEAT = "heartbeat"
@@ -93,7 +93,7 @@ class Activity(StrEnum):
 
 
 class Severity(Enum):
-    """How much a state should worry the person who watches it."""
+    """The degree to which a state should worry the person who watches it."""
 
     INFO = "info"
     WARNING = "warning"
@@ -121,7 +121,7 @@ class ActivityRow:
 
 @frozen(kw_only=True)
 class Traits:
-    """What a state means for everything that is not the machine.
+    """The meaning of a state for everything that is not the machine.
 
     Attributes:
         sends: Messages may leave over the socket.

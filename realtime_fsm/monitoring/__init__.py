@@ -1,4 +1,4 @@
-"""What an operator reads: metrics, health and alerts, derived from what the engine counts, and kept."""
+"""An operator's view: metrics, health and alerts, derived from what the engine counts, and kept."""
 
 from typing import TYPE_CHECKING, Final
 

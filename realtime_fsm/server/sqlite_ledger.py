@@ -105,7 +105,7 @@ class SqliteTransaction:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is anything left to be ended."""
+        """True while there is anything left to be ended."""
         return self._open is not None
 
     def begin(self) -> Answer | None:

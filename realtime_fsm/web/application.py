@@ -206,7 +206,7 @@ class StatusPage:
 
     @property
     def traffic(self) -> Traffic:
-        """What its streams counted."""
+        """The counts of its streams."""
         return self._hub.traffic
 
     async def opened(self, within: float) -> bool:
