@@ -87,7 +87,7 @@ class Outlet:
 
     @property
     def is_greeting(self) -> bool:
-        """Whether first words, and nothing else, are being said over a live connection."""
+        """True while first words, and nothing else, are being said over a live connection."""
         return False
 
     def pump(self) -> None:
@@ -386,7 +386,7 @@ class OutboundQueue:
 
     @property
     def is_first_word(self) -> bool:
-        """Whether what is called here is called by the hook that says the first words, while they count."""
+        """True where the caller is the hook that says the first words, and they still count."""
         return greeting_of(self) is not None and self.outlet.is_greeting
 
     def _submit_first(self, message: Message) -> None:

@@ -134,7 +134,7 @@ class Sender(Outlet):
 
     @property
     def is_greeting(self) -> bool:
-        """Whether first words, and nothing else, are being said over a live connection."""
+        """True while first words, and nothing else, are being said over a live connection."""
         return self._is_greeting
 
     def pump(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from realtime_fsm import RealtimeError, Trigger
+from realtime_fsm import RealtimeError, RealtimeService, Trigger
 from realtime_fsm.engine import fallback
 from realtime_fsm.engine.activities import backoff, establish, probing
 from realtime_fsm.engine.component import Components, Stay
@@ -16,6 +16,7 @@ from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.message import Message
 from realtime_fsm.engine.port import HttpAnswer
 from realtime_fsm.engine.sender import Sender
+from realtime_fsm.engine.subscriptions import Subscriptions
 from realtime_fsm.engine.token import TokenProvider
 from realtime_fsm.machine.backoff import RetryAfter
 from realtime_fsm.machine.guard import Facts
@@ -138,6 +139,33 @@ def token_storm(patch: Patch) -> None:
     patch.setattr(TokenProvider, "_refreshed_after", lambda _, life: max(1.0, 0.8 * life))
 
 
+def unsubscribe_overtakes(patch: Patch) -> None:
+    """What is asked for is decided in one turn of the loop, and sent in a later one."""
+
+    async def ask(subscriptions: Subscriptions, link: Link) -> None:
+        batch = subscriptions._to_be_asked_for()
+        await asyncio.sleep(0)
+        if batch and (answer := subscriptions._send(link, batch)) is not None:
+            await subscriptions._heard(link, batch, answer)
+
+    patch.setattr(Subscriptions, "ask", ask)
+
+
+def place_not_learnt(patch: Patch) -> None:
+    """In FALLBACK a `subscribe` returns before it is known where the channel stands."""
+    patch.setattr(RealtimeService, "_polls_channels", lambda _: False)
+
+
+def poll_begins_late(patch: Patch) -> None:
+    """A poll begins although its state has been left."""
+    patch.setattr(FallbackPollingService, "_stop_where_it_ended", lambda _: None)
+
+
+def first_words_are_not_first(patch: Patch) -> None:
+    """The outbox is open while the program says its first words."""
+    patch.setattr(Sender, "greet", Sender.attach)
+
+
 @pytest.mark.timeout(600)  # it is bounded by its work, for which a busy machine needs minutes
 @pytest.mark.parametrize(
     "plant",
@@ -154,6 +182,10 @@ def token_storm(patch: Patch) -> None:
         retry_after_ignored_in_publishing,
         retry_after_forgotten_in_fallback,
         token_storm,
+        unsubscribe_overtakes,
+        place_not_learnt,
+        poll_begins_late,
+        first_words_are_not_first,
     ],
 )
 def test_sweep_finds_a_planted_bug_and_shrinks_it(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:

@@ -420,8 +420,14 @@ class Application:
         self.side = max(self.side or 0, number)
 
     async def _greet(self) -> None:
-        """Say the first word; a server that is slow to answer has heard it all the same."""
+        """Say the first word; a server that is slow to answer has heard it all the same.
+
+        Every other one asks for no answer, or it alone would lose the acknowledgements that get lost.
+        """
         self._greetings += 1
+        if self._greetings % 2 == 0:
+            await self.client.emit(HELLO, self._greetings, delivery=Delivery.AT_MOST_ONCE)
+            return
         try:
             await self.client.call(HELLO, self._greetings, timeout=_GREETING_TIMEOUT)
         except (CallTimeoutError, DeliveryError) as error:
