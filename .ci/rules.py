@@ -36,7 +36,6 @@ SMALL: Final[Mapping[str, str]] = {
 
 PRIVATE: Final[Mapping[str, str]] = {
     "realtime_fsm.adapters.client_connection": "one dial through python-socketio, apart from its port",
-    "realtime_fsm.adapters.tapped_websocket": "aiohttp's WebSocket as engineio sees it; knows no session",
     "realtime_fsm.assembly": "the only place that wires things together, apart from what users call",
     "realtime_fsm.engine.activities": "a table as code; the manager only starts and cancels what is there",
     "realtime_fsm.cli.demo_backend": "what runs in another process than the demo",

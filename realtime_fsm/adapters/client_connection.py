@@ -24,6 +24,7 @@ from realtime_fsm.adapters.outflow import (
     Parcel,
 )
 from realtime_fsm.adapters.tap import FrameTap
+from realtime_fsm.adapters.tapped_websocket import TappedWebSocket
 from realtime_fsm.engine.port import TransportListener
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import (
@@ -100,6 +101,7 @@ class ClientConnection:
         self._session: LinkSession | None = None
         self._client = make_client(http_session=self._make_session, request_timeout=config.connection_timeout)
         self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._pings = 0  # still to be sent: each is one of the pongs that the listener counts
         self._is_open = False
 
     @property
@@ -229,14 +231,20 @@ class ClientConnection:
             self._listener.on_written()
 
     def ping(self) -> bool:
-        """Send a ping of the websocket, unless the last one still waits to be sent."""
+        """Send a ping of the websocket, after the last one where that still waits to be sent."""
         websocket = None if self._session is None else self._session.websocket
         if websocket is None or not self.tap.is_usable:
             return False
         last = self._tasks.get("ping")
+        self._pings += 1
         if last is None or last.done():
-            self._start("ping", websocket.ping())
+            self._start("ping", self._send_pings(websocket))
         return True
+
+    async def _send_pings(self, websocket: TappedWebSocket) -> None:
+        while self._pings:
+            self._pings -= 1
+            await websocket.ping()
 
     # The end.
 

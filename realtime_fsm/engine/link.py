@@ -73,6 +73,7 @@ class Link:
         heartbeat: The encoded heartbeat event, or ``None`` where the dialect has none.
 
     Attributes:
+        proven: The number of the last message that the server has been seen to have read.
         secrets: Tokens that the server was told: errors do not repeat them, though a server may.
         lost: Whether it ended by itself, or by the peer.
         transport: What carries it.
@@ -97,6 +98,11 @@ class Link:
         self._pong: AckCallback | None = None
         self._acks_heartbeat: bool | None = None  # found out by the first probe
         self._unanswered_since: float | None = None
+        self._reading: asyncio.Future[None] | None = None  # stirred by whatever may prove that the peer reads
+        # Pongs come in the order of the pings: the last one is answered when there are as many.
+        self._pings = self._pongs = 0
+        self._written_before_ping = 0
+        self.proven = 0
         self.secrets: set[str] = set()
         self.lost = False
         self.transport: Transport = factory(self)
@@ -176,7 +182,7 @@ class Link:
         self._statistics.heartbeats += 1
         if self._acks_heartbeat is not True:
             self._pong = partial(self._answered, probe)
-            probe.pinged = self.transport.ping()
+            probe.pinged = self._ping()
         if self._heartbeat is not None and (self._acks_heartbeat is not False or not probe.pinged):
             probe.number = self.send(self._heartbeat, partial(self._heartbeat_acknowledged, probe))
         if self._unanswered_since is None and (probe.pinged or self._acks_heartbeat):
@@ -192,6 +198,32 @@ class Link:
         """
         return probe.answered or (not probe.pinged and 0 < probe.number <= self.transport.written)
 
+    async def read_by_peer(self) -> bool:
+        """Wait until the server has been seen to have read all that was sent so far. The caller bounds it.
+
+        The proof is a pong to a ping behind the last message; where there is no ping (over HTTP polling), the
+        answer to the request with it. That a message was written proves nothing: it may lie in a buffer.
+
+        Returns:
+            ``False`` where the connection ends first.
+        """
+        last, asked = self._handed, False
+        while self.proven < last and not self.has_ended:
+            if not asked and self.transport.written >= last:
+                asked = True
+                if not self._ping():
+                    self.proven = last
+                    break
+            self._reading = asyncio.get_running_loop().create_future()
+            await self._reading
+        return self.proven >= last
+
+    def note_read(self, number: int) -> None:
+        """Take note that the server has read the message of a number, and so all before it."""
+        if number > self.proven:
+            self.proven = number
+            self._stir()
+
     def answer(self, ack_id: int, payload: Payload) -> None:
         """Acknowledge an event of the server; dropped and counted when its connection has ended."""
         if self._detached:
@@ -202,6 +234,7 @@ class Link:
     def detach(self) -> None:
         """Stop listening: from now on all that comes is stale."""
         self._detached = True
+        self._stir()
         self._acks.clear()
         self._fail_requests()
 
@@ -231,6 +264,9 @@ class Link:
 
     def on_pong(self) -> None:
         """Settle the probe that pinged."""
+        self._pongs = min(self._pongs + 1, self._pings)
+        if self._pongs == self._pings:
+            self.note_read(self._written_before_ping)
         if self._pong is not None:
             pong, self._pong = self._pong, None
             pong([])
@@ -239,6 +275,7 @@ class Link:
         """Tell the owner that messages have left."""
         if not self._detached:
             self._owner.link_written(self)
+        self._stir()
 
     def on_malformed(self, error: RealtimeError) -> None:
         """Count it, and pass it on, without the error that it came from: that one holds the frame."""
@@ -253,6 +290,7 @@ class Link:
         too (with a fresh token, where one can be had), that is final.
         """
         self.lost = True
+        self._stir()
         error.retryable = True
         redact(error, self.secrets)
         self._fail_requests()
@@ -271,6 +309,16 @@ class Link:
         await self._owner.link_relieved()
         self._resumed_at = self._time()
 
+    def _ping(self) -> bool:
+        self._written_before_ping = self.transport.written
+        asked = self.transport.ping()
+        self._pings += asked
+        return asked
+
+    def _stir(self) -> None:
+        if self._reading is not None and not self._reading.done():
+            self._reading.set_result(None)
+
     def _fail_requests(self) -> None:
         for request in self._requests.values():
             if not request.done():
@@ -278,6 +326,7 @@ class Link:
 
     def _heartbeat_acknowledged(self, probe: Probe, args: list[Any]) -> None:
         self._acks_heartbeat = True
+        self.note_read(probe.number)
         self._answered(probe, args)
 
     def _answered(self, probe: Probe, _: list[Any]) -> None:

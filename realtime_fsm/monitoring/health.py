@@ -63,6 +63,7 @@ class Signs:
         acknowledge_within: Seconds that an acknowledgement may take.
         polls_fail: Whether data should come by polling, and every poll fails.
         refused_channels: How many of the wanted channels the server refuses.
+        is_ending: Whether it is being disconnected, so that no message is accepted.
     """
 
     unanswered_since: float | None = None
@@ -71,6 +72,7 @@ class Signs:
     acknowledge_within: float = 30.0
     polls_fail: bool = False
     refused_channels: int = 0
+    is_ending: bool = False
 
 
 def examine(
@@ -96,10 +98,11 @@ def examine(
     dead = _dead(dispatcher, now, patience)
     deaf = [*_unheard(signs, now), *_unread(dispatcher, now, patience)] if traits.carries_data else []
     mild = _mild(dispatcher, signs, now, patience) if not deaf else []
-    reasons = [*dead, *_state(status, last), *deaf, *mild]
+    ending = ["It is being disconnected, and accepts no messages."] if signs.is_ending else []
+    reasons = [*dead, *_state(status, last), *ending, *deaf, *mild]
     return Health(
         live=not dead,
-        ready=traits.carries_data and not deaf and not dead,
+        ready=traits.carries_data and not deaf and not dead and not ending,
         degraded=bool(reasons),
         reasons=tuple(reasons),
         deaf=bool(deaf),

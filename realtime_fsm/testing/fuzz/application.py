@@ -16,6 +16,7 @@ from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.errors import (
     AuthenticationError,
     CallTimeoutError,
+    ClosedError,
     ConnectionLostError,
     ConnectTimeoutError,
     DeliveryError,
@@ -40,7 +41,16 @@ from realtime_fsm.machine.table import (
 from realtime_fsm.monitoring.metrics import ConnectionMetrics
 from realtime_fsm.service import RealtimeService
 from realtime_fsm.testing.fuzz.schedule import Action, Setting
-from realtime_fsm.testing.fuzz.world import ASK, CHANNEL, NEWS, NEWS_PATH, NUMBER, TICK, Environment
+from realtime_fsm.testing.fuzz.world import (
+    ASK,
+    BEGIN_ANEW,
+    CHANNEL,
+    NEWS,
+    NEWS_PATH,
+    NUMBER,
+    TICK,
+    Environment,
+)
 from realtime_fsm.testing.simulated.outbox import SimulatedDisk, SimulatedOutbox
 from realtime_fsm.testing.virtual_loop import wall_clock
 
@@ -269,6 +279,10 @@ class Application:
         self._starts = 0
         self._known = 0  # ticks up to here came with a snapshot, and may come again
         self._tasks: dict[asyncio.Task[None], None] = {}  # in order: a run must be repeatable
+        self._restarting: set[asyncio.Task[Any]] = (
+            set()
+        )  # handlers that wait for the end, and go on by themselves
+        self._connects = 0
         self.disk = SimulatedDisk()
         self.identity = ScriptedTokenSource(environment.token, on_end=self._fetched)
         self.config = simulated_config(self._setting) if config is None else config
@@ -302,6 +316,7 @@ class Application:
         self.client.connection_status.subscribe(self._changed)
         self.client.on(TICK, self._hear)
         self.client.on(NEWS, self._read)
+        self.client.on(BEGIN_ANEW, self._begin_anew)
         self.client.on_resync(self._load)
 
     # What it does.
@@ -345,6 +360,7 @@ class Application:
 
     async def connect(self) -> None:
         """Connect in the background."""
+        self._connects += 1
         if self.is_closed:
             self.is_closed = False
             if self._setting is Setting.REFERENCE:
@@ -354,11 +370,26 @@ class Application:
     async def disconnect(self, *, drain: bool = True) -> None:
         """Disconnect; it must not take longer than it may."""
         loop = asyncio.get_running_loop()
-        begun = loop.time()
-        await self.client.disconnect(drain=drain)
-        self.is_closed = True
+        begun, connects = loop.time(), self._connects
+        try:
+            await self.client.disconnect(drain=drain)
+        except asyncio.CancelledError:
+            if TRAITS[self.client.status].wanted:
+                self.violations.append(f"a cancelled disconnect() leaves the client {self.client.status}")
+            raise
+        finally:
+            self.is_closed = self.is_closed or connects == self._connects
         if loop.time() > begun + self.config.close_timeout + 0.1:
             self.violations.append(f"disconnect() took {loop.time() - begun:.3f} s")
+
+    def begin_disconnect(self) -> None:
+        """Disconnect in the background."""
+        self._start_task(self.disconnect())
+
+    def cancel(self) -> None:
+        """Cancel all that is under way."""
+        for task in self._tasks:
+            task.cancel()
 
     async def crash(self) -> None:
         """End the process without a goodbye, and start it again."""
@@ -401,7 +432,7 @@ class Application:
     @property
     def tasks(self) -> frozenset[asyncio.Task[None]]:
         """The tasks of the application itself."""
-        return frozenset(self._tasks)
+        return frozenset(self._tasks) | self._restarting
 
     @property
     def is_busy(self) -> bool:
@@ -439,6 +470,20 @@ class Application:
             self._known = self.published  # without positions, what is on its way comes again
         return position
 
+    async def _begin_anew(self) -> None:
+        task = asyncio.current_task()
+        if task is None or self.is_closed:
+            return
+        self._restarting.add(task)
+        try:
+            await asyncio.create_task(self.disconnect(), name="application: a handler that disconnects")
+        except asyncio.CancelledError:
+            self.violations.append("a handler was cancelled by the disconnect() that it waited for")
+            raise
+        finally:
+            self._restarting.discard(task)
+        await self.connect()
+
     def _fetched(self, failed: bool) -> None:
         if TRAITS[self.client.status].sends:
             self.seen.add(of_refresh(failed=failed))
@@ -461,6 +506,8 @@ class Application:
                 await send()
             except RealtimeError as error:
                 message.is_refused = message.receipt is None
+                if isinstance(error, ClosedError) and self.client.health().ready:
+                    self.violations.append(f"message {message.number} is refused by a client that is ready")
                 # Not its words: the ids in them differ from run to run.
                 what = error.outcome if isinstance(error, DeliveryError) else type(error).__name__
                 self._tell(f"{message.event} {message.number}: {what}")

@@ -29,7 +29,7 @@ from realtime_fsm.server.ledger import MemoryLedger
 from realtime_fsm.service import RealtimeService
 from realtime_fsm.testing.fuzz.memory_network import MemoryNetwork
 from realtime_fsm.testing.fuzz.schedule import Action, Setting
-from realtime_fsm.testing.fuzz.world import ASK, CHANNEL, NUMBER, SLOW, SLOW_ACKS, TICK
+from realtime_fsm.testing.fuzz.world import ASK, BEGIN_ANEW, CHANNEL, NUMBER, SLOW, SLOW_ACKS, TICK
 from realtime_fsm.testing.proxy.faults import Direction
 from realtime_fsm.testing.virtual_loop import wall_clock
 
@@ -203,6 +203,11 @@ class FullStackEnvironment:
         for session in list(self._service._sessions):  # noqa: SLF001 - the operator's hand in the server
             await self._service._server.disconnect(session.sid)  # noqa: SLF001
 
+    async def begin_anew(self) -> None:
+        """Send every client the event whose handler disconnects."""
+        for session in list(self._service._sessions):  # noqa: SLF001 - the operator's hand in the server
+            await self._service._server.emit(BEGIN_ANEW, to=session.sid)  # noqa: SLF001
+
     def slow_acks(self) -> None:
         """Think long before each answer, until it is healed."""
         self._is_slow = True
@@ -306,5 +311,6 @@ _DEEDS: Final[Mapping[Action, Callable[[FullStackEnvironment], Awaitable[None] |
     Action.SLOW:       lambda e: e.slow(),
     Action.HTTP_DOWN:  lambda e: e.http_network.refuse(enabled=True),
     Action.HTTP_CUT:   lambda e: e.http_network.limit_data(0, direction=Direction.DOWN),
+    Action.HANDLER_RESTARTS: lambda e: e.begin_anew(),
 })
 # fmt: on

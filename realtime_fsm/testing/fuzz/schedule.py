@@ -81,6 +81,12 @@ class Action(StrEnum):
     """The source of tokens fails."""
     HEAL = "heal"
     """Everything that lasts ends."""
+    # What the application does, and does not wait for.
+    BEGIN_DISCONNECT = "begin-disconnect"
+    CANCEL = "cancel"
+    """All calls of the client that have not returned are cancelled, wherever they wait."""
+    HANDLER_RESTARTS = "handler-restarts"
+    """An event, whose handler disconnects in a task of its own, and connects again."""
 
     @property
     def lasts(self) -> bool:

@@ -141,6 +141,8 @@ def _of_message(message: Emitted, times: int, *, kept: bool) -> Iterator[str]:
         yield f"{what} was never settled"
     if receipt.outcome is Outcome.ACKNOWLEDGED and not times:
         yield f"{what} is acknowledged, and never arrived"
+    if receipt.outcome is Outcome.SENT and not times:
+        yield f"{what} is called sent, and never arrived"
     # One AT_MOST_ONCE may be lost by the process that found it on the disk.
     is_resent = message.delivery in RESENT
     if receipt.outcome is Outcome.STORED and is_resent and not times and not kept:
@@ -431,6 +433,8 @@ _OF_THE_APPLICATION: Final[Mapping[Action, Callable[[Application], object]]] = M
     Action.RELEASE_FALLBACK:  lambda app: app.client.release_fallback(),
     Action.CRASH:             lambda app: app.crash(),
     Action.PUBLISH:           lambda app: app.publish(),
+    Action.BEGIN_DISCONNECT:  lambda app: app.begin_disconnect(),
+    Action.CANCEL:            lambda app: app.cancel(),
 })
 # fmt: on
 

@@ -28,6 +28,7 @@ NUMBER: Final = "number"
 ASK: Final = "ask"
 NEWS: Final = "news"
 NEWS_PATH: Final = "/news"
+BEGIN_ANEW: Final = "begin-anew"
 _TAKEN: Final = frozenset({NUMBER, ASK})
 
 SLOW: Final = (1.0, 0.8)
@@ -322,5 +323,6 @@ _DEEDS: Final[Mapping[Action, Callable[[SimulatedEnvironment], object]]] = Mappi
     Action.SLOW:       lambda e: e.set_server(latency=SLOW[0], jitter=SLOW[1]),
     Action.HTTP_DOWN:  _http_down,
     Action.HTTP_CUT:   _http_cut,
+    Action.HANDLER_RESTARTS: lambda e: e.server.emit(BEGIN_ANEW, volatile=True),
 })
 # fmt: on
