@@ -28,6 +28,8 @@ _DELIVERY: Final = "engine/test_delivery.py::test_"
 _REPLAY: Final = "engine/test_replay.py::test_"
 _TOKEN: Final = "engine/test_token.py::test_token_"
 _AUTH: Final = "engine/test_authentication.py::test_token_"
+_ENDING: Final = "engine/test_ending.py::test_"
+_LOOPS: Final = "integration/test_event_loops.py::test_"
 _FAULT: Final = "integration/test_faults.py::test_fault_"
 
 GUARANTEES: Final = (
@@ -161,6 +163,16 @@ GUARANTEES: Final = (
     ),
     Guarantee(
         "Delivery",
+        "After `disconnect()` what is called SENT was read by the server; the rest is returned.",
+        (
+            _ENDING + "disconnect_waits_until_the_server_has_read_all",
+            _ENDING + "disconnect_takes_sent_back_where_nobody_has_seen_that_it_was_read",
+            _ENDING + "disconnect_takes_sent_back_that_an_earlier_connection_left_open",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Delivery",
         "In FALLBACK messages are published over HTTP, in order, with the same ids.",
         ("engine/test_fallback.py::test_fallback_publishes_the_outbox_in_order_with_the_same_ids",),
     ),
@@ -281,6 +293,36 @@ GUARANTEES: Final = (
             _MANAGER + "disconnect_ends_everything_in_every_state",
             _FAULT + "black_hole_does_not_hold_a_disconnect",
             "integration/test_interrupt.py::test_interrupt_ends_everything_in_every_state",
+        ),
+    ),
+    Guarantee(
+        "Resources",
+        "One ending for all who ask: cancelled anywhere, it still ends, and `connect()` begins after it.",
+        (
+            _ENDING + "disconnect_that_is_cancelled_at_any_turn_ends_all_the_same",
+            _ENDING + "connect_that_is_cancelled_at_any_turn_leaves_nothing_or_all",
+            _ENDING + "connect_during_a_disconnect_begins_after_it",
+            _ENDING + "body_does_not_run_on_a_client_that_was_disconnected_while_it_dialled",
+            _ENDING + "disconnect_over_many_messages_lets_the_loop_turn",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Resources",
+        "A handler may wait for `disconnect()` in any way: it is not cancelled, and nothing waits for it.",
+        (
+            _ENDING + "handler_may_wait_for_the_disconnect_in_any_way",
+            _ENDING + "handler_that_joins_an_end_is_let_go",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Resources",
+        "A client belongs to one event loop; another loop or thread is told the remedy at once.",
+        (
+            _LOOPS + "coroutine_on_another_loop_is_refused_at_once",
+            _LOOPS + "function_in_another_thread_is_refused_at_once",
+            _LOOPS + "client_whose_loop_was_closed_says_so_and_connects_on_another_one",
         ),
     ),
     Guarantee(

@@ -282,7 +282,7 @@ class Application:
         self._restarting: set[asyncio.Task[Any]] = (
             set()
         )  # handlers that wait for the end, and go on by themselves
-        self._connects = 0
+        self._connects = self._disconnects = self._disconnecting = 0
         self.disk = SimulatedDisk()
         self.identity = ScriptedTokenSource(environment.token, on_end=self._fetched)
         self.config = simulated_config(self._setting) if config is None else config
@@ -371,6 +371,8 @@ class Application:
         """Disconnect; it must not take longer than it may."""
         loop = asyncio.get_running_loop()
         begun, connects = loop.time(), self._connects
+        self._disconnects += 1
+        self._disconnecting += 1
         try:
             await self.client.disconnect(drain=drain)
         except asyncio.CancelledError:
@@ -378,6 +380,7 @@ class Application:
                 self.violations.append(f"a cancelled disconnect() leaves the client {self.client.status}")
             raise
         finally:
+            self._disconnecting -= 1
             self.is_closed = self.is_closed or connects == self._connects
         if loop.time() > begun + self.config.close_timeout + 0.1:
             self.violations.append(f"disconnect() took {loop.time() - begun:.3f} s")
@@ -472,17 +475,20 @@ class Application:
 
     async def _begin_anew(self) -> None:
         task = asyncio.current_task()
-        if task is None or self.is_closed:
+        if task is None or self.is_closed or self._disconnecting:
             return
-        self._restarting.add(task)
+        ending = asyncio.create_task(self.disconnect(), name="application: a handler that disconnects")
+        self._restarting |= {task, ending}
+        disconnects = self._disconnects
         try:
-            await asyncio.create_task(self.disconnect(), name="application: a handler that disconnects")
+            await ending
         except asyncio.CancelledError:
             self.violations.append("a handler was cancelled by the disconnect() that it waited for")
             raise
         finally:
-            self._restarting.discard(task)
-        await self.connect()
+            self._restarting -= {task, ending}
+        if self._disconnects == disconnects + 1:  # nobody else wanted the end meanwhile
+            await self.connect()
 
     def _fetched(self, failed: bool) -> None:
         if TRAITS[self.client.status].sends:
