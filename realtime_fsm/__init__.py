@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         TokenSourceError,
         TransportError,
         UnsupportedDeliveryError,
+        WrongLoopError,
     )
     from realtime_fsm.machine.record import AttemptRecord, StatusChange
     from realtime_fsm.machine.recovery import ConnectionIssue, Recovery
@@ -169,6 +170,7 @@ _HOME: Final = {
     "TransportError": "machine.errors",
     "Trigger": "machine.table",
     "UnsupportedDeliveryError": "machine.errors",
+    "WrongLoopError": "machine.errors",
 }
 
 __all__ = [
@@ -246,6 +248,7 @@ __all__ = [
     "TransportError",
     "Trigger",
     "UnsupportedDeliveryError",
+    "WrongLoopError",
 ]
 
 

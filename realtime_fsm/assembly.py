@@ -1,6 +1,5 @@
 """The wiring: which parts a client is made of, and how they are joined."""
 
-import asyncio
 import random as random_module
 from collections import deque
 from collections.abc import Callable
@@ -30,11 +29,6 @@ from realtime_fsm.machine.errors import ApplicationError, RealtimeError
 _SYSTEM_RANDOM: Final = random_module.SystemRandom()
 _KNOWN_SECRETS: Final = 8
 """Tokens that are remembered so that nobody shows them: the last few, which a server may repeat."""
-
-
-def loop_time() -> float:
-    """Return the clock of the running loop."""
-    return asyncio.get_running_loop().time()
 
 
 class Assembly:

@@ -17,16 +17,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
-from attrs import asdict
+from attrs import asdict, evolve
 
-from realtime_fsm.assembly import Assembly, loop_time
+from realtime_fsm.assembly import Assembly
 from realtime_fsm.engine.component import Components
-from realtime_fsm.engine.dispatcher import Event, Handler
+from realtime_fsm.engine.dispatcher import Event, Handler, UserCode
+from realtime_fsm.engine.ending import Ending
 from realtime_fsm.engine.first_words import ConnectHook
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.message import Message, Receipt
 from realtime_fsm.engine.observers import Stream
+from realtime_fsm.engine.outbound_queue import LOOP_CLOSED
 from realtime_fsm.engine.outbox import Outbox
 from realtime_fsm.engine.outbox_control import OutboxControl
 from realtime_fsm.engine.payload import check_event_name
@@ -50,6 +52,7 @@ from realtime_fsm.machine.errors import (
     OutboxStorageError,
     RealtimeError,
     SubscriptionRefusedError,
+    WrongLoopError,
 )
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.table import TRAITS, ConnectionStatus, Trigger
@@ -83,7 +86,9 @@ class RealtimeService:
             receipt = await realtime.emit("note", {"text": "hi"})
             await receipt
 
-    It belongs to the event loop on which it is used, and is not thread-safe.
+    From its first use to the end of ``disconnect()`` it belongs to one event loop: any other loop or thread
+    gets a ``WrongLoopError``, and only the status, ``metrics`` and ``health()`` may be asked for anywhere.
+    Where that loop was closed without ``disconnect()``, it may be connected on another one.
 
     Args:
         config: By default ``RealtimeConfig.from_env()``.
@@ -136,8 +141,13 @@ class RealtimeService:
         # What runs from `connect()` to `disconnect()`, and belongs to the loop on which it was begun.
         self._manager: ConnectionManager | None = None
         self._parts: Components | None = None
-        self._ended = asyncio.Event()  # cleared while a disconnect is under way
-        self._ended.set()
+        self._ending: Ending | None = None  # while a disconnect is under way; all who want one share it
+        self._ends_asked_for = 0
+        self._loop: asyncio.AbstractEventLoop | None = None  # whose it is, from its first use to its end
+        # Who waits for the first attempt to be decided, and whether nobody has been told of it yet: the last
+        # one who is cancelled then takes the client down again.
+        self._connecting = 0
+        self._is_undecided = False
         self.debug_mode(self.config.debug_mode)
 
     # Life cycle.
@@ -145,6 +155,8 @@ class RealtimeService:
     async def __aenter__(self) -> Self:
         try:
             await self.connect()
+        except ClosedError:
+            raise  # somebody has disconnected it, and may have begun anew
         except RealtimeError:
             await self.disconnect(drain=False)
             raise
@@ -172,23 +184,30 @@ class RealtimeService:
             RealtimeError: Why it gave up: the server refused the identity, or retrying is switched off. The
                 status is FAILED then, and ``retry_now()`` tries again.
             OutboxStorageError: If the file of the outbox cannot be opened. The status is DISCONNECTED then.
+            ClosedError: If it was disconnected, or paused, before that was decided.
+            WrongLoopError: If it is in use on another event loop.
         """
-        await self._ended.wait()  # a disconnect that is under way takes what is left of the old connection
-        begun_here = self._manager is None
+        self._enter(begins=True)
+        asked = self._ends_asked_for
+        while self._ending is not None:  # it begins after the end of what was before
+            self._ending.spare(UserCode.tasks_above())
+            await asyncio.wait({self._ending.task})
+            if self._ends_asked_for > asked:
+                raise ClosedError("It was disconnected again before it could connect.")
         manager = self._manager or self._start()
-        changes = self.connection_status.changes()
+        self._connecting += 1
         try:
-            await self._queue.open()
-            if self._manager is manager:  # unless it was disconnected meanwhile
-                manager.fire(Trigger.CONNECT)
-            if not manager.is_settled:
-                async for _ in changes:
-                    if manager.is_settled:
-                        break
-        except (asyncio.CancelledError, OutboxStorageError):
-            if begun_here:
+            await self._decided(manager)
+        except (asyncio.CancelledError, OutboxStorageError) as error:
+            is_last = self._is_undecided and self._connecting == 1
+            if self._is_running(manager) and (is_last or isinstance(error, OutboxStorageError)):
                 await self.disconnect(drain=False)
             raise
+        finally:
+            self._connecting -= 1
+        if not self._is_running(manager) or not manager.traits.wanted:
+            raise ClosedError("It was disconnected while it connected.")
+        self._is_undecided = False
         if self.gave_up is not None:
             raise copy(self.gave_up)  # the history keeps the original, and must not keep the caller's frames
         return manager.status
@@ -208,6 +227,7 @@ class RealtimeService:
             TimeoutError: If it has not come to that in time.
             ClosedError: If the client was disconnected meanwhile.
         """
+        self._enter()
         wanted = statuses or (ConnectionStatus.CONNECTED,)
         changes = self.connection_status.changes()
         async with asyncio.timeout(timeout):
@@ -219,42 +239,36 @@ class RealtimeService:
     async def disconnect(self, *, drain: bool = True) -> tuple[Receipt, ...]:
         """Close everything within ``close_timeout``; safe to call twice, and from a handler.
 
-        From now on no message is accepted until it has ended.
+        From now on no message is accepted until it has ended. All who call it share one ending, and
+        ``connect()`` begins after it. Cancelled, it still ends, without the drain: the status is DISCONNECTED
+        by then, and what is left of the connection goes in the background. A handler that waits for it, in
+        whatever way, is neither cancelled nor waited for; another one that is running may end by itself
+        until the time is nearly over.
 
         Args:
             drain: While messages can be delivered (connected, or in FALLBACK where they are published over
-                HTTP), first send what waits, and wait for the acknowledgements, in half of that time.
+                HTTP), first send what waits, and wait for the acknowledgements, and for a sign that the
+                server has read the rest. ``False`` decides for all who share the ending.
 
         Returns:
-            Receipts of the messages that could not be delivered; awaiting one raises ``DeliveryError``. What
-            a durable outbox holds of them is sent at the next start.
+            Receipts of the messages that could not be delivered, or may be lost, because nobody has seen that
+            the server has read them; awaiting one raises ``DeliveryError``. What a durable outbox holds of
+            them is sent at the next start.
         """
-        manager, parts = self._manager, self._parts
-        if manager is None or parts is None:
-            await self._queue.close()
-            return self._abandon()
-        limit = self.config.close_timeout
-        deadline = loop_time() + limit
-        self._queue.stop_accepting()
-        if drain and self._can_deliver():
-            await self._drain(limit / 2)
-        self._manager = self._parts = None
-        self._ended.clear()
-        closing = (parts.tokens.close(), parts.http.close(), self._queue.close())
-        ending = [manager.stop(), *map(asyncio.ensure_future, closing)]
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._dispatcher.close()  # in this task: it may be a handler's
-                await asyncio.wait(ending)
-        except TimeoutError:
-            for task in ending:
-                task.cancel()
-            _logger.error("not everything ended within close_timeout=%s s", limit)  # noqa: TRY400 - said
-        finally:
-            left = self._abandon()
-            self.connection_status.end_streams()
-            self._ended.set()
-        return left
+        self._enter(begins=True)
+        self._ends_asked_for += 1
+        if self._ending is None:
+            self._ending = Ending(
+                sender=self._sender,
+                dispatcher=self._dispatcher,
+                status=self.connection_status,
+                manager=self._manager,
+                parts=self._parts,
+                close_timeout=self.config.close_timeout,
+                report=self.recovery.handle,
+                on_end=self._ended,
+            )
+        return await self._ending.wait(drain=drain)
 
     def pause(self) -> bool:
         """Let the connection go, and keep everything else, until ``connect()``.
@@ -265,6 +279,7 @@ class RealtimeService:
         Returns:
             Whether there was anything to be paused.
         """
+        self._enter()
         return self._manager is not None and self._manager.fire(Trigger.DISCONNECT)
 
     # Messages.
@@ -296,6 +311,7 @@ class RealtimeService:
             UnsupportedDeliveryError: If the delivery is not offered. Nothing was accepted.
             ClosedError: If the client is being disconnected. Nothing was accepted.
         """
+        self._enter()
         message = self._queue.compose(event, data, delivery, ttl=ttl)
         if (waiting := self._queue.submit(message)) is not None:
             await waiting
@@ -326,6 +342,7 @@ class RealtimeService:
             DeliveryError: If the message was lost or refused.
             RealtimeError: As for ``emit``, if it was not accepted.
         """
+        self._enter()
         if delivery is None:
             exactly_once = self.config.dialect.deduplicates
             delivery = Delivery.EXACTLY_ONCE if exactly_once else Delivery.AT_LEAST_ONCE
@@ -348,6 +365,7 @@ class RealtimeService:
     @property
     def outbox(self) -> OutboxControl:
         """The outbox: its size, its dead letters, and what can be done to them."""
+        self._enter()
         return self._assembly.outbox
 
     # Events.
@@ -369,6 +387,7 @@ class RealtimeService:
         Raises:
             InvalidArgumentError: If the name is empty or reserved.
         """
+        self._enter()
         check_event_name(event)
         if handler is None:
             return lambda given: self.on(event, given)
@@ -377,14 +396,17 @@ class RealtimeService:
 
     def off(self, event: str, handler: Handler | None = None) -> int:
         """Stop handling an event, with one handler or all; return how many were removed."""
+        self._enter()
         return self._dispatcher.off(check_event_name(event), handler)
 
     def events(self, event: str) -> Stream[Event]:
         """Return a stream of the events of one name from now on: ``async for event in ...: event.data``.
 
-        It ends when the client disconnects. A reader that falls more than ``max_pending_events`` behind gets
-        ``LaggedError``; it never holds the other handlers up.
+        It ends when the client disconnects; one that is opened after that waits for the next connection. A
+        reader that falls more than ``max_pending_events`` behind gets ``LaggedError``; it never holds the
+        other handlers up.
         """
+        self._enter()
         return self._dispatcher.events(check_event_name(event))
 
     # Channels.
@@ -403,6 +425,7 @@ class RealtimeService:
             SubscriptionRefusedError: If the server refused one (the others are subscribed), or did not answer
                 within ``ack_timeout`` (they stay wanted, and are asked for again).
         """
+        self._enter()
         names = check_names(channels, what="channels")
         self._subscriptions.check(names)
         self._subscriptions.want(names)
@@ -415,12 +438,14 @@ class RealtimeService:
         whose an event is. What a server that recovers sessions cannot be told now, it is told by the next
         connection.
         """
+        self._enter()
         asked = self._subscriptions.forget(check_names(channels, what="channels"))
         if (link := self._live_link) is not None:
             await self._subscriptions.drop(link, asked)
 
     async def monitor_bookings(self, booking_ids: Iterable[str]) -> None:
         """Subscribe to what happens to bookings. As ``subscribe``; their channels are ``booking:<id>``."""
+        self._enter()
         names = check_names(booking_ids, what="booking_ids")
         self._subscriptions.check(names, bookings=True)
         self._subscriptions.want(names, bookings=True)
@@ -438,6 +463,7 @@ class RealtimeService:
         Args:
             hook: ``hook(missed) -> Position | None``, plain or a coroutine function.
         """
+        self._enter()
         self._subscriptions.resync.hook = hook
         return hook
 
@@ -457,6 +483,7 @@ class RealtimeService:
         Args:
             hook: ``hook()``, plain or a coroutine function.
         """
+        self._enter()
         self._assembly.first_words.hook = hook
         return hook
 
@@ -470,7 +497,9 @@ class RealtimeService:
     @property
     def status(self) -> ConnectionStatus:
         """The state of the connection; DISCONNECTED before ``connect()`` and after ``disconnect()``."""
-        return ConnectionStatus.DISCONNECTED if self._manager is None else self._manager.status
+        if self._manager is None or self._manager.is_orphaned:
+            return ConnectionStatus.DISCONNECTED
+        return self._manager.status
 
     @property
     def is_connected(self) -> bool:
@@ -496,7 +525,7 @@ class RealtimeService:
             retry_in=None if self._manager is None else self._manager.retry_in,
             sender=self._sender,
             pending=len(self._dispatcher),
-            time=loop_time,
+            time=self._time,
             wall=self._wall,
         )
 
@@ -517,13 +546,14 @@ class RealtimeService:
                 unacknowledged_since=None if link is None else self._sender.oldest_in_flight_at,
                 acknowledge_within=config.ack_timeout,
                 polls_fail=manager is not None and manager.polling.is_failing,
+                is_ending=self._ending is not None,
                 refused_channels=sum(
                     subscription.state is SubscriptionState.REFUSED for subscription in self._subscriptions
                 ),
                 storage_error=self._queue.storage_error,
             ),
             self._dispatcher,
-            now=0.0 if manager is None else loop_time(),
+            now=self._time(),
             patience=_STUCK_AFTER,
         )
 
@@ -549,6 +579,7 @@ class RealtimeService:
 
     def changes(self) -> Stream[StatusChange]:
         """Return a stream of every ``StatusChange`` from now on, none skipped. Ends with the disconnect."""
+        self._enter()
         return self.connection_status.changes()
 
     def on_outage(self, lost: OutageHook, restored: OutageHook, *, after: float = 2.0) -> Callable[[], None]:
@@ -562,6 +593,7 @@ class RealtimeService:
         Returns:
             A function that ends it.
         """
+        self._enter()
         return self.connection_status.on_outage(lost, restored, after=after)
 
     def on_settled(self, observer: Callable[[Message, float], object]) -> Callable[[], None]:
@@ -570,12 +602,14 @@ class RealtimeService:
         Returns:
             A function that ends it.
         """
+        self._enter()
         return self._queue.observers.add(observer)
 
     # What an operator does.
 
     def retry_now(self) -> bool:
         """Try to connect now instead of later; return whether there was a wait to be ended."""
+        self._enter()
         return self._manager is not None and self._manager.retry_now()
 
     def check_now(self) -> bool:
@@ -584,6 +618,7 @@ class RealtimeService:
         For a program that knows of a wake-up, or of a change of the network: a connection that did not
         survive it is noticed within ``heartbeat_timeout``, and not at the next heartbeat.
         """
+        self._enter()
         return self._manager is not None and self._manager.check_now()
 
     def force_fallback(self) -> bool:
@@ -593,6 +628,7 @@ class RealtimeService:
             ConfigurationError: If there is nothing to poll.
             IllegalTransitionError: If it is not connected at all.
         """
+        self._enter()
         if not self.config.can_poll:
             raise ConfigurationError(
                 "fallback_endpoints=() gives nothing to poll: set it, or a dialect with a poll_path"
@@ -601,6 +637,7 @@ class RealtimeService:
 
     def release_fallback(self) -> bool:
         """Let a forced fallback look for the socket again; return whether there was one."""
+        self._enter()
         return self._fire(Trigger.RELEASE_FALLBACK)
 
     def debug_mode(self, enabled: bool) -> None:
@@ -619,28 +656,92 @@ class RealtimeService:
 
     def _start(self) -> ConnectionManager:
         self._manager, self._parts = self._assembly.start()
+        self._is_undecided = True
         return self._manager
 
     def _fire(self, trigger: Trigger) -> bool:
         """Fire a trigger of the user; while nothing runs, a fresh machine says what it thinks of it."""
         return ConnectionMachine().fire(trigger) if self._manager is None else self._manager.fire(trigger)
 
-    def _can_deliver(self) -> bool:
-        """Tell whether messages can leave in the present state."""
-        traits = TRAITS[self.status]
-        return traits.sends or (traits.publishes and self.config.dialect.publish_path is not None)
+    def _is_running(self, manager: ConnectionManager) -> bool:
+        return self._manager is manager and self._ending is None
 
-    async def _drain(self, limit: float) -> None:
-        """Wait until the outbox is empty, the connection is lost, or the time is up."""
+    async def _decided(self, manager: ConnectionManager) -> None:
+        """Connect, and wait until that is decided, or until it was disconnected."""
+        changes = self.connection_status.changes()
+        await self._queue.open()
+        if self._is_running(manager):
+            manager.fire(Trigger.CONNECT)
+        while self._is_running(manager) and not manager.is_settled:
+            if await anext(changes, None) is None:
+                return
+
+    def _ended(self) -> None:
+        """Take note that the ending is over: the client is nobody's any more."""
+        self._manager = self._parts = self._ending = None
+
+    def _time(self) -> float:
+        """Return the clock of the client's loop, from wherever it is asked for."""
+        return 0.0 if self._loop is None else self._loop.time()
+
+    def _enter(self, *, begins: bool = False) -> None:
+        """Take note of where the client is used; it belongs to one event loop from its first use to its end.
+
+        Args:
+            begins: Whether it may leave a loop that was closed, and begin on this one.
+
+        Raises:
+            WrongLoopError: If it belongs to another one.
+        """
         try:
-            async with asyncio.timeout(limit):
-                await self._sender.drained(self._can_deliver)
-        except TimeoutError:
-            _logger.warning("%d messages were not delivered in time", len(self._queue))
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        owner = self._loop
+        if running is owner:
+            return
+        is_used = self._manager is not None or self._ending is not None or self._queue.is_in_use
+        if owner is not None and not owner.is_closed() and is_used:
+            if running is None and not owner.is_running():
+                return  # between two `run_until_complete` of its own loop
+            raise WrongLoopError(
+                "This client is in use on another event loop"
+                f"{'' if owner.is_running() else ', which does not run now'}."
+            )
+        if is_used and not begins:
+            raise WrongLoopError(
+                "The event loop of this client was closed without `disconnect()`.",
+                remedy="Call `connect()` on the loop that it shall belong to now.",
+            )
+        if running is not None:
+            self._leave_loop()
+            self._loop = running
 
-    def _abandon(self) -> tuple[Receipt, ...]:
-        left = self._sender.abandon(reason="the client was disconnected")
-        return tuple(message.receipt for message in left)
+    def _leave_loop(self) -> None:
+        """Throw away what belongs to the loop of before; after a clean end that is next to nothing."""
+        was = self.connection_status.last
+        is_dead = self._manager is not None
+        self._manager = self._parts = self._ending = None
+        self._connecting = 0
+        self._dispatcher.leave_loop()
+        self._sender.leave_loop()
+        self._subscriptions.leave_loop()
+        self.connection_status.leave_loop()
+        if is_dead and was is not None and TRAITS[was.current].online:
+            self._assembly.statistics.connected_at = None
+            self.connection_status.set(
+                evolve(
+                    was,
+                    previous=was.current,
+                    current=ConnectionStatus.DISCONNECTED,
+                    trigger=Trigger.DISCONNECT,
+                    reason=LOOP_CLOSED,
+                    error=None,
+                    retry_in=None,
+                    at=self._wall(),
+                    epoch=was.epoch + 1,
+                )
+            )
 
     def _polls_channels(self) -> bool:
         """Tell whether polling is about to tell where channels stand."""

@@ -35,6 +35,8 @@ _WORDS: Final = "engine/test_first_words.py::test_"
 _PACING: Final = "engine/test_pacing.py::test_"
 _PLANTED: Final = "simulation/test_planted_bugs.py::test_sweep_finds_a_planted_bug_and_shrinks_it"
 _FORBIDDEN: Final = "::test_forbidden_refuses_an_identity_only_where_a_server_says_so"
+_ENDING: Final = "engine/test_ending.py::test_"
+_LOOPS: Final = "integration/test_event_loops.py::test_"
 _FAULT: Final = "integration/test_faults.py::test_fault_"
 
 GUARANTEES: Final = (
@@ -251,6 +253,16 @@ GUARANTEES: Final = (
         "Delivery",
         "Accepted messages are delivered, stored, or reported: the books always balance.",
         (_MESSAGES + "messages_of_all_kinds_are_accounted_for", _SWEEP),
+    ),
+    Guarantee(
+        "Delivery",
+        "After `disconnect()` what is called SENT was read by the server; the rest is returned.",
+        (
+            _ENDING + "disconnect_waits_until_the_server_has_read_all",
+            _ENDING + "disconnect_takes_sent_back_where_nobody_has_seen_that_it_was_read",
+            _ENDING + "disconnect_takes_sent_back_that_an_earlier_connection_left_open",
+            _SWEEP,
+        ),
     ),
     Guarantee(
         "Delivery",
@@ -473,6 +485,36 @@ GUARANTEES: Final = (
         "Resources",
         "No poll begins after FALLBACK was left, in whichever turn of the loop that happened.",
         (_FALLBACK + "no_poll_begins_after_the_fallback_was_left", _SWEEP),
+    ),
+    Guarantee(
+        "Resources",
+        "One ending for all who ask: cancelled anywhere, it still ends, and `connect()` begins after it.",
+        (
+            _ENDING + "disconnect_that_is_cancelled_at_any_turn_ends_all_the_same",
+            _ENDING + "connect_that_is_cancelled_at_any_turn_leaves_nothing_or_all",
+            _ENDING + "connect_during_a_disconnect_begins_after_it",
+            _ENDING + "body_does_not_run_on_a_client_that_was_disconnected_while_it_dialled",
+            _ENDING + "disconnect_over_many_messages_lets_the_loop_turn",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Resources",
+        "A handler may wait for `disconnect()` in any way: it is not cancelled, and nothing waits for it.",
+        (
+            _ENDING + "handler_may_wait_for_the_disconnect_in_any_way",
+            _ENDING + "handler_that_joins_an_end_is_let_go",
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Resources",
+        "A client belongs to one event loop; another loop or thread is told the remedy at once.",
+        (
+            _LOOPS + "coroutine_on_another_loop_is_refused_at_once",
+            _LOOPS + "function_in_another_thread_is_refused_at_once",
+            _LOOPS + "client_whose_loop_was_closed_says_so_and_connects_on_another_one",
+        ),
     ),
     Guarantee(
         "Resources",

@@ -439,6 +439,11 @@ class SqliteOutbox:
 
     async def open(self) -> OutboxContents:
         """Open the file and return what it holds; see ``Outbox.open``."""
+        if self._writer is not None and self._writer.ended.get_loop().is_closed():
+            # Whoever had it open is gone, and with its loop the thread that owned the file, by itself.
+            await asyncio.to_thread(self._writer.join, CLOSE_TIMEOUT)
+            self._dropped_before += self._writer.dropped_dead_letters
+            self._writer, self._is_open = None, False
         if self._writer is not None:
             raise OutboxStorageError(
                 f"The outbox {self._file.path} is open already.", remedy="Close it first."

@@ -5,6 +5,7 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final
 
@@ -75,6 +76,34 @@ class Errand:
 
     what: str
     run: Callable[[], Awaitable[None]]
+
+
+class UserCode:
+    """A stretch of the user's code, and the mark of all that it starts; entered by the task that runs it.
+
+    Tasks inherit the mark by their context. So an ending that somebody asked for knows which of the code that
+    runs waits for it, directly or through a task, ``gather``, ``shield`` or ``wait_for``, and lets it go.
+    """
+
+    __slots__ = ("task",)
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Any] | None = None
+
+    def __enter__(self) -> None:
+        self.task = asyncio.current_task()
+        _above.set((*(one for one in _above.get() if one.task is not None), self))
+
+    def __exit__(self, *_: object) -> None:
+        self.task = None
+
+    @staticmethod
+    def tasks_above() -> set[asyncio.Task[Any]]:
+        """Return the tasks that run user code from which the present code was started."""
+        return {one.task for one in _above.get() if one.task is not None}
+
+
+_above: ContextVar[tuple[UserCode, ...]] = ContextVar("realtime_fsm user code", default=())
 
 
 class Dispatcher:
@@ -175,10 +204,11 @@ class Dispatcher:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="realtime_fsm dispatcher")
 
-    async def close(self) -> None:
-        """Stop after the running handler was cancelled, and drop what waits. The caller bounds it.
+    def stop(self) -> asyncio.Task[None] | None:
+        """Drop what waits, end the streams, and begin no other handler.
 
-        Called from within a handler, it lets that handler finish by itself.
+        Returns:
+            The task that ends when the handler that is running has; where none is, it ends at once.
         """
         if self._queue:
             self._statistics.dropped["event after disconnect"] += len(self._queue)
@@ -188,10 +218,31 @@ class Dispatcher:
             streams.end()
         self._streams.clear()
         task, self._task = self._task, None
-        if task is None or task is asyncio.current_task():
-            return
-        task.cancel()
-        await asyncio.wait({task})
+        if task is not None and self.handling is None and task is not asyncio.current_task():
+            task.cancel()
+        return task
+
+    async def close(self) -> None:
+        """Stop after the running handler was cancelled, and drop what waits. The caller bounds it.
+
+        Called from within a handler, it lets that handler finish by itself.
+        """
+        task = self.stop()
+        if task is not None and task not in UserCode.tasks_above():
+            task.cancel()
+            await asyncio.wait({task})
+
+    def leave_loop(self) -> None:
+        """Forget the event loop, with the task that ran on it, and what waited there."""
+        if self._queue:
+            self._statistics.dropped["event after disconnect"] += len(self._queue)
+            self._queue.clear()
+        self._arrived, self._relieved = asyncio.Event(), asyncio.Event()
+        self._relieved.set()
+        for streams in self._streams.values():
+            streams.leave_loop()
+        self._streams.clear()
+        self._task = self.handling = None
 
     def _hold(self) -> None:
         """Begin to let those wait who want to be ``relieved``."""
@@ -242,10 +293,11 @@ class Dispatcher:
     async def _call(self, what: str, function: Callable[[], Any]) -> Any:
         """Call the user's code; return what it gives, or ``None`` where it fails."""
         try:
-            result = function()
-            if inspect.isawaitable(result):
-                self.handling, self.handling_since = what, asyncio.get_running_loop().time()
-                result = await result
+            with UserCode():
+                result = function()
+                if inspect.isawaitable(result):
+                    self.handling, self.handling_since = what, asyncio.get_running_loop().time()
+                    result = await result
         except asyncio.CancelledError as error:
             if _is_being_cancelled():
                 raise

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from attrs import define, field
 
+from realtime_fsm.engine.dispatcher import UserCode
 from realtime_fsm.machine.errors import ApplicationError, RealtimeError
 
 ConnectHook = Callable[[], Awaitable[Any] | Any]
@@ -87,9 +88,10 @@ class FirstWords:
         bound = asyncio.timeout(self._limit)
         try:
             async with bound:
-                result = self.hook()
-                if inspect.isawaitable(result):
-                    await result
+                with UserCode():  # an ending that the hook asks for must not wait for the hook
+                    result = self.hook()
+                    if inspect.isawaitable(result):
+                        await result
         except RealtimeError:
             raise
         except (Exception, asyncio.CancelledError) as error:

@@ -78,6 +78,7 @@ class Link:
         heartbeat: The encoded heartbeat event, or ``None`` where the dialect has none.
 
     Attributes:
+        proven: The number of the last message that the server has been seen to have read.
         secrets: Tokens that the server was told: errors do not repeat them, though a server may.
         lost: Whether it ended by itself, or by the peer.
         transport: What carries it.
@@ -107,6 +108,8 @@ class Link:
         self._received = 0  # so many messages the server is known to have had
         self._acks_heartbeat: bool | None = None  # found out by the first probe
         self._unanswered_since: float | None = None
+        self._reading: asyncio.Future[None] | None = None  # stirred by whatever may prove that the peer reads
+        self._flushed: dict[int, int] = {}  # by the numbers of their pings, what was written before
         self.secrets: set[str] = set()
         self.lost = False
         self.transport: Transport = factory(self)
@@ -231,7 +234,7 @@ class Link:
         """Take note that the server has answered a message: it has had that one, and all before it."""
         if number <= self._received:
             return  # which was known, so that it says nothing of how the way there is now
-        self._received = number
+        self.note_read(number)
         probe = self._probe
         if probe is None:
             return
@@ -240,6 +243,39 @@ class Link:
             self._probe = None
         else:
             probe.moved_at = self._time()
+
+    async def read_by_peer(self) -> bool:
+        """Wait until the server has been seen to have read all that was sent so far. The caller bounds it.
+
+        The proof is a pong to a ping behind the last message; where there is no ping (over HTTP polling), the
+        answer to the request with it. That a message was written proves nothing: it may lie in a buffer.
+
+        Returns:
+            ``False`` where the connection ends first.
+        """
+        last, asked = self._handed, False
+        while self._received < last and not self.has_ended:
+            if not asked and self.transport.written >= last:
+                asked = True
+                self._pings += 1
+                if not self.transport.ping(self._pings):
+                    self.note_read(last)
+                    break
+                self._flushed[self._pings] = last
+            self._reading = asyncio.get_running_loop().create_future()
+            await self._reading
+        return self._received >= last
+
+    @property
+    def proven(self) -> int:
+        """The number of the last message that the server is known to have read, and so all before it."""
+        return self._received
+
+    def note_read(self, number: int) -> None:
+        """Take note that the server has read the message of a number, and so all before it."""
+        if number > self._received:
+            self._received = number
+            self._stir()
 
     def answer(self, ack_id: int, payload: Payload) -> None:
         """Acknowledge an event of the server; dropped and counted when its connection has ended."""
@@ -251,6 +287,7 @@ class Link:
     def detach(self) -> None:
         """Stop listening: from now on all that comes is stale."""
         self._detached = True
+        self._stir()
         self._acks.clear()
         self._fail_requests()
 
@@ -280,6 +317,7 @@ class Link:
 
     def on_pong(self, number: int) -> None:
         """Settle the probe that sent this ping; one that came late is no answer to a later probe."""
+        self.note_read(self._flushed.pop(number, 0))
         probe = self._pinged.pop(number, None)
         if probe is None or probe.pinged is None:
             return
@@ -297,6 +335,7 @@ class Link:
             probe.has_left = self.transport.written >= probe.behind
         if not self._detached:
             self._owner.link_written(self)
+        self._stir()
 
     def on_malformed(self, error: RealtimeError) -> None:
         """Count it, and pass it on, without the error that it came from: that one holds the frame."""
@@ -311,6 +350,7 @@ class Link:
         too (with a fresh token, where one can be had), that is final.
         """
         self.lost = True
+        self._stir()
         error.retryable = True
         redact(error, self.secrets)
         self._fail_requests()
@@ -335,6 +375,10 @@ class Link:
         if not answered.cancelled():
             answered.exception()  # whoever waits for it hears of it; where nobody does, it is nobody's error
 
+    def _stir(self) -> None:
+        if self._reading is not None and not self._reading.done():
+            self._reading.set_result(None)
+
     def _fail_requests(self) -> None:
         for request in self._requests.values():
             if not request.done():
@@ -353,7 +397,7 @@ class Link:
             self._statistics.latency.add(self._time() - probe.sent_at)
         probe.proven = max(probe.proven, proven)
         probe.answered = True
-        self._received = max(self._received, proven)
+        self.note_read(proven)
         last = self._probe
         if last is probe:
             self._probe = None

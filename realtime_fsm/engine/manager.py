@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -67,6 +67,8 @@ class ConnectionManager:
         self._running: dict[asyncio.Task[None], None] = {}
         self._ending: dict[asyncio.Task[None], None] = {}
         self._change: StatusChange | None = None  # being made, while the machine fires
+        self._spared: Collection[asyncio.Task[Any]] = ()  # they wait for the end, and end by themselves
+        self._goodbye_within = parts.config.close_timeout / 4  # and as much without it
         self.polling = FallbackPollingService(parts)
         self._activities: Mapping[Activity, Callable[[Components, Stay], Awaitable[None]]] = {
             Activity.ESTABLISH: establish,
@@ -120,6 +122,11 @@ class ConnectionManager:
         if due_at is None and given is not None:
             due_at = self._stay.entered_at + given  # the wait begins in the loop's next turn
         return None if due_at is None else max(0.0, due_at - self._loop.time())
+
+    @property
+    def is_orphaned(self) -> bool:
+        """True once its event loop is closed: nothing of it runs any more."""
+        return self._loop.is_closed()
 
     @property
     def task_count(self) -> int:
@@ -176,27 +183,34 @@ class ConnectionManager:
         self._stay.wake.set()
         return True
 
-    def stop(self) -> asyncio.Task[None]:
+    def stop(self, *, within: float, spared: Collection[asyncio.Task[Any]] = ()) -> asyncio.Task[None]:
         """Disconnect, and leave the ending to a task.
+
+        Args:
+            within: Seconds that the goodbye may take, and as much the release without it; never more than
+                that of any other link.
+            spared: Tasks that are neither cancelled nor waited for: they wait for the end.
 
         Returns:
             A task that ends when all others of the manager have; cancelling it cancels them.
         """
+        self._spared = spared
+        self._goodbye_within = min(self._goodbye_within, within)
         self.fire(Trigger.DISCONNECT)
-        return self._loop.create_task(self._end(asyncio.current_task()), name="realtime_fsm end")
+        return self._loop.create_task(self._end(), name="realtime_fsm end")
 
-    async def _end(self, stopper: asyncio.Task[None] | None) -> None:
+    async def _end(self) -> None:
         try:
             # One that ends may have to release a link, which is another task.
-            while tasks := self._tasks_without(stopper):
+            while tasks := self._tasks():
                 await asyncio.wait(tasks)
         except asyncio.CancelledError:
-            for task in self._tasks_without(stopper):
+            for task in self._tasks():
                 task.cancel()
             raise
 
-    def _tasks_without(self, stopper: asyncio.Task[None] | None) -> list[asyncio.Task[None]]:
-        return [task for task in (*self._running, *self._ending) if task is not stopper]
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [task for task in (*self._running, *self._ending) if task not in self._spared]
 
     # What the links tell: events for the handlers, room for the sender, a loss for the machine.
 
@@ -319,7 +333,7 @@ class ConnectionManager:
         if self._stay is not None:
             self._stay.has_ended = True
         for task in self._running:
-            if task is not asyncio.current_task():
+            if task is not asyncio.current_task() and task not in self._spared:
                 task.cancel()
         self._ending |= self._running
         self._running = {}
@@ -431,7 +445,7 @@ class ConnectionManager:
         self._ending.pop(task, None)
 
     async def _release(self, link: Link, *, goodbye: bool) -> None:
-        limit = self._parts.config.close_timeout / 4  # the drain before it may take half
+        limit = self._goodbye_within
         try:
             async with asyncio.timeout(limit):
                 await link.close(goodbye=goodbye)

@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 
 from realtime_fsm.engine.payload import Payload
 from realtime_fsm.machine.delivery import Delivery, Outcome
-from realtime_fsm.machine.errors import DeliveryError
+from realtime_fsm.machine.errors import DeliveryError, WrongLoopError
 from realtime_fsm.machine.redaction import redacted
 
 RESENT: Final = frozenset({Delivery.AT_LEAST_ONCE, Delivery.EXACTLY_ONCE})
@@ -60,8 +60,11 @@ class Receipt:
 
     def __await__(self) -> Generator[Any, None, Any]:
         if not self.is_settled:
-            if self._future is None:
-                self._future = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            if self._future is None or self._future.get_loop().is_closed():
+                self._future = loop.create_future()
+            elif self._future.get_loop() is not loop:
+                raise WrongLoopError(f"The receipt of {self.event!r} is awaited on another event loop.")
             yield from asyncio.shield(self._future).__await__()
         if self._error is not None:
             raise copy(self._error)  # one that is raised again and again collects frames
@@ -81,15 +84,23 @@ class Receipt:
         self.outcome = outcome
         self.answer = answer
         if not outcome.is_delivered:
-            self.reason = reason
-            self._error = DeliveryError(
-                f"Message {self.message_id} ({self.event!r}) is {outcome.value}: {reason}.",
-                outcome=outcome.value,
-                remedy=_REMEDIES[outcome],
-            )
-        if self._future is not None:
+            self._fail(outcome, reason)
+        if self._future is not None and not self._future.get_loop().is_closed():
             self._future.set_result(None)
         return True
+
+    def doubt(self, *, reason: str) -> None:
+        """Take SENT back: nobody has seen that it was read, and nobody will. For the engine."""
+        self.outcome = Outcome.LOST
+        self._fail(Outcome.LOST, reason)
+
+    def _fail(self, outcome: Outcome, reason: str) -> None:
+        self.reason = reason
+        self._error = DeliveryError(
+            f"Message {self.message_id} ({self.event!r}) is {outcome.value}: {reason}.",
+            outcome=outcome.value,
+            remedy=_REMEDIES[outcome],
+        )
 
 
 @define(eq=False, kw_only=True)

@@ -106,6 +106,11 @@ class Stream(Generic[T]):
         self._ended = True
         self._arrived.set()
 
+    def leave_loop(self) -> None:
+        """End it on behalf of another event loop: nobody waits on its own one any more. For the engine."""
+        self._ended = True
+        self._arrived = asyncio.Event()
+
     def __aiter__(self) -> Self:
         return self
 
@@ -152,4 +157,10 @@ class Streams(Generic[T]):
         """End them all, after what each still holds."""
         for stream in list(self._open):
             stream.end()
+        self._open.clear()
+
+    def leave_loop(self) -> None:
+        """End them all on behalf of another event loop."""
+        for stream in list(self._open):
+            stream.leave_loop()
         self._open.clear()

@@ -72,6 +72,8 @@ _RESTORED_IN_A_TURN: Final = 1000
 _PROBE_AFTER: Final = 1.0
 """Seconds after which an outbox that kept nothing is asked whether it can again."""
 
+LOOP_CLOSED: Final = "its event loop was closed without `disconnect()`"
+
 _logger = logging.getLogger("realtime_fsm.message")
 
 _Stored = asyncio.Future[None]
@@ -192,6 +194,11 @@ class OutboundQueue:
         """Count of the callers that wait for room."""
         return len(self._blocked)
 
+    @property
+    def is_in_use(self) -> bool:
+        """True while the outbox is open, or being opened."""
+        return self._is_open or (self._opening is not None and not self._opening.done())
+
     def lacks_room(self, message: Message) -> str | None:
         """Return why a message does not fit now, with the name of the bound; ``None`` if it fits.
 
@@ -300,7 +307,32 @@ class OutboundQueue:
         self.storage_error = None
         async with self._turn:
             await self._outbox.close()
-        self._is_closing = False  # whoever emits now, does it for the next connection
+
+    def accept_again(self) -> None:
+        """End what ``stop_accepting`` began: whoever emits now, does it for the next connection."""
+        self._is_closing = False
+
+    def leave_loop(self) -> None:
+        """Forget the event loop, and whoever waited on it."""
+        self.progress = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._opening = self._expiry_timer = self._claim_timer = self._probe_timer = None
+        self._empty_places = 0
+        self.storage_error = None
+        self._early.clear()
+        self._blocked.clear()
+        for message in [message for message in self._held if not message.is_stored]:
+            self._statistics.accepted -= 1  # its `emit` has not returned, and never will
+            self.strike(message)
+        self._held.clear()
+        self._expiring.clear()
+        self._is_open = self._is_closing = False
+
+    def leave_to_outbox(self) -> None:
+        """Settle what the outbox keeps: it is read again when that is opened."""
+        for message in [message for message in self.waiting if message.is_stored]:
+            self.strike(message)
+            self._settle(message, Outcome.STORED, reason=LOOP_CLOSED)
 
     # Accepting.
 
@@ -664,15 +696,13 @@ class OutboundQueue:
             heapq.heapify(self._expiring)
             self._empty_places = 0
 
-    def abandon(self, messages: Iterable[Message], *, reason: str) -> list[Message]:
-        """Give up taken messages, and all that waits; return them, so that the caller can tell."""
+    def abandon(self, message: Message, *, reason: str) -> None:
+        """Give up a message, taken or waiting, because the client ends."""
         if self._claim_timer is not None:
             self._claim_timer.cancel()
-        left = [*messages, *self.first, *self.waiting]
-        for message in left:
-            outcome = Outcome.STORED if message.is_stored else Outcome.DROPPED
-            self.finish(message, outcome, reason=reason)
-        return left
+            self._claim_timer = None
+        outcome = Outcome.STORED if message.is_stored else Outcome.DROPPED
+        self.finish(message, outcome, reason=reason)
 
     def has_expired(self, message: Message) -> bool:
         """Tell whether it is too late to send a message."""

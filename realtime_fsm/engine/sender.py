@@ -11,14 +11,14 @@ queue, in its order, and the rest is lost.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any, Final
 
 from realtime_fsm.engine.flight_recorder import FlightRecorder, Kind
 from realtime_fsm.engine.link import Link
-from realtime_fsm.engine.message import Message, addressed, unwrap
+from realtime_fsm.engine.message import Message, Receipt, addressed, unwrap
 from realtime_fsm.engine.outbound_queue import OutboundQueue, Outlet
 from realtime_fsm.engine.statistics import Statistics
 from realtime_fsm.machine.config import RealtimeConfig
@@ -60,6 +60,9 @@ class Sender(Outlet):
         # In the order in which they were sent, with their numbers on the link and of their acknowledgements.
         self._in_flight: dict[Message, tuple[int, int]] = {}
         self._unwritten: deque[tuple[int, Message]] = deque()
+        # What is called SENT, with its number on the link, until the server has been seen to have read it.
+        self._unproven: deque[tuple[int, Receipt]] = deque(maxlen=config.outbox_max_messages)
+        self._doubtful: deque[Receipt] = deque(maxlen=config.outbox_max_messages)  # nobody will ever see it
         self._suspect: Message | None = None
         self._submitted = asyncio.Event()  # something may wait that can be published
         self.queue = queue
@@ -111,6 +114,11 @@ class Sender(Outlet):
         link, self._link, self._is_greeting = self._link, None, False
         self.queue.progress.set()
         self.queue.end_first_words()
+        if link is not None:
+            self._prove(link.proven)
+        if broken:
+            self._doubtful.extend(receipt for _, receipt in self._unproven)
+            self._unproven.clear()
         lost = [message for _, message in self._unwritten]
         self._unwritten.clear()
         in_flight, self._in_flight = self._in_flight, {}
@@ -155,7 +163,11 @@ class Sender(Outlet):
         """Settle what has been written and wanted no acknowledgement; then send on."""
         unwritten = self._unwritten
         while unwritten and unwritten[0][0] <= written:
-            self.queue.finish(unwritten.popleft()[1], Outcome.SENT)
+            number, message = unwritten.popleft()
+            self.queue.finish(message, Outcome.SENT)
+            self._unproven.append((number, message.receipt))
+        if self._link is not None:
+            self._prove(self._link.proven)
         self.pump()
 
     def report_unacknowledged(self, *, received: int, asked_at: float) -> list[Message]:
@@ -247,14 +259,59 @@ class Sender(Outlet):
         if again:
             self._submitted.set()
 
-    def abandon(self, *, reason: str) -> list[Message]:
-        """Give everything up that is left; return it, so that the caller can tell."""
-        taken = [*self._in_flight, *(message for _, message in self._unwritten)]
-        self._in_flight.clear()
-        self._unwritten.clear()
-        return self.queue.abandon(taken, reason=reason)
+    async def proven(self) -> bool:
+        """Wait until the server has been seen to have read all that was sent so far. The caller bounds it.
+
+        Returns:
+            ``False`` where the connection ends first.
+        """
+        if (link := self._link) is None:
+            return True
+        is_read = await link.read_by_peer()
+        self._prove(link.proven)
+        return is_read
+
+    def abandon(self, *, reason: str) -> Iterator[Receipt]:
+        """Give everything up that is left, one by one, as the iterator is read; yield the receipts.
+
+        First what was called SENT, and may be lost: nobody has seen that the server has read it.
+        """
+        self._doubtful.extend(receipt for _, receipt in self._unproven)
+        self._unproven.clear()
+        while self._doubtful:
+            receipt = self._doubtful.popleft()
+            receipt.doubt(reason=f"{reason} before the server was seen to have read it: it may be lost")
+            self._statistics.dropped["message sent, and not seen to be read"] += 1
+            yield receipt
+        while self._in_flight:
+            message = next(iter(self._in_flight))
+            del self._in_flight[message]
+            self.queue.abandon(message, reason=reason)
+            yield message.receipt
+        while self._unwritten:
+            message = self._unwritten.popleft()[1]
+            self.queue.abandon(message, reason=reason)
+            yield message.receipt
+        while line := self.queue.first or self.queue.waiting:
+            message = next(iter(line))
+            self.queue.abandon(message, reason=reason)
+            yield message.receipt
+
+    def leave_loop(self) -> None:
+        """Forget the event loop, and the link that has ended with it."""
+        self._submitted = asyncio.Event()
+        self.queue.leave_loop()
+        self._doubtful.extend(receipt for _, receipt in self._unproven)
+        self._unproven.clear()
+        self.detach(broken=False)
+        self.queue.leave_to_outbox()
 
     # Inside.
+
+    def _prove(self, number: int) -> None:
+        """Take note that the server has read all up to a number."""
+        while self._unproven and self._unproven[0][0] <= number:
+            self._unproven.popleft()
 
     def _send(self, link: Link, message: Message) -> None:
         self._statistics.sent += 1

@@ -92,6 +92,10 @@ class ConnectionStatusManager:
         """End all streams, after what they still hold."""
         self._streams.end()
 
+    def leave_loop(self) -> None:
+        """End all streams on behalf of another event loop."""
+        self._streams.leave_loop()
+
     # For everybody.
 
     def subscribe(self, callback: Callable[[StatusChange], object]) -> Callable[[], None]:

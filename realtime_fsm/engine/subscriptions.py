@@ -346,6 +346,11 @@ class Subscriptions:
         for subscription in self._wanted.values():
             subscription.is_resyncing = False
 
+    def leave_loop(self) -> None:
+        """Forget the event loop; what is wanted stays so."""
+        self._changed = asyncio.Event()
+        self.give_resyncs_up()
+
     def tell(self) -> None:
         """Wake whoever waits for a change."""
         self._changed.set()

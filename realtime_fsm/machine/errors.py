@@ -34,6 +34,7 @@
      |    +-- UnsupportedDeliveryError
      |    +-- ClosedError                               used after it was closed
      |    +-- IllegalTransitionError                    a move that is not in the table
+     |    +-- WrongLoopError                            used on another event loop, or in another thread
      +-- InternalError                  application     a bug in the library; please report it
 
 Each says its category, whether trying again can help (``retryable``), and what the user can do
@@ -336,6 +337,15 @@ class ClosedError(ApplicationError):
     """Used after it was closed."""
 
     default_remedy = "Call `connect()` first."
+
+
+class WrongLoopError(ApplicationError):
+    """Used on another event loop than its own, or in another thread."""
+
+    default_remedy = (
+        "Call it there: `asyncio.run_coroutine_threadsafe(client.emit(...), loop)` for a coroutine, "
+        "`loop.call_soon_threadsafe(...)` for the rest. After `disconnect()` it may be used on any loop."
+    )
 
 
 class IllegalTransitionError(ApplicationError):

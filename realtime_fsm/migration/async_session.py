@@ -11,6 +11,7 @@ from socketio import AsyncClient as RealClient
 from socketio import exceptions
 
 from realtime_fsm.adapters.socketio_transport import SocketIOTransport
+from realtime_fsm.engine.dispatcher import UserCode
 from realtime_fsm.engine.payload import Payload, encode
 from realtime_fsm.engine.port import TransportListener
 from realtime_fsm.machine.config import RealtimeConfig
@@ -348,6 +349,7 @@ class ClientSession:
         self._told: asyncio.Task[Any] | None = None  # the last `connect` or `connect_error`
         self._farewell: asyncio.Task[Any] | None = None  # the last `disconnect`
         self._closing: asyncio.Task[None] | None = None
+        self._ends = asyncio.Event()
         self.realtime.on("*", self._event)
         self.realtime.connection_status.subscribe(self._changed)
         self.realtime.connection_status.subscribe_attempts(self._attempted)
@@ -402,7 +404,9 @@ class ClientSession:
         """End everything, after the ``disconnect`` handler; safe to call twice, and from a handler."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="realtime_fsm migration: close")
-        if asyncio.current_task() is not self._farewell:
+            self._ends.set()
+        # The closing waits for the handlers of the goodbye: they must not wait for it, in whatever way.
+        if not UserCode.tasks_above() & {self._farewell, self._closing}:
             await asyncio.shield(self._closing)
 
     async def _connect(self) -> None:
@@ -485,7 +489,11 @@ class ClientSession:
         return self._relieved()
 
     async def _relieved(self) -> None:
-        await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        ends = asyncio.ensure_future(self._ends.wait())  # what runs may itself wait for the end
+        try:
+            await asyncio.wait({*self._running, ends}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ends.cancel()
 
     async def _handle(self, name: str, args: tuple[Any, ...], question: Question | None) -> None:
         what = f"the handler of {name!r}"
@@ -544,7 +552,8 @@ class ClientSession:
     async def _guarded(self, what: str, work: Awaitable[Any]) -> None:
         """Await the user's code; what it raises is logged, and disturbs nothing."""
         try:
-            await work
+            with UserCode():
+                await work
         except Exception:
             _logger.exception("%s failed", what)
 

@@ -64,6 +64,7 @@ class Signs:
         polls_fail: Whether data should come by polling, and every poll fails.
         refused_channels: How many of the wanted channels the server refuses.
         storage_error: Why the outbox keeps nothing, so that ``emit`` is refused; ``None`` while it does.
+        is_ending: Whether it is being disconnected, so that no message is accepted.
     """
 
     unanswered_since: float | None = None
@@ -73,6 +74,7 @@ class Signs:
     polls_fail: bool = False
     refused_channels: int = 0
     storage_error: BaseException | None = None
+    is_ending: bool = False
 
 
 def examine(
@@ -99,10 +101,11 @@ def examine(
     deaf = [*_unheard(signs, now), *_unread(dispatcher, now, patience)] if traits.carries_data else []
     mild = _mild(dispatcher, signs, now, patience) if not deaf else []
     full = [] if signs.storage_error is None else [f"Messages are refused: {signs.storage_error}"]
-    reasons = [*dead, *_state(status, last), *deaf, *full, *mild]
+    ending = ["It is being disconnected, and accepts no messages."] if signs.is_ending else []
+    reasons = [*dead, *_state(status, last), *ending, *deaf, *full, *mild]
     return Health(
         live=not dead,
-        ready=traits.carries_data and not (deaf or dead or full),
+        ready=traits.carries_data and not (deaf or dead or full or ending),
         degraded=bool(reasons),
         reasons=tuple(reasons),
         deaf=bool(deaf),

@@ -248,6 +248,7 @@ def test_errors_worth_retrying_are_these_and_no_others() -> None:
         "RedirectRefusedError",
         "SubscriptionRefusedError",
         "UnsupportedDeliveryError",
+        "WrongLoopError",
     }
 
 

@@ -17,6 +17,7 @@ from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.errors import (
     AuthenticationError,
     CallTimeoutError,
+    ClosedError,
     ConnectionLostError,
     ConnectTimeoutError,
     DeliveryError,
@@ -43,6 +44,7 @@ from realtime_fsm.service import RealtimeService
 from realtime_fsm.testing.fuzz.schedule import Action, Setting
 from realtime_fsm.testing.fuzz.world import (
     ASK,
+    BEGIN_ANEW,
     CHANNEL,
     HELLO,
     NEWS,
@@ -294,6 +296,10 @@ class Application:
         self._starts = 0
         self._known = 0  # ticks up to here came with a snapshot, and may come again
         self._tasks: dict[asyncio.Task[None], None] = {}  # in order: a run must be repeatable
+        self._restarting: set[asyncio.Task[Any]] = (
+            set()
+        )  # handlers that wait for the end, and go on by themselves
+        self._connects = self._disconnects = self._disconnecting = 0
         self.disk = SimulatedDisk()
         self.identity = ScriptedTokenSource(environment.token, on_end=self._fetched)
         self.config = simulated_config(self._setting) if config is None else config
@@ -336,6 +342,7 @@ class Application:
         self.client.on(TICK, self._hear)
         self.client.on(NEWS, self._read)
         self.client.on(SIDE, self._hear_side)
+        self.client.on(BEGIN_ANEW, self._begin_anew)
         self.client.on_resync(self._load)
         self.client.on_connect(self._greet)
 
@@ -441,6 +448,7 @@ class Application:
     async def connect(self) -> None:
         """Connect in the background."""
         self._environment.hurry()
+        self._connects += 1
         if self.is_closed:
             self.is_closed = False
             if self._setting is Setting.REFERENCE:
@@ -450,11 +458,29 @@ class Application:
     async def disconnect(self, *, drain: bool = True) -> None:
         """Disconnect; it must not take longer than it may."""
         loop = asyncio.get_running_loop()
-        begun = loop.time()
-        await self.client.disconnect(drain=drain)
-        self.is_closed = True
+        begun, connects = loop.time(), self._connects
+        self._disconnects += 1
+        self._disconnecting += 1
+        try:
+            await self.client.disconnect(drain=drain)
+        except asyncio.CancelledError:
+            if TRAITS[self.client.status].wanted:
+                self.violations.append(f"a cancelled disconnect() leaves the client {self.client.status}")
+            raise
+        finally:
+            self._disconnecting -= 1
+            self.is_closed = self.is_closed or connects == self._connects
         if loop.time() > begun + self.config.close_timeout + 0.1:
             self.violations.append(f"disconnect() took {loop.time() - begun:.3f} s")
+
+    def begin_disconnect(self) -> None:
+        """Disconnect in the background."""
+        self._start_task(self.disconnect())
+
+    def cancel(self) -> None:
+        """Cancel all that is under way."""
+        for task in self._tasks:
+            task.cancel()
 
     async def crash(self) -> None:
         """End the process without a goodbye, and start it again."""
@@ -508,7 +534,7 @@ class Application:
     @property
     def tasks(self) -> frozenset[asyncio.Task[None]]:
         """The tasks of the application itself."""
-        return frozenset(self._tasks)
+        return frozenset(self._tasks) | self._restarting
 
     @property
     def is_busy(self) -> bool:
@@ -550,6 +576,23 @@ class Application:
             self._known = self.published  # without positions, what is on its way comes again
         return position
 
+    async def _begin_anew(self) -> None:
+        task = asyncio.current_task()
+        if task is None or self.is_closed or self._disconnecting:
+            return
+        ending = asyncio.create_task(self.disconnect(), name="application: a handler that disconnects")
+        self._restarting |= {task, ending}
+        disconnects = self._disconnects
+        try:
+            await ending
+        except asyncio.CancelledError:
+            self.violations.append("a handler was cancelled by the disconnect() that it waited for")
+            raise
+        finally:
+            self._restarting -= {task, ending}
+        if self._disconnects == disconnects + 1:  # nobody else wanted the end meanwhile
+            await self.connect()
+
     def _fetched(self, failed: bool) -> None:
         if TRAITS[self.client.status].sends:
             self.seen.add(of_refresh(failed=failed))
@@ -586,6 +629,8 @@ class Application:
                 await send()
             except RealtimeError as error:
                 message.is_refused = message.receipt is None
+                if isinstance(error, ClosedError) and self.client.health().ready:
+                    self.violations.append(f"message {message.number} is refused by a client that is ready")
                 # Not its words: the ids in them differ from run to run.
                 what = error.outcome if isinstance(error, DeliveryError) else type(error).__name__
                 self._tell(f"{message.event} {message.number}: {what}")

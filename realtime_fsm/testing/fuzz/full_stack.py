@@ -29,7 +29,7 @@ from realtime_fsm.server.ledger import MemoryLedger
 from realtime_fsm.service import RealtimeService
 from realtime_fsm.testing.fuzz.memory_network import MemoryNetwork
 from realtime_fsm.testing.fuzz.schedule import Action, Setting
-from realtime_fsm.testing.fuzz.world import AHEAD, CHANNEL, SIDE, SLOW, SLOW_ACKS, TAKEN, TICK
+from realtime_fsm.testing.fuzz.world import AHEAD, BEGIN_ANEW, CHANNEL, SIDE, SLOW, SLOW_ACKS, TAKEN, TICK
 from realtime_fsm.testing.proxy.faults import Direction
 from realtime_fsm.testing.virtual_loop import wall_clock
 
@@ -218,6 +218,11 @@ class FullStackEnvironment:
         for session in list(self._service._sessions):  # noqa: SLF001 - the operator's hand in the server
             await self._service._server.disconnect(session.sid)  # noqa: SLF001
 
+    async def begin_anew(self) -> None:
+        """Send every client the event whose handler disconnects."""
+        for session in list(self._service._sessions):  # noqa: SLF001 - the operator's hand in the server
+            await self._service._server.emit(BEGIN_ANEW, to=session.sid)  # noqa: SLF001
+
     def slow_acks(self) -> None:
         """Think long before each answer, until it is healed."""
         self._is_slow = True
@@ -332,5 +337,6 @@ _DEEDS: Final[Mapping[Action, Callable[[FullStackEnvironment], Awaitable[None] |
     Action.DEAF:       lambda e: e.socket_network.stall(enabled=True, direction=Direction.UP),
     Action.SLOW_UP:    lambda e: e.slow_down(),
     Action.CLOCK_AHEAD: lambda e: e.put_clock_ahead(),
+    Action.HANDLER_RESTARTS: lambda e: e.begin_anew(),
 })
 # fmt: on

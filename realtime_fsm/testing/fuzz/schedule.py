@@ -97,6 +97,12 @@ class Action(StrEnum):
     """503 over HTTP, with a Retry-After."""
     CLOCK_AHEAD = "clock-ahead"
     """The client's wall clock jumps ahead, by hours."""
+    # What the application does, and does not wait for.
+    BEGIN_DISCONNECT = "begin-disconnect"
+    CANCEL = "cancel"
+    """All calls of the client that have not returned are cancelled, wherever they wait."""
+    HANDLER_RESTARTS = "handler-restarts"
+    """An event, whose handler disconnects in a task of its own, and connects again."""
 
     @property
     def lasts(self) -> bool:

@@ -165,6 +165,8 @@ def _of_message(message: Emitted, times: int, *, kept: bool) -> Iterator[str]:
         yield f"{what} was never settled"
     if receipt.outcome is Outcome.ACKNOWLEDGED and not times:
         yield f"{what} is acknowledged, and never arrived"
+    if receipt.outcome is Outcome.SENT and not times:
+        yield f"{what} is called sent, and never arrived"
     # One AT_MOST_ONCE may be lost by the process that found it on the disk.
     is_resent = message.delivery in RESENT
     is_lost = is_resent and not (times or kept or message.is_undone)
@@ -474,6 +476,8 @@ _OF_THE_APPLICATION: Final[Mapping[Action, Callable[[Application], object]]] = M
     Action.SUBSCRIBE:         lambda app: app.subscribe(),
     Action.UNSUBSCRIBE:       lambda app: app.unsubscribe(),
     Action.FLICKER:           lambda app: app.flicker(),
+    Action.BEGIN_DISCONNECT:  lambda app: app.begin_disconnect(),
+    Action.CANCEL:            lambda app: app.cancel(),
 })
 # fmt: on
 

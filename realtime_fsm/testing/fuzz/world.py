@@ -42,6 +42,7 @@ NEWS_PATH: Final = "/news"
 TAKEN: Final = (NUMBER, ASK, HELLO)
 """The events that the server handles and acknowledges."""
 _T = TypeVar("_T")
+BEGIN_ANEW: Final = "begin-anew"
 
 SLOW: Final = (1.0, 0.8)
 """Latency and jitter, seconds."""
@@ -462,5 +463,6 @@ _DEEDS: Final[Mapping[Action, Callable[[SimulatedEnvironment], object]]] = Mappi
     Action.SLOW_UP:    lambda e: e.set_server(uplink_rate=SLOW_UP_RATE),
     Action.HTTP_OVERLOAD: _http_overload,
     Action.CLOCK_AHEAD: _clock_ahead,
+    Action.HANDLER_RESTARTS: lambda e: e.server.emit(BEGIN_ANEW, volatile=True),
 })
 # fmt: on
