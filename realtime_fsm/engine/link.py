@@ -202,6 +202,7 @@ class Link:
     def detach(self) -> None:
         """Stop listening: from now on all that comes is stale."""
         self._detached = True
+        self._pong = None
         self._acks.clear()
         self._fail_requests()
 

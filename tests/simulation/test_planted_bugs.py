@@ -1,18 +1,23 @@
 """The net is fine enough: a bug of each classic kind is planted, found by a sweep, and shrunk."""
 
 import asyncio
+import heapq
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import pytest
 
-from realtime_fsm import RealtimeError, Trigger
+from realtime_fsm import Outcome, RealtimeError, StatusChange, Trigger
+from realtime_fsm.engine import fallback
 from realtime_fsm.engine.activities import backoff, establish
 from realtime_fsm.engine.component import Components, Stay
 from realtime_fsm.engine.fallback import FallbackPollingService
 from realtime_fsm.engine.link import Link
 from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.message import Message
+from realtime_fsm.engine.observers import Observers
+from realtime_fsm.engine.outbound_queue import OutboundQueue
 from realtime_fsm.engine.sender import Sender
 from realtime_fsm.engine.token import TokenProvider
 from realtime_fsm.testing.fuzz.sweep import sweep
@@ -93,6 +98,55 @@ def token_refreshed_twice(patch: Patch) -> None:
     patch.setattr(TokenProvider, "refresh", refresh)
 
 
+def expired_early(patch: Patch) -> None:
+    """Beside a message whose time is over, those expire whose time will soon be."""
+
+    def expire(queue: OutboundQueue) -> None:
+        queue._expiry_timer = None
+        while queue._expiring and queue._expiring[0][0] <= queue._wall() + 5.0:
+            message = heapq.heappop(queue._expiring)[2]
+            if message in queue.waiting and not message.receipt.is_settled:
+                queue.finish(message, Outcome.EXPIRED, reason="its time to live is over")
+        queue._set_expiry_timer()
+
+    patch.setattr(OutboundQueue, "_expire", expire)
+
+
+def retry_after_ignored_in_publishing(patch: Patch) -> None:
+    """A server that wants to be left alone for a while is asked again as soon as any other."""
+
+    async def hurried(parts: Components, url: str, batch: list[Message]) -> None:
+        try:
+            await publish(parts, url, batch)
+        except RealtimeError as error:
+            other = copy(error)
+            other.retry_after = None
+            raise other from None
+
+    publish = fallback._publish
+    patch.setattr(fallback, "_publish", hurried)
+
+
+def old_epoch_handled(patch: Patch) -> None:
+    """What comes over a connection that was given up reaches the handlers."""
+
+    def on_event(link: Link, name: str, args: list[Any], ack_id: int | None) -> None:
+        link._owner.link_event(link, name, args, ack_id)
+
+    patch.setattr(Link, "on_event", on_event)
+
+
+def observers_not_told_of_the_same_status(patch: Patch) -> None:
+    """A change into the same state, FALLBACK entered anew, is told to nobody."""
+
+    def tell_soon(observers: Observers[[Any]], *args: Any) -> None:
+        if not (isinstance(args[0], StatusChange) and args[0].previous is args[0].current):
+            tell(observers, *args)
+
+    tell = Observers.tell_soon
+    patch.setattr(Observers, "tell_soon", tell_soon)
+
+
 @pytest.mark.timeout(600)  # it is bounded by its work, for which a busy machine needs minutes
 @pytest.mark.parametrize(
     "plant",
@@ -103,6 +157,10 @@ def token_refreshed_twice(patch: Patch) -> None:
         removed_before_the_ack,
         fallback_not_stopped,
         token_refreshed_twice,
+        expired_early,
+        retry_after_ignored_in_publishing,
+        old_epoch_handled,
+        observers_not_told_of_the_same_status,
     ],
 )
 def test_sweep_finds_a_planted_bug_and_shrinks_it(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:

@@ -81,6 +81,11 @@ class Action(StrEnum):
     """The source of tokens fails."""
     HEAL = "heal"
     """Everything that lasts ends."""
+    # Added later: the order is part of what a seed means.
+    EMIT_EXPIRING = "emit-expiring"
+    """A message with a time to live of seconds."""
+    HTTP_OVERLOAD = "http-overload"
+    """503, with a Retry-After, over HTTP."""
 
     @property
     def lasts(self) -> bool:
@@ -105,6 +110,7 @@ LASTING: Final[Mapping[Action, frozenset[ConnectionStatus]]] = MappingProxyType(
     Action.HTTP_CUT:   frozenset({_S.CONNECTED}),
     Action.DISK_FULL:  frozenset({_S.CONNECTED}),
     Action.TOKEN_DOWN: frozenset({_S.FAILED, _S.FALLBACK}),
+    Action.HTTP_OVERLOAD: frozenset({_S.CONNECTED}),
 })
 # fmt: on
 """The faults that last, and where each leads when it is the only one and nobody mends it."""
@@ -119,6 +125,8 @@ _WEIGHTS: Final = {
     Action.LOSE_EVENT: 3,
     Action.RESET_PEER: 2,
     Action.CRASH: 2,
+    Action.EMIT_EXPIRING: 2,
+    Action.HTTP_OVERLOAD: 2,
 }
 _MOST_STEPS: Final = 14
 

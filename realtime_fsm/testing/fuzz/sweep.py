@@ -142,6 +142,7 @@ def sweep(
     seeds: Iterable[int],
     environment: EnvironmentFactory = SimulatedEnvironment,
     progress: Callable[[Sweep], None] = lambda _: None,
+    preempt: float = 0.0,
 ) -> Sweep:
     """Play the schedule of each seed.
 
@@ -149,10 +150,11 @@ def sweep(
         seeds: Which.
         environment: Makes the server and its network.
         progress: Called after each.
+        preempt: As for ``play``.
     """
     result = Sweep()
     for seed in seeds:
-        story = play(random_schedule(seed), environment)
+        story = play(random_schedule(seed), environment, preempt)
         result.add(story)
         if story.violations:
             result.failure = failure_of(story, environment)
@@ -163,8 +165,11 @@ def sweep(
 
 def failure_of(story: Story, environment: EnvironmentFactory = SimulatedEnvironment) -> Failure:
     """Shrink the schedule of a story in which a promise was broken."""
-    replay = shortest = play(story.schedule, environment)
+
+    def again(schedule: Schedule) -> Story:
+        return play(schedule, environment, story.preempt)
+
+    replay = shortest = again(story.schedule)
     if replay.violations:
-        shrunk = shrink(story.schedule, lambda simpler: bool(play(simpler, environment).violations))
-        shortest = play(shrunk, environment)
+        shortest = again(shrink(story.schedule, lambda simpler: bool(again(simpler).violations)))
     return Failure(story=story, replay=replay, shortest=shortest)

@@ -13,6 +13,7 @@ from realtime_fsm.engine.port import HttpAnswer, TokenSource
 from realtime_fsm.engine.subscriptions import Position
 from realtime_fsm.machine.config import RealtimeConfig
 from realtime_fsm.machine.errors import NamespaceRefusedError, ServerUnavailableError, ServerUnreachableError
+from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.table import TRAITS, ConnectionStatus
 from realtime_fsm.service import RealtimeService
 from realtime_fsm.testing.fuzz.schedule import Action, Setting
@@ -36,7 +37,9 @@ SLOW: Final = (1.0, 0.8)
 SLOW_ACKS: Final = 22.0
 """Longer than a call waits, and shorter than a live server is waited for."""
 
-_RETRY_AFTER: Final = 7.0
+RETRY_AFTER: Final = 7
+"""Seconds that an overloaded server asks for."""
+
 _LOG_SIZE: Final = 6
 _GRACE: Final = 0.001
 """Seconds after which a request that was cancelled when it began has heard of it."""
@@ -98,6 +101,10 @@ class Environment(Protocol):
     def is_dead(self) -> bool:
         """True if nothing comes back from the server over the socket."""
 
+    @property
+    def delivered(self) -> Counter[int] | None:
+        """How often each tick has reached the client over a live connection; ``None`` if others can, too."""
+
 
 class SimulatedEnvironment:
     """The fast one: the simulated server, HTTP, and backend.
@@ -109,7 +116,7 @@ class SimulatedEnvironment:
 
     def __init__(self, setting: Setting, random: Random) -> None:
         self.setting = setting
-        self.server = SimulatedServer(random=random)
+        self.server = SimulatedServer(random=random, lingers=True)
         self.http = SimulatedHttp()
         self._applied: list[tuple[str, int]] = []
         self._complaints: list[str] = []
@@ -155,6 +162,13 @@ class SimulatedEnvironment:
         """See ``Environment``."""
         return self.server.is_black_hole
 
+    @property
+    def delivered(self) -> Counter[int] | None:
+        """See ``Environment``. With a backend they come by replays and polls as well."""
+        if self._backend is not None:
+            return None
+        return Counter(args[0] for event, args in self.server.told if event == TICK)
+
     async def open(self) -> None:
         """See ``Environment``."""
 
@@ -184,6 +198,7 @@ class SimulatedEnvironment:
             wall=wall_clock(),
         )
         watched.status = lambda: client.status
+        watched.stay = lambda: client.connection_status.last
         return client
 
     def do(self, action: Action) -> Awaitable[None] | None:
@@ -254,13 +269,18 @@ class SimulatedEnvironment:
 
 
 class _WatchedHttp:
-    """Passes requests on, and complains of polls that overlap, or that are made outside of FALLBACK."""
+    """Passes requests on, and complains of polls that overlap, or that are made outside of FALLBACK.
+
+    And of messages that are published before the server wants to be asked again, in the same stay.
+    """
 
     def __init__(self, http: SimulatedHttp, complaints: list[str]) -> None:
         self._http = http
         self._complaints = complaints
         self._open: Counter[str] = Counter()
+        self._spared: tuple[StatusChange | None, float] = (None, 0.0)
         self.status: Callable[[], ConnectionStatus] = lambda: ConnectionStatus.FALLBACK
+        self.stay: Callable[[], StatusChange | None] = lambda: None
 
     def open(self) -> None:
         self._http.open()
@@ -282,7 +302,15 @@ class _WatchedHttp:
         await asyncio.sleep(_GRACE)
         if not TRAITS[self.status()].publishes:
             self._complaints.append(f"messages were published in {self.status()}")
-        return await self._http.post(url, body, token=token, idempotency_key=idempotency_key)
+        time = asyncio.get_running_loop().time
+        stay, until = self._spared
+        if stay is self.stay() and time() < until:
+            self._complaints.append(f"messages were published {until - time():.3f} s before Retry-After")
+        try:
+            return await self._http.post(url, body, token=token, idempotency_key=idempotency_key)
+        except ServerUnavailableError as error:
+            self._spared = (self.stay(), time() + (error.retry_after or 0.0))
+            raise
 
     async def close(self) -> None:
         await self._http.close()
@@ -296,11 +324,15 @@ def _http_down(environment: SimulatedEnvironment) -> None:
     environment.http.refusal = ServerUnreachableError("nobody answers.")
 
 
+def _http_overload(environment: SimulatedEnvironment) -> None:
+    environment.http.refusal = _OVERLOADED
+
+
 def _http_cut(environment: SimulatedEnvironment) -> None:
     environment.http.is_cut = True
 
 
-_OVERLOADED: Final = ServerUnavailableError("503.", retry_after=_RETRY_AFTER)
+_OVERLOADED: Final = ServerUnavailableError("503.", retry_after=RETRY_AFTER)
 _CLOSED: Final = NamespaceRefusedError("no such namespace.")
 _REFUSED: Final = ServerUnreachableError("refused.")
 
@@ -322,5 +354,6 @@ _DEEDS: Final[Mapping[Action, Callable[[SimulatedEnvironment], object]]] = Mappi
     Action.SLOW:       lambda e: e.set_server(latency=SLOW[0], jitter=SLOW[1]),
     Action.HTTP_DOWN:  _http_down,
     Action.HTTP_CUT:   _http_cut,
+    Action.HTTP_OVERLOAD: _http_overload,
 })
 # fmt: on
