@@ -24,6 +24,8 @@ from realtime_fsm.testing.fuzz.sweep import sweep
 
 SEEDS = 3000
 MOST_STEPS = 4
+MOST_STEPS_OF_TWO_FAULTS = 6
+"""Where the socket must have failed before a fault of HTTP is felt."""
 Patch = pytest.MonkeyPatch
 
 
@@ -164,10 +166,11 @@ def observers_not_told_of_the_same_status(patch: Patch) -> None:
     ],
 )
 def test_sweep_finds_a_planted_bug_and_shrinks_it(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:
-    """A bug of each kind is found within a few hundred schedules, and shown in four steps at most."""
+    """A bug of each kind is found within a few hundred schedules, and shown in a few steps."""
     plant(monkeypatch)
     failure = sweep(range(SEEDS)).failure
     assert failure is not None, "the sweep has not found it"
-    assert len(failure.shrunk.steps) <= MOST_STEPS, str(failure)
+    most = MOST_STEPS_OF_TWO_FAULTS if plant is retry_after_ignored_in_publishing else MOST_STEPS
+    assert len(failure.shrunk.steps) <= most, str(failure)
     assert failure.story.violations
     assert failure.is_repeatable, str(failure)

@@ -46,6 +46,9 @@ def _simpler(schedule: Schedule) -> Iterator[Schedule]:
         for start in range(0, len(steps), size):
             yield evolve(schedule, steps=steps[:start] + steps[start + size :])
         size //= 2
+    for index in range(1, len(steps)):  # a step that matters by its pause alone
+        before = Step(steps[index - 1].action, steps[index - 1].pause + steps[index].pause)
+        yield evolve(schedule, steps=(*steps[: index - 1], before, *steps[index + 1 :]))
     if schedule.ending is not Action.HEAL:
         yield evolve(schedule, ending=Action.HEAL)
     if schedule.setting is not Setting.REFERENCE:
