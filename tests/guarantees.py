@@ -19,6 +19,7 @@ class Guarantee(NamedTuple):
 
 _ENGINE: Final = "properties/test_engine_properties.py::test_engine_"
 _SWEEP: Final = "simulation/test_sweep.py::test_sweep_finds_no_broken_promise_and_sees_everything"
+_PLANTED: Final = "simulation/test_planted_bugs.py::test_sweep_finds_a_planted_bug_and_shrinks_it"
 _FULL: Final = "simulation/test_full_stack.py::test_full_stack_keeps_every_promise"
 _MODEL: Final = "simulation/test_model.py::test_model_"
 _MANAGER: Final = "engine/test_connection_manager.py::test_connection_"
@@ -51,7 +52,13 @@ GUARANTEES: Final = (
         (
             "properties/test_machine_properties.py::test_machine_chain_of_changes_never_breaks",
             _MANAGER + "changes_are_streamed_from_the_call_to_the_disconnect",
+            _SWEEP,
         ),
+    ),
+    Guarantee(
+        "State",
+        "No promise depends on callbacks that take no time: any near timer may go off between two of them.",
+        ("simulation/test_sweep.py::test_sweep_finds_no_broken_promise_while_timers_cut_in",),
     ),
     Guarantee(
         "State",
@@ -251,6 +258,16 @@ GUARANTEES: Final = (
     ),
     Guarantee(
         "Delivery",
+        "No message expires before its time to live is over, whatever expires beside it.",
+        (_SWEEP, _PLANTED),
+    ),
+    Guarantee(
+        "Delivery",
+        "What `SqliteLedger` commits is on the disk before it is acknowledged, on every connection of it.",
+        ("unit/test_server_sqlite_ledger.py::test_every_connection_waits_for_the_disk",),
+    ),
+    Guarantee(
+        "Delivery",
         "Accepted messages are delivered, stored, or reported: the books always balance.",
         (_MESSAGES + "messages_of_all_kinds_are_accounted_for", _SWEEP),
     ),
@@ -278,6 +295,11 @@ GUARANTEES: Final = (
         "Order",
         "Handlers see events in wire order, one at a time.",
         (_MESSAGES + "handlers_see_events_in_wire_order_one_at_a_time",),
+    ),
+    Guarantee(
+        "Order",
+        "No handler is called for what comes over a connection that was given up.",
+        (_SWEEP, _PLANTED),
     ),
     Guarantee(
         "Order",
@@ -357,6 +379,11 @@ GUARANTEES: Final = (
         ),
     ),
     Guarantee(
+        "Catch-up",
+        "A polled answer counts as seen only once its events have been taken.",
+        ("engine/test_fallback.py::test_fallback_keeps_no_etag_of_what_was_not_delivered",),
+    ),
+    Guarantee(
         "Auth",
         "Tokens are fetched before the connection opens, and refreshed before they expire.",
         (
@@ -420,6 +447,11 @@ GUARANTEES: Final = (
             _MANAGER + "obeys_retry_after_and_spreads_it",
             "engine/test_fallback.py::test_fallback_obeys_retry_after",
         ),
+    ),
+    Guarantee(
+        "Retry",
+        "Messages are not published again before the server's `Retry-After` is over.",
+        (_SWEEP, _PLANTED),
     ),
     Guarantee(
         "Retry",

@@ -436,6 +436,7 @@ def _add_fuzz(commands: "_Commands[argparse.ArgumentParser]") -> None:
         "  realtime-fsm fuzz\n"
         "  realtime-fsm fuzz --seeds 200000 --json\n"
         "  realtime-fsm fuzz --full-stack --seeds 2000\n"
+        "  realtime-fsm fuzz --interleave --seeds 20000\n"
         "  realtime-fsm fuzz --replay reference:7/emit,reset@0.5,black-hole@3/heal\n",
     )
     parser.add_argument(
@@ -446,6 +447,11 @@ def _add_fuzz(commands: "_Commands[argparse.ArgumentParser]") -> None:
         "--full-stack",
         action="store_true",
         help="play them on the real python-socketio and aiohttp, over a network in memory",
+    )
+    parser.add_argument(
+        "--interleave",
+        action="store_true",
+        help="let near timers go off while callbacks are ready, as on a busy machine",
     )
     parser.add_argument("--replay", metavar="SCHEDULE", help="play this one, and tell what happens")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")

@@ -11,7 +11,7 @@ from attrs import define, field
 from realtime_fsm.cli.arguments import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from realtime_fsm.cli.paint import Painter
 from realtime_fsm.testing.fuzz.schedule import Schedule
-from realtime_fsm.testing.fuzz.simulation import EnvironmentFactory, Story, play
+from realtime_fsm.testing.fuzz.simulation import INTERLEAVED, EnvironmentFactory, Story, play
 from realtime_fsm.testing.fuzz.sweep import NOT_REPEATABLE, Failure, Sweep, failure_of, sweep
 from realtime_fsm.testing.fuzz.world import SimulatedEnvironment
 
@@ -34,18 +34,20 @@ def run_fuzz(parsed: argparse.Namespace) -> int:
         sys.stderr.write(f"realtime-fsm: {wrong}.\n")
         return EXIT_USAGE
     environment = _environment(full_stack=parsed.full_stack)
-    flags = " --full-stack" if parsed.full_stack else ""
+    preempt = INTERLEAVED if parsed.interleave else 0.0
+    flags = " --full-stack" * parsed.full_stack + " --interleave" * parsed.interleave
     if parsed.replay is not None:
-        return _replay(Schedule.parse(parsed.replay), environment, flags=flags, as_json=parsed.json)
+        story = play(Schedule.parse(parsed.replay), environment, preempt)
+        return _print_replay(story, environment, flags=flags, as_json=parsed.json)
     progress = _Progress(seeds)
     try:
-        result = sweep(range(first, first + seeds), environment, progress)
+        result = sweep(range(first, first + seeds), environment, progress, preempt)
     except KeyboardInterrupt:
         progress.end()
         raise
     progress.end()
     if parsed.json:
-        _write_json(_sweep_as_json(result, progress.seconds))
+        _write_json(_sweep_as_json(result, progress.seconds, preempt))
     else:
         _print_sweep(Painter(), result, progress.seconds, flags)
     return EXIT_OK if result.ok else EXIT_FAILED
@@ -59,8 +61,7 @@ def _environment(*, full_stack: bool) -> EnvironmentFactory:
     return FullStackEnvironment
 
 
-def _replay(schedule: Schedule, environment: EnvironmentFactory, *, flags: str, as_json: bool) -> int:
-    story = play(schedule, environment)
+def _print_replay(story: Story, environment: EnvironmentFactory, *, flags: str, as_json: bool) -> int:
     failure = failure_of(story, environment) if story.violations else None
     if as_json:
         told = {"ok": failure is None, **_story_as_json(story)}
@@ -143,12 +144,13 @@ def _print_failure(painter: Painter, failure: Failure, flags: str) -> None:
     painter.line(f"replay    realtime-fsm fuzz{flags} --replay {failure.shrunk}")
 
 
-def _sweep_as_json(result: Sweep, seconds: float) -> dict[str, Any]:
+def _sweep_as_json(result: Sweep, seconds: float, preempt: float) -> dict[str, Any]:
     told: dict[str, Any] = {
         "ok": result.ok,
         "played": result.played,
         "seconds": round(seconds, 3),
         "virtual_seconds": round(result.virtual_seconds, 3),
+        "interleaved": preempt > 0.0,
         "missing": list(result.missing),
         "digest": result.digest,
     }
@@ -173,6 +175,7 @@ def _shrunk_as_json(failure: Failure) -> dict[str, Any]:
 def _story_as_json(story: Story) -> dict[str, Any]:
     return {
         "schedule": str(story.schedule),
+        "interleaved": story.preempt > 0.0,
         "violations": story.violations,
         "story": story.lines,
         "digest": story.digest,

@@ -288,6 +288,7 @@ class Link:
         """Stop listening: from now on all that comes is stale."""
         self._detached = True
         self._stir()
+        self._pinged.clear()  # a pong on a connection that was given up is no measure of anything
         self._acks.clear()
         self._fail_requests()
 

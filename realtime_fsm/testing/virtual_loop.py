@@ -23,6 +23,9 @@ START: Final = 1_000_000.0
 _DISCARD_TIMEOUT: Final = 60.0
 """Virtual seconds that cancelled tasks get to end."""
 
+NEAR: Final = 0.02
+"""Virtual seconds that one turn of the loop may take; timers that are due by then go off after it."""
+
 _WEEK: Final = 7 * 24 * 3600.0
 
 
@@ -65,6 +68,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
     Args:
         seed: Timers that are due at the same instant run in an order that follows from it: asyncio promises
             none. ``None`` leaves it to asyncio's heap.
+        preempt: How likely a turn of the loop takes time, 0 to 1, decided by the seed: the clock moves to the
+            next timer, if that is ``NEAR``, although callbacks are ready. So a timer goes off in the middle
+            of a chain of them, as it does on a machine where callbacks take time; with 0 only when all have
+            run, which a program may come to rely on.
 
     Nothing in it depends on when garbage is collected, on addresses, or on other loops of the process: it
     holds its tasks itself, and numbers them itself where they have no name.
@@ -82,9 +89,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         limit: When the program must have ended, on this clock; ``None`` where that does not matter.
     """
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, *, preempt: float = 0.0) -> None:
         super().__init__()
         self._random = None if seed is None else Random(seed)  # noqa: S311 - a run must be repeatable
+        self._preempt = preempt
+        self._turns = Random(f"turns:{seed}")  # noqa: S311 - another one: the order of timers stays the same
         self._now = START
         self._clock_resolution = 1e-6  # must be more than the spacing of floats that large
         self._selector = _ClockSelector(self)
@@ -101,7 +110,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._now
 
     def advance(self, timeout: float | None) -> None:
-        """Move the clock to the next timer. For the selector.
+        """Move the clock to the next timer, unless callbacks are ready and take no time. For the selector.
 
         Raises:
             Deadlock: If there is none.
@@ -113,7 +122,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise interruption
         if timeout is None:
             raise Deadlock(f"Nothing is scheduled, and these wait for ever: {self.waiting()}")
-        if timeout > 0:
+        if timeout > 0 or self._takes_time():
             scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
             due = max(self._now + timeout, scheduled[0].when())  # asyncio never waits more than a day at once
             if self.limit is not None and due > self.limit:
@@ -181,6 +190,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.call_soon(_resolve, future, func, *args)
         return future
 
+    def _takes_time(self) -> bool:
+        """Decide whether the turn that has just ended took until the next timer."""
+        scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
+        if not self._preempt or not scheduled or scheduled[0].when() > self._now + NEAR:
+            return False
+        return self._turns.random() < self._preempt
+
     def _note_unhandled(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.unhandled.append(context)
         self._mind(context.get("exception"))
@@ -214,10 +230,11 @@ class VirtualSession:
     Args:
         limit: Virtual seconds that all of it may take.
         seed: As for ``VirtualLoop``.
+        preempt: As for ``VirtualLoop``.
     """
 
-    def __init__(self, *, limit: float = _WEEK, seed: int | None = None) -> None:
-        self.loop = VirtualLoop(seed)
+    def __init__(self, *, limit: float = _WEEK, seed: int | None = None, preempt: float = 0.0) -> None:
+        self.loop = VirtualLoop(seed, preempt=preempt)
         self.loop.limit = START + limit
 
     def __enter__(self) -> Self:
@@ -251,20 +268,23 @@ class VirtualSession:
             raise
 
 
-def run(main: Coroutine[Any, Any, T], *, limit: float = _WEEK, seed: int | None = None) -> T:
+def run(
+    main: Coroutine[Any, Any, T], *, limit: float = _WEEK, seed: int | None = None, preempt: float = 0.0
+) -> T:
     """Run a coroutine on a fresh loop in virtual time.
 
     Args:
         main: What to run.
         limit: Virtual seconds that it may take.
         seed: As for ``VirtualLoop``.
+        preempt: As for ``VirtualLoop``.
 
     Raises:
         Deadlock: If it waits for something that can never happen.
         LeakError: If it left a task behind, or an error that nobody handled.
         LimitError: If it took longer than ``limit``; a ``TimeoutError``.
     """
-    with VirtualSession(limit=limit, seed=seed) as session:
+    with VirtualSession(limit=limit, seed=seed, preempt=preempt) as session:
         return session.run(main)
 
 

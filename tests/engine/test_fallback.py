@@ -107,6 +107,28 @@ async def test_fallback_asks_conditionally() -> None:
         assert others[0].etag
 
 
+async def test_fallback_keeps_no_etag_of_what_was_not_delivered() -> None:
+    """An answer that cannot be taken is asked for again: by its ETag the good one would be missed."""
+
+    def answer(events: object) -> HttpAnswer:
+        stream = {"ok": True, "epoch": "e1", "offset": 2, "recovered": True, "events": events}
+        return HttpAnswer(status=200, body={"channels": {"ticks": stream}}, etag='"2"')
+
+    async with World(
+        dialect=Dialect.REFERENCE, max_reconnect_attempts=0, fallback_polling_interval=1.0
+    ) as world:
+        events = [{"event": "tick", "data": number, "offset": number} for number in (1, 2)]
+        assert Dialect.REFERENCE.poll_path is not None
+        world.http.resources[Dialect.REFERENCE.poll_path] = [answer("cut off by a proxy"), answer(events)]
+        got: list[Any] = []
+        world.client.on("tick", got.append)
+        await world.client.subscribe(["ticks"])
+        await fall_back(world)
+        await asyncio.sleep(60)
+        assert got == [1, 2]
+        assert world.client.metrics.failed_polls == 1
+
+
 async def test_fallback_polls_a_failing_endpoint_more_slowly_and_the_others_as_before() -> None:
     """Each endpoint has a backoff of its own, and recovers by itself."""
     async with World(

@@ -83,8 +83,8 @@ def disturb_loop(random: Random, steps: Steps) -> None:
             return self.place
 
     class DisturbedLoop(virtual_loop.VirtualLoop):
-        def __init__(self, seed: int | None = None) -> None:
-            super().__init__(seed)
+        def __init__(self, seed: int | None = None, *, preempt: float = 0.0) -> None:
+            super().__init__(seed, preempt=preempt)
             self.set_task_factory(lambda loop, coro, **options: Task(coro, loop=loop, **options))
 
         def create_future(self) -> asyncio.Future[Any]:
@@ -118,14 +118,17 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--disturb", type=int, default=0, help="seed of what is disturbed (default: 0)")
     parser.add_argument("--full-stack", action="store_true")
+    parser.add_argument("--interleave", action="store_true")
     parsed = parser.parse_args()
     random, steps = Random(parsed.disturb), Steps()  # noqa: S311 - a run must be repeatable
     disturb_clock(random)  # before anything is imported that binds it
     disturb_loop(random, steps)
     from realtime_fsm.testing import FullStackEnvironment, SimulatedEnvironment, Sweep, play  # noqa: PLC0415
     from realtime_fsm.testing.fuzz.schedule import random_schedule  # noqa: PLC0415
+    from realtime_fsm.testing.fuzz.simulation import INTERLEAVED  # noqa: PLC0415
 
     environment = FullStackEnvironment if parsed.full_stack else SimulatedEnvironment
+    preempt = INTERLEAVED if parsed.interleave else 0.0
     logging.disable()
     gc.collect()
     gc.freeze()  # what lives for ever need not be looked at in each collection
@@ -136,7 +139,7 @@ def main() -> int:
         played = {}
         for seed in random.sample(seeds, len(seeds)):
             rubbish = litter(random)
-            played[seed] = (play(random_schedule(seed), environment), steps.take())
+            played[seed] = (play(random_schedule(seed), environment, preempt), steps.take())
             del rubbish
         for seed in seeds:
             story, digest = played[seed]

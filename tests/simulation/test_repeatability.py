@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from realtime_fsm.testing.fuzz.full_stack import FullStackEnvironment
-from realtime_fsm.testing.fuzz.simulation import EnvironmentFactory
+from realtime_fsm.testing.fuzz.simulation import INTERLEAVED, EnvironmentFactory
 from realtime_fsm.testing.fuzz.sweep import sweep
 from realtime_fsm.testing.fuzz.world import SimulatedEnvironment
 
@@ -18,8 +18,13 @@ SCRIPT = Path(__file__).with_name("disturbed_sweep.py")
 @pytest.mark.timeout(600)  # it is bounded by its work, for which a busy machine needs minutes
 @pytest.mark.parametrize(
     ("seeds", "environment", "flags"),
-    [(100, SimulatedEnvironment, ()), (10, FullStackEnvironment, ("--full-stack",))],
-    ids=["engine", "full stack"],
+    [
+        (100, SimulatedEnvironment, ()),
+        (10, FullStackEnvironment, ("--full-stack",)),
+        (60, SimulatedEnvironment, ("--interleave",)),
+        (6, FullStackEnvironment, ("--full-stack", "--interleave")),
+    ],
+    ids=["engine", "full stack", "engine, interleaved", "full stack, interleaved"],
 )
 def test_stories_are_the_same_in_every_process(
     seeds: int, environment: EnvironmentFactory, flags: tuple[str, ...]
@@ -41,4 +46,6 @@ def test_stories_are_the_same_in_every_process(
         for process in processes:
             process.kill()
     assert first == second
-    assert first.startswith(f"stories {sweep(range(seeds), environment).digest} steps ")
+    preempt = INTERLEAVED if "--interleave" in flags else 0.0
+    here = sweep(range(seeds), environment, preempt=preempt)
+    assert first.startswith(f"stories {here.digest} steps ")

@@ -7,9 +7,11 @@ from attrs import evolve
 
 from realtime_fsm.testing.fuzz.application import FULL_SWEEP, everything
 from realtime_fsm.testing.fuzz.schedule import LASTING, Action, Schedule, Setting, random_schedule
-from realtime_fsm.testing.fuzz.simulation import EnvironmentFactory, Story, play
+from realtime_fsm.testing.fuzz.simulation import INTERLEAVED, EnvironmentFactory, Story, play
 from realtime_fsm.testing.fuzz.sweep import NOT_REPEATABLE, Sweep, shrink, sweep
 from realtime_fsm.testing.fuzz.world import SimulatedEnvironment
+
+INTERLEAVED_SEEDS = range(500)
 
 
 def test_sweep_finds_no_broken_promise_and_sees_everything() -> None:
@@ -18,6 +20,14 @@ def test_sweep_finds_no_broken_promise_and_sees_everything() -> None:
     assert result.failure is None, (str(result.failure.shrunk), result.failure.story.violations)
     assert not result.missing
     assert result.ok
+
+
+def test_sweep_finds_no_broken_promise_while_timers_cut_in() -> None:
+    """No promise depends on callbacks taking no time: near timers go off in the middle of every chain."""
+    result = sweep(INTERLEAVED_SEEDS, preempt=INTERLEAVED)
+    assert result.failure is None, str(result.failure)
+    some = INTERLEAVED_SEEDS[:20]
+    assert sweep(some, preempt=INTERLEAVED).digest != sweep(some).digest  # or nothing has cut in
 
 
 def test_sweep_is_vacuous_when_it_never_saw_something() -> None:
@@ -34,8 +44,8 @@ def test_sweep_keeps_the_story_as_it_was_found(monkeypatch: pytest.MonkeyPatch) 
     """The run that failed is told as it was, also where no other one fails; and that none did, is said."""
     disturbed = random_schedule(3)
 
-    def play_disturbed(schedule: Schedule, environment: EnvironmentFactory) -> Story:
-        story = play(schedule, environment)
+    def play_disturbed(schedule: Schedule, environment: EnvironmentFactory, preempt: float) -> Story:
+        story = play(schedule, environment, preempt)
         if schedule == disturbed and not told:
             story.violations = ["it was disturbed"]
             told.append(story)

@@ -6,6 +6,8 @@ import pytest
 
 from realtime_fsm.cli import main
 from realtime_fsm.engine.sender import Sender
+from realtime_fsm.testing.fuzz.schedule import Schedule
+from realtime_fsm.testing.fuzz.simulation import INTERLEAVED, play
 from realtime_fsm.testing.fuzz.sweep import Sweep, sweep
 
 BROKEN = "reference:0/publish,lose-ack@3,emit/heal"
@@ -59,6 +61,22 @@ def test_fuzz_prints_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     assert told["failure"]["is_repeatable"]
     assert main(["fuzz", "--replay", told["failure"]["shrunk"], "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["shrunk"]
+
+
+def test_fuzz_interleaves(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --interleave near timers cut in, in a sweep and in a replay; the way to replay it says so."""
+    assert main(["fuzz", "--seeds", "3", "--interleave", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["interleaved"]
+    assert told["digest"] == sweep(range(3), preempt=INTERLEAVED).digest
+    assert main(["fuzz", "--replay", BROKEN, "--interleave", "--json"]) == 0
+    assert (
+        json.loads(capsys.readouterr().out)["digest"]
+        == play(Schedule.parse(BROKEN), preempt=INTERLEAVED).digest
+    )
+    monkeypatch.setattr(Sender, "_end_flight", lambda sender, message: None)
+    assert main(["fuzz", "--seeds", "50", "--interleave"]) == 1
+    assert "realtime-fsm fuzz --interleave --replay " in capsys.readouterr().out
 
 
 def test_fuzz_fails_when_it_proves_too_little(

@@ -6,6 +6,7 @@ import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ RunAsync = Callable[..., Any]
 BOUND = 8.0
 CONFIG = BackendConfig(secret="0123456789abcdef0123456789abcdef", handler_timeout=0.2)
 FAILED = "handler_failed"
+FULL = 2
+"""What ``PRAGMA synchronous`` says where each commit is on the disk before it ends."""
 
 
 @pytest.fixture
@@ -111,6 +114,32 @@ async def test_mark_outlives_the_process(path: Path) -> None:
         assert one.router.duplicates == 2
         assert await one.send(3, "note", "there") == {"ok": True, "answer": "THERE"}
     assert notes(path) == ["hi", "there"]
+
+
+async def test_every_connection_waits_for_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No commit of the ledger can be lost with the power, whatever the default of this SQLite."""
+    made: list[sqlite3.Connection] = []
+    levels: dict[int, set[int]] = {}
+
+    class Watched(sqlite3.Connection):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            super().execute("PRAGMA synchronous=NORMAL")  # as a SQLite that was built so
+            made.append(self)
+
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if sql in {"BEGIN IMMEDIATE", "COMMIT"}:
+                (level,) = super().execute("PRAGMA synchronous").fetchone()
+                levels.setdefault(id(self), set()).add(level)
+            return super().execute(sql, *parameters)
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Watched))
+    async with backend(path) as one:
+        assert await one.send(1) == {"ok": True, "answer": "HI"}
+        assert code(await one.send(2, "nobody")) == "unknown_event"
+        assert (await one.send(1))["duplicate"]
+    assert len(made) >= 4
+    assert levels == {id(connection): {FULL} for connection in made}
 
 
 async def test_failed_handler_leaves_nothing_but_its_refusal(path: Path) -> None:

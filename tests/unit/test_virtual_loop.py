@@ -18,6 +18,7 @@ from isolation import INTEGRATION, Leftovers, make_plain
 
 import realtime_fsm.testing
 from realtime_fsm.testing.virtual_loop import (
+    NEAR,
     START,
     Deadlock,
     LeakError,
@@ -54,6 +55,51 @@ def test_virtual_loop_runs_timers_in_their_order() -> None:
         return order
 
     assert run(main()) == [1, 2, 3]
+
+
+async def _cut_in(delay: float) -> int:
+    """Set a timer, and return how many turns of the loop passed before it went off, of 1,000."""
+    went_off = asyncio.Event()
+    asyncio.get_running_loop().call_later(delay, went_off.set)
+    for turn in range(1_000):
+        if went_off.is_set():
+            return turn
+        await asyncio.sleep(0)
+    return 1_000
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_virtual_loop_lets_near_timers_cut_in_where_turns_take_time(seed: int | None) -> None:
+    """A near timer goes off while callbacks are ready, as the seed says; a far one, or by default, never."""
+    turns = run(_cut_in(NEAR / 2), seed=seed, preempt=0.1)
+    assert turns < 1_000
+    assert run(_cut_in(NEAR / 2), seed=seed, preempt=0.1) == turns
+    assert run(_cut_in(NEAR * 2), seed=seed, preempt=0.1) == 1_000
+    assert run(_cut_in(NEAR / 2), seed=seed) == 1_000
+
+
+def test_virtual_loop_is_exact_where_turns_take_time() -> None:
+    """The clock moves to timers only, never back and never past one, so all go off when they are due."""
+
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        late: list[float] = []
+
+        def tell(due: float) -> None:
+            late.append(loop.time() - due)
+
+        for number in range(100):
+            due = loop.time() + number / 1_000
+            loop.call_at(due, tell, due)
+        for _ in range(100_000):
+            if len(late) == 100:
+                break
+            await asyncio.sleep(0)
+        return late
+
+    late = run(main(), seed=3, preempt=0.5)
+    assert len(late) == 100
+    assert max(map(abs, late)) < 1e-5
 
 
 def test_virtual_loop_names_who_waits_in_a_deadlock() -> None:

@@ -1,14 +1,14 @@
 """The application on a client: it emits numbers, mirrors a channel, and notices what goes wrong."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator
 from random import Random
 from typing import Any, Final
 
 from attrs import define, field
 
-from realtime_fsm.engine.message import Receipt
+from realtime_fsm.engine.message import Message, Receipt
 from realtime_fsm.engine.port import Token
 from realtime_fsm.engine.subscriptions import Missed, Position
 from realtime_fsm.machine.config import Endpoint, RealtimeConfig
@@ -29,7 +29,7 @@ from realtime_fsm.machine.errors import (
     ServerUnreachableError,
     TokenSourceError,
 )
-from realtime_fsm.machine.record import StatusChange
+from realtime_fsm.machine.record import AttemptRecord, StatusChange
 from realtime_fsm.machine.table import (
     TRAITS,
     TRANSITIONS,
@@ -163,6 +163,7 @@ CALL_TIMEOUT: Final = 20.0
 _GREETING_TIMEOUT: Final = 1.0
 _MOST_TURNS: Final = 6
 """Turns of the loop, at most, after which a ``flicker`` ends."""
+_TIMES_TO_LIVE: Final = (2.0, 5.0, 9.0)
 _TOKEN_LIFE: Final = 30.0
 _TOKEN_DELAY: Final = 0.02
 _STORM: Final = 8
@@ -252,6 +253,33 @@ class Emitted:
     is_undone: bool = False
 
 
+@define(eq=False)
+class Witness:
+    """What a client's observers were told, to be compared with what it says of itself.
+
+    Attributes:
+        client: The client.
+        changes: Every change of its status.
+        attempts: The end of every dial.
+        settled: Every message that came to its end, which end, and when that was, on the wall clock.
+    """
+
+    client: RealtimeService
+    changes: list[StatusChange] = field(factory=list)
+    attempts: list[AttemptRecord] = field(factory=list)
+    settled: list[tuple[Message, Outcome, float]] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        status = self.client.connection_status
+        status.subscribe(self.changes.append)
+        status.subscribe_attempts(self.attempts.append)
+        self.client.on_settled(self._ended)
+
+    def _ended(self, message: Message, at: float) -> None:
+        # Its end of now: one that was called SENT may be doubted later, when the client ends.
+        self.settled.append((message, message.receipt.outcome, at))
+
+
 class Application:
     """One process of it after another, on the same disk.
 
@@ -275,6 +303,8 @@ class Application:
         is_disk_full: Whether its disk takes nothing.
         is_side_wanted: Whether the second channel is subscribed, as the application knows it.
         side: The last number of the second channel that it knows, while it is promised all that follow.
+        witnesses: One for every process.
+        ticks: How often each tick was heard.
         published: Ticks that the server sent.
         last: The last tick that is known; ``None`` before the first.
     """
@@ -308,6 +338,8 @@ class Application:
         self.emitted: list[Emitted] = []
         self.changes: list[StatusChange] = []
         self.stories: list[list[StatusChange]] = []
+        self.witnesses: list[Witness] = []
+        self.ticks: Counter[int] = Counter()
         self.published = 0
         self.is_side_wanted = False
         self.side: int | None = None
@@ -339,6 +371,7 @@ class Application:
         self.changes = []
         self.stories.append(self.changes)
         self.client.connection_status.subscribe(self._changed)
+        self.witnesses.append(Witness(self.client))
         self.client.on(TICK, self._hear)
         self.client.on(NEWS, self._read)
         self.client.on(SIDE, self._hear_side)
@@ -348,12 +381,12 @@ class Application:
 
     # What it does.
 
-    def emit(self, delivery: Delivery | None = None) -> None:
+    def emit(self, delivery: Delivery | None = None, *, ttl: float | None = None) -> None:
         """Emit the next number, in the background."""
         message = self._next(NUMBER, self.config.default_delivery if delivery is None else delivery)
 
         async def send() -> None:
-            receipt = await self.client.emit(NUMBER, message.number, delivery=message.delivery)
+            receipt = await self.client.emit(NUMBER, message.number, delivery=message.delivery, ttl=ttl)
             message.receipt = receipt
             answer = await receipt
             self._tell(f"number {message.number} is {receipt.outcome.value}")
@@ -361,6 +394,10 @@ class Application:
                 self.violations.append(f"message {message.number} got the answer {answer!r}")
 
         self._do(message, send)
+
+    def emit_expiring(self) -> None:
+        """Emit the next number, to be forgotten in a few seconds; others live longer, or for less."""
+        self.emit(ttl=_TIMES_TO_LIVE[len(self.emitted) % len(_TIMES_TO_LIVE)])
 
     def call(self) -> None:
         """Ask for a number, in the background; the answer must be that number."""
@@ -532,6 +569,16 @@ class Application:
             self.outbox.is_full = full
 
     @property
+    def expired(self) -> set[int]:
+        """The numbers whose time to live was over, in whichever process."""
+        return {
+            message.args[0]
+            for witness in self.witnesses
+            for message, _, _ in witness.settled
+            if message.event == NUMBER and message.receipt.outcome is Outcome.EXPIRED
+        }
+
+    @property
     def tasks(self) -> frozenset[asyncio.Task[None]]:
         """The tasks of the application itself."""
         return frozenset(self._tasks) | self._restarting
@@ -550,6 +597,7 @@ class Application:
 
     def _hear(self, number: int, *_: object) -> None:
         self._tell(f"tick {number}")
+        self.ticks[number] += 1
         if self.is_closed:
             self.violations.append(f"tick {number} came after disconnect()")
         if number <= self._known:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from random import Random
@@ -9,6 +10,8 @@ from types import MappingProxyType
 from typing import Final
 from unittest.mock import patch
 
+from aiohttp import web
+from aiohttp.typedefs import Handler
 from socketio.packet import ACK, BINARY_ACK, Packet
 
 from realtime_fsm.adapters.http import AiohttpClient
@@ -17,6 +20,7 @@ from realtime_fsm.engine.outbox import Outbox
 from realtime_fsm.engine.port import TokenSource
 from realtime_fsm.engine.subscriptions import Position
 from realtime_fsm.machine.config import RealtimeConfig
+from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.server import (
     BackendConfig,
     Identity,
@@ -29,7 +33,17 @@ from realtime_fsm.server.ledger import MemoryLedger
 from realtime_fsm.service import RealtimeService
 from realtime_fsm.testing.fuzz.memory_network import MemoryNetwork
 from realtime_fsm.testing.fuzz.schedule import Action, Setting
-from realtime_fsm.testing.fuzz.world import AHEAD, BEGIN_ANEW, CHANNEL, SIDE, SLOW, SLOW_ACKS, TAKEN, TICK
+from realtime_fsm.testing.fuzz.world import (
+    AHEAD,
+    BEGIN_ANEW,
+    CHANNEL,
+    RETRY_AFTER,
+    SIDE,
+    SLOW,
+    SLOW_ACKS,
+    TAKEN,
+    TICK,
+)
 from realtime_fsm.testing.proxy.faults import Direction
 from realtime_fsm.testing.virtual_loop import wall_clock
 
@@ -44,6 +58,7 @@ _LOG_SIZE: Final = 6
 _GOODBYE: Final = 0.2
 _SLOW_BANDWIDTH: Final = 4000.0
 """Bytes in a second: enough for a handshake within its time."""
+_OVER_HTTP: Final = frozenset({Dialect.REFERENCE.poll_path, Dialect.REFERENCE.publish_path})
 _CONFIG: Final = BackendConfig(
     secret=_SECRET,
     ping_interval=10,
@@ -78,6 +93,7 @@ class FullStackEnvironment:
         self._hurry = asyncio.Event()
         self._is_slow = False
         self.clock_ahead = 0.0
+        self._is_http_overloaded = False
         self._tokens = 0
         self._doorkeeper = _Doorkeeper()
         self._acks_to_lose = 0
@@ -91,8 +107,8 @@ class FullStackEnvironment:
 
     @property
     def supports(self) -> frozenset[Action]:
-        """Actions that it can play: all but one, for which the backend knows no Retry-After over HTTP."""
-        return frozenset(Action) - {Action.HTTP_OVERLOAD}
+        """All of them."""
+        return frozenset(Action)
 
     @property
     def applied(self) -> Sequence[tuple[str, int]]:
@@ -122,6 +138,11 @@ class FullStackEnvironment:
         """Nobody knows: its faults are those of bytes."""
         return None
 
+    @property
+    def delivered(self) -> Counter[int] | None:
+        """Unknown: ticks come by replays and polls as well."""
+        return None
+
     async def open(self) -> None:
         """Start the backend on the network in memory."""
         self._service = WebSocketService(_CONFIG, verifier=self._doorkeeper, ledger=self._ledger)
@@ -129,6 +150,7 @@ class FullStackEnvironment:
             self._send,
             self._service._server._send_packet,  # noqa: SLF001
         )
+        self._service.application.middlewares.append(self._answer_over_http)
         for event in TAKEN:
             self._service.on(event, partial(self._take, event))
         accept = await self.socket_network.serve(
@@ -178,7 +200,7 @@ class FullStackEnvironment:
         """See ``Environment``."""
         self.socket_network.heal()
         self.http_network.heal()
-        self._is_slow = self._loses_event = False
+        self._is_slow = self._loses_event = self._is_http_overloaded = False
         self.clock_ahead = 0.0
         self._acks_to_lose = 0
         self._hurry.set()
@@ -232,6 +254,10 @@ class FullStackEnvironment:
         """Answer new clients that there is no room, until it is healed."""
         self._refuse_sessions(enabled=True)
 
+    def overload_http(self) -> None:
+        """Answer polls and published messages that there is no room, until it is healed."""
+        self._is_http_overloaded = True
+
     def deny(self) -> None:
         """Let nobody in, until it is healed."""
         self._doorkeeper.is_shut = True
@@ -273,6 +299,12 @@ class FullStackEnvironment:
                 pass  # it has thought for long enough
         self._applied.append((event, number))  # in one step with its answer: nothing can end it in between
         return number
+
+    @web.middleware
+    async def _answer_over_http(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if self._is_http_overloaded and request.path in _OVER_HTTP:
+            return web.Response(status=503, headers={"Retry-After": str(RETRY_AFTER)})
+        return await handler(request)
 
     async def _send(self, send: Callable[[str, Packet], Awaitable[None]], sid: str, packet: Packet) -> None:
         if self._acks_to_lose and packet.packet_type in {ACK, BINARY_ACK}:
@@ -338,5 +370,6 @@ _DEEDS: Final[Mapping[Action, Callable[[FullStackEnvironment], Awaitable[None] |
     Action.SLOW_UP:    lambda e: e.slow_down(),
     Action.CLOCK_AHEAD: lambda e: e.put_clock_ahead(),
     Action.HANDLER_RESTARTS: lambda e: e.begin_anew(),
+    Action.HTTP_OVERLOAD: lambda e: e.overload_http(),
 })
 # fmt: on

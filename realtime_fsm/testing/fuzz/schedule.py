@@ -103,6 +103,8 @@ class Action(StrEnum):
     """All calls of the client that have not returned are cancelled, wherever they wait."""
     HANDLER_RESTARTS = "handler-restarts"
     """An event, whose handler disconnects in a task of its own, and connects again."""
+    EMIT_EXPIRING = "emit-expiring"
+    """A message with a time to live of seconds."""
 
     @property
     def lasts(self) -> bool:
@@ -149,6 +151,8 @@ _WEIGHTS: Final = {
     Action.SUBSCRIBE: 3,
     Action.FLICKER: 3,
     Action.SLOW_UP: 2,
+    Action.EMIT_EXPIRING: 2,
+    Action.HTTP_OVERLOAD: 2,
 }
 _MOST_STEPS: Final = 14
 

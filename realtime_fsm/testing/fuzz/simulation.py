@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import inspect
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from random import Random
@@ -19,7 +19,7 @@ from realtime_fsm.machine.delivery import Delivery, Outcome
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.table import TRAITS, TRANSITIONS
 from realtime_fsm.service import RealtimeService
-from realtime_fsm.testing.fuzz.application import CALL_TIMEOUT, Application, Emitted, of_fault
+from realtime_fsm.testing.fuzz.application import CALL_TIMEOUT, Application, Emitted, Witness, of_fault
 from realtime_fsm.testing.fuzz.schedule import LASTING, Action, Schedule, Setting, Step
 from realtime_fsm.testing.fuzz.world import NUMBER, Environment, SimulatedEnvironment
 from realtime_fsm.testing.virtual_loop import VirtualLoop, described, run
@@ -85,7 +85,10 @@ def violations_of_books(application: Application, environment: Environment) -> I
     applied = [number for event, number in environment.applied if event == NUMBER]
     times = Counter(applied)
     disk = application.disk
-    kept = {message.args[0] for message in (*disk.waiting.values(), *(d.message for d in disk.dead.values()))}
+    kept = application.expired  # whoever found it on the disk has told of it
+    kept |= {
+        message.args[0] for message in (*disk.waiting.values(), *(d.message for d in disk.dead.values()))
+    }
     for message in application.emitted:
         if message.event == NUMBER:
             yield from _of_message(message, times[message.number], kept=message.number in kept)
@@ -106,6 +109,7 @@ def violations_of_rest(application: Application, environment: Environment) -> It
     """Yield what is missing after everything was mended, and before the client is disconnected."""
     applied = {number for event, number in environment.applied if event == NUMBER}
     applied |= {letter.message.args[0] for letter in application.disk.dead.values()}  # given up, and told
+    applied |= application.expired
     for message in application.emitted:
         if message.event == NUMBER and _is_due(message) and message.number not in applied:
             yield f"message {message.number} ({message.delivery.value}) was accepted, and never arrived"
@@ -181,6 +185,43 @@ def _is_due(message: Emitted) -> bool:
     return message.receipt.outcome not in _TOLD
 
 
+def violations_of_ends(witness: Witness) -> Iterator[str]:
+    """Yield the messages that have expired before their time to live was over."""
+    for message, outcome, at in witness.settled:
+        if outcome is not Outcome.EXPIRED or message.is_call:
+            continue  # a call is over when its caller has waited for long enough
+        due = message.expires_at
+        if due is None or at < due:
+            early = "with no time to live" if due is None else f"{due - at:.3f} s early"
+            yield f"message {message.args[0]} ({message.delivery.value}) expired {early}"
+
+
+def violations_of_witness(witness: Witness) -> Iterator[str]:
+    """Yield what the observers of a client were told otherwise than it says itself."""
+    status = witness.client.connection_status
+    kept: tuple[tuple[str, list[object], deque[object]], ...] = (
+        ("changes", [*witness.changes], deque(status.history, status.history.maxlen)),
+        ("attempts", [*witness.attempts], deque(status.attempts, status.attempts.maxlen)),
+    )
+    for what, told, history in kept:
+        if told[-(history.maxlen or 0) :] != list(history):
+            yield f"observers were told of {len(told)} {what}, and the history holds other {len(history)}"
+    told_ends = Counter(outcome.value for _, outcome, _ in witness.settled)
+    counted = witness.client.metrics.messages_by_outcome
+    if told_ends != counted:
+        yield f"observers were told of the ends {dict(told_ends)}, and the metrics count {dict(counted)}"
+
+
+def violations_of_epochs(application: Application, environment: Environment) -> Iterator[str]:
+    """Yield the ticks that were handled although they came over a connection that had been given up."""
+    delivered = environment.delivered
+    if delivered is None:
+        return
+    for number, times in application.ticks.items():
+        if times > delivered[number]:
+            yield f"tick {number} was heard {times} times, and came {delivered[number]} times in its epoch"
+
+
 HEALED_WITHIN: Final = 120.0
 """Virtual seconds in which everything is connected and delivered, once all is mended."""
 
@@ -192,6 +233,9 @@ _LATE: Final = 5.0
 """Seconds after a disconnect in which what is still on its way must reach nobody."""
 
 _DIALS_EVERY: Final = 10.0
+INTERLEAVED: Final = 0.2
+"""How likely a turn of the loop takes time where schedules are interleaved; see ``VirtualLoop``."""
+
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 EnvironmentFactory = Callable[[Setting, Random], Environment]
 
@@ -206,6 +250,7 @@ class Story:
         seen: What was seen of the rows, outcomes and faults that there are.
         virtual_seconds: How long it took.
         violations: The promises that were broken.
+        preempt: How likely a turn of its loop took time.
     """
 
     schedule: Schedule
@@ -213,6 +258,7 @@ class Story:
     seen: set[str] = field(factory=set)
     virtual_seconds: float = 0.0
     violations: list[str] = field(factory=list)
+    preempt: float = 0.0
 
     @property
     def digest(self) -> str:
@@ -376,6 +422,10 @@ class Simulation:
         for changes in application.stories:
             self._demand(violations_of_changes(changes))
         self._demand(violations_of_books(application, self.environment))
+        for witness in application.witnesses:
+            self._demand(violations_of_ends(witness))
+            self._demand(violations_of_witness(witness))
+        self._demand(violations_of_epochs(application, self.environment))
         await self.environment.close()
         if isinstance(self._loop, VirtualLoop):
             self._demand(f"a timer is left: {timer}" for timer in self._loop.timers())
@@ -478,27 +528,32 @@ _OF_THE_APPLICATION: Final[Mapping[Action, Callable[[Application], object]]] = M
     Action.FLICKER:           lambda app: app.flicker(),
     Action.BEGIN_DISCONNECT:  lambda app: app.begin_disconnect(),
     Action.CANCEL:            lambda app: app.cancel(),
+    Action.EMIT_EXPIRING:     lambda app: app.emit_expiring(),
 })
 # fmt: on
 
 
-def play(schedule: Schedule, environment: EnvironmentFactory = SimulatedEnvironment) -> Story:
+def play(
+    schedule: Schedule, environment: EnvironmentFactory = SimulatedEnvironment, preempt: float = 0.0
+) -> Story:
     """Play a schedule in virtual time; return how it went, with the promises that were broken.
 
     Args:
         schedule: What happens.
         environment: Makes the server and its network.
+        preempt: How likely a turn of the loop takes time, see ``VirtualLoop``: ``INTERLEAVED``, or 0.
     """
-    story = Story(schedule)
+    story = Story(schedule, preempt=preempt)
 
     async def main() -> None:
         nonlocal story
         simulation = Simulation(schedule, environment)
         story = simulation.story
+        story.preempt = preempt
         await simulation.play()
 
     try:
-        run(main(), seed=schedule.seed)
+        run(main(), seed=schedule.seed, preempt=preempt)
     except Exception as error:  # noqa: BLE001 - whatever it is, the schedule has found it
         notes = getattr(error, "__notes__", ())
         told = story.violations or [f"{type(error).__name__}: {error}"]

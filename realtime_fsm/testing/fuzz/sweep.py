@@ -46,6 +46,9 @@ def _simpler(schedule: Schedule) -> Iterator[Schedule]:
         for start in range(0, len(steps), size):
             yield evolve(schedule, steps=steps[:start] + steps[start + size :])
         size //= 2
+    for index in range(1, len(steps)):  # a step that matters by its pause alone
+        before = Step(steps[index - 1].action, steps[index - 1].pause + steps[index].pause)
+        yield evolve(schedule, steps=(*steps[: index - 1], before, *steps[index + 1 :]))
     if schedule.ending is not Action.HEAL:
         yield evolve(schedule, ending=Action.HEAL)
     if schedule.setting is not Setting.REFERENCE:
@@ -142,6 +145,7 @@ def sweep(
     seeds: Iterable[int],
     environment: EnvironmentFactory = SimulatedEnvironment,
     progress: Callable[[Sweep], None] = lambda _: None,
+    preempt: float = 0.0,
 ) -> Sweep:
     """Play the schedule of each seed.
 
@@ -149,10 +153,11 @@ def sweep(
         seeds: Which.
         environment: Makes the server and its network.
         progress: Called after each.
+        preempt: As for ``play``.
     """
     result = Sweep()
     for seed in seeds:
-        story = play(random_schedule(seed), environment)
+        story = play(random_schedule(seed), environment, preempt)
         result.add(story)
         if story.violations:
             result.failure = failure_of(story, environment)
@@ -163,8 +168,11 @@ def sweep(
 
 def failure_of(story: Story, environment: EnvironmentFactory = SimulatedEnvironment) -> Failure:
     """Shrink the schedule of a story in which a promise was broken."""
-    replay = shortest = play(story.schedule, environment)
+
+    def again(schedule: Schedule) -> Story:
+        return play(schedule, environment, story.preempt)
+
+    replay = shortest = again(story.schedule)
     if replay.violations:
-        shrunk = shrink(story.schedule, lambda simpler: bool(play(simpler, environment).violations))
-        shortest = play(shrunk, environment)
+        shortest = again(shrink(story.schedule, lambda simpler: bool(again(simpler).violations)))
     return Failure(story=story, replay=replay, shortest=shortest)

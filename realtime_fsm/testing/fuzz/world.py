@@ -67,7 +67,9 @@ _LATE: Final = frozenset({Action.BLACK_HOLE, Action.DEAF, Action.STALL, Action.S
 AHEAD: Final = 7200.0
 """Seconds by which a clock that is wrong is ahead: longer than any token lives."""
 
-_RETRY_AFTER: Final = 7.0
+RETRY_AFTER: Final = 7
+"""Seconds that an overloaded server asks for."""
+
 _LOG_SIZE: Final = 6
 _GRACE: Final = 0.001
 """Seconds after which a request that was cancelled when it began has heard of it."""
@@ -139,6 +141,13 @@ class Environment(Protocol):
         ``None`` while they may not be, and where nobody knows.
         """
 
+    @property
+    def delivered(self) -> Counter[int] | None:
+        """Each tick that has reached the client over a live connection, with how often it did.
+
+        ``None`` where ticks come by other ways as well.
+        """
+
 
 @define(eq=False)
 class _Patience:
@@ -192,7 +201,7 @@ class SimulatedEnvironment:
         self.setting = setting
         self._complaints: list[str] = []
         self._patience = _Patience(self._complaints)
-        self.server = _WatchedServer(random=random)
+        self.server = _WatchedServer(random=random, lingers=True)
         self.server.patience = self._patience
         self.http = SimulatedHttp()
         self.clock_ahead = 0.0
@@ -252,6 +261,13 @@ class SimulatedEnvironment:
     def prompt_since(self) -> float | None:
         """See ``Environment``."""
         return self._prompt_since
+
+    @property
+    def delivered(self) -> Counter[int] | None:
+        """See ``Environment``. With a backend they come by replays and polls as well."""
+        if self._backend is not None:
+            return None
+        return Counter(args[0] for event, args in self.server.told if event == TICK)
 
     async def open(self) -> None:
         """See ``Environment``."""
@@ -437,7 +453,7 @@ def _http_cut(environment: SimulatedEnvironment) -> None:
     environment.http.is_cut = True
 
 
-_OVERLOADED: Final = ServerUnavailableError("503.", retry_after=_RETRY_AFTER)
+_OVERLOADED: Final = ServerUnavailableError("503.", retry_after=RETRY_AFTER)
 _CLOSED: Final = NamespaceRefusedError("no such namespace.")
 _REFUSED: Final = ServerUnreachableError("refused.")
 

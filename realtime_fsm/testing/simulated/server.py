@@ -168,7 +168,7 @@ class SimulatedTransport:
             return
         self.closed_with_goodbye = goodbye
         was_open = self._is_open
-        self._stop_listening()
+        self._stop_listening(lingers=self._server.lingers)
         delivered = False
         try:
             while goodbye and was_open and self._unwritten:
@@ -193,7 +193,7 @@ class SimulatedTransport:
     def deliver_event(self, event: str, args: list[Any], ack_id: int | None = None) -> None:
         """Let an event reach the client; it gets a copy of the arguments."""
         given = copy.deepcopy(args)
-        self.deliver(lambda: self.listener.on_event(event, given, ack_id))
+        self.deliver(partial(self._tell_event, event, given, ack_id))
 
     def acknowledge(self, ack_id: int, args: list[Any], *, after: float = 0.0) -> None:
         """Let an acknowledgement reach the client; the server thinks for ``after`` seconds first."""
@@ -292,12 +292,18 @@ class SimulatedTransport:
         self.last_received = self._loop.time()
         tell()
 
-    def _stop_listening(self) -> None:
-        """Let nothing reach the client any more."""
+    def _tell_event(self, event: str, args: list[Any], ack_id: int | None) -> None:
+        if self._is_open:
+            self._server.told.append((event, args))
+        self.listener.on_event(event, args, ack_id)
+
+    def _stop_listening(self, *, lingers: bool = False) -> None:
+        """Let nothing reach the client any more, unless it lingers: what is on its way arrives then."""
         if self._is_open:
             self._is_open = False
             self._server.left(self)
-        self._down.cut()
+        if not lingers:
+            self._down.cut()
         self._thinking.cut()
         if self._flushing is not None:
             self._flushing.cancel()
@@ -381,6 +387,7 @@ class SimulatedServer:
         is_deaf: Hears nothing of the client any more, while what it says still arrives: the way up is dead.
             What is on its way up waits, as in a black hole; dials get no answer.
         uplink_rate: Bytes that the way up of each connection takes in a second; ``None`` for any number.
+        lingers: Tells what was on its way also on a connection that the client has closed meanwhile.
         queue_limit: Messages that may be unwritten on one connection.
         answers_pings: Answers the pings of the transport.
         can_ping: Whether the transport has pings at all; one over polling has not.
@@ -394,6 +401,7 @@ class SimulatedServer:
         backend: Answers events as the reference backend does; ``None`` for a plain server.
         dials: The auth object of every dial.
         received: Every event that arrived, ``(name, arguments)``, in order.
+        told: Every event that has reached a client over a live connection, ``(name, arguments)``, in order.
         answers: Every answer to the server's own questions, ``(id, arguments)``.
         first_heard: The first event of every connection but heartbeats and renewed tokens, in order.
         links: The connections that are live now.
@@ -408,6 +416,7 @@ class SimulatedServer:
     _is_silent: bool = False
     _is_black_hole: bool = False
     _is_stalled: bool = False
+    lingers: bool = field(default=False, kw_only=True)
     _is_deaf: bool = field(default=False, kw_only=True)
     _uplink_rate: float | None = field(default=None, kw_only=True)
     queue_limit: int = 64
@@ -423,6 +432,7 @@ class SimulatedServer:
     backend: SimulatedBackend | None = None
     dials: list[Mapping[str, Any] | None] = field(factory=list)
     received: list[tuple[str, list[Any]]] = field(factory=list)
+    told: list[tuple[str, list[Any]]] = field(factory=list)
     answers: list[tuple[int, list[Any]]] = field(factory=list)
     first_heard: list[str] = field(factory=list)
     links: list[SimulatedTransport] = field(factory=list)
