@@ -141,8 +141,7 @@ async def heartbeat(parts: Components, stay: Stay) -> None:
     """Probe the link when it has been silent, and report it lost when it stays so.
 
     Any frame from the peer is a sign of life. A link that dies is reported within ``heartbeat_interval +
-    heartbeat_timeout``, also when its writer is stalled: nothing here waits for a write. While the handlers
-    hold reading back, silence proves nothing and is not judged.
+    heartbeat_timeout``, also when its writer is stalled: nothing here waits for a write.
     """
     # python-engineio never pings by itself: its client is told of a dead link by the server's own settings
     # alone, which is 45 s by default (30 s on the way out, in which what is emitted is stranded).
@@ -152,7 +151,7 @@ async def heartbeat(parts: Components, stay: Stay) -> None:
     while True:
         probe = link.probe()
         await asyncio.sleep(config.heartbeat_timeout)
-        if probe.asked and link.quiet_since < probe.sent_at and not link.is_paused:
+        if probe.asked and link.quiet_since < probe.sent_at:
             silent = loop.time() - link.quiet_since
             stay.report(
                 Trigger.CONNECTION_LOST,

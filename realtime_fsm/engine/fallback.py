@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -101,9 +102,9 @@ class FallbackPollingService:
     async def _poll_for_ever(self, source: _Source) -> None:
         config, random = self._parts.config, self._parts.random
         while True:
-            pause = config.fallback_polling_interval
+            pause, is_whole = config.fallback_polling_interval, True
             try:
-                await self._poll(source)
+                is_whole = await self._poll(source)
             except AuthenticationError:
                 raise
             except RealtimeError as error:
@@ -113,34 +114,47 @@ class FallbackPollingService:
                 self._parts.recovery.handle(error)
             else:
                 source.failures = 0
-            await asyncio.sleep(pause * random.uniform(1 - _SPREAD, 1 + _SPREAD))
+            pause *= random.uniform(1 - _SPREAD, 1 + _SPREAD)
+            if is_whole:
+                await asyncio.sleep(pause)
+                continue
+            with suppress(TimeoutError):  # sooner where the handlers have room again for what was left
+                async with asyncio.timeout(pause):
+                    await self._parts.dispatcher.relieved()
 
-    async def _poll(self, source: _Source) -> None:
+    async def _poll(self, source: _Source) -> bool:
+        """Poll one source; return whether the handlers had room for all of it. Never waits for them."""
         self._parts.statistics.polls += 1
         try:
             if source.endpoint is None:
-                await self._poll_channels(source)
-            else:
-                await self._poll_endpoint(source, source.endpoint)
+                return await self._poll_channels(source)
+            return await self._poll_endpoint(source, source.endpoint)
         except RealtimeError:
             self._parts.statistics.failed_polls += 1
             raise
 
-    async def _poll_endpoint(self, source: _Source, endpoint: Endpoint) -> None:
-        """Deliver the data of an endpoint as its event, if it has changed."""
+    async def _poll_endpoint(self, source: _Source, endpoint: Endpoint) -> bool:
+        """Deliver the data of an endpoint as its event, if it has changed; return whether there was room."""
         url = self._parts.config.absolute(endpoint.url)
         answer = await self._get(source, url)
         if answer is None:
-            return
+            return True
         digest = hashlib.sha256(json.dumps(answer.body, sort_keys=True).encode()).digest()
+        dispatcher, size = self._parts.dispatcher, answer.size_bytes
         if digest != source.digest:
-            await self._room()
+            if not dispatcher.admits(endpoint.event, size):
+                return False  # neither digest nor ETag is taken: the next poll brings it, or something newer
             source.digest = digest
-            self._parts.dispatcher.post(Delivered(endpoint.event, [answer.body]))
+            dispatcher.post(Delivered(endpoint.event, [answer.body], size=size, is_kept=True))
         source.etag = (url, answer.etag)
+        return True
 
-    async def _poll_channels(self, source: _Source) -> None:
-        """Deliver what the log of each wanted channel holds beyond the last event that arrived."""
+    async def _poll_channels(self, source: _Source) -> bool:
+        """Deliver what the log of each wanted channel holds beyond the last event that arrived.
+
+        Returns:
+            Whether the handlers had room for all of it. What was left is asked for again.
+        """
         more = True
         while more:
             query: list[tuple[str, str]] = []
@@ -149,36 +163,51 @@ class FallbackPollingService:
                 if position is not None:
                     query.append(("position", f"{channel}:{position.epoch}:{position.offset}"))
             if not query:
-                return
+                return True
             url = self._parts.config.absolute(f"{self._parts.config.dialect.poll_path}?{urlencode(query)}")
             answer = await self._get(source, url)
             if answer is None:
-                return
-            more = await self._take_channels(answer.body)
+                return True
+            is_whole, more = self._take_channels(answer.body, answer.size_bytes)
+            if not is_whole:
+                return False
             source.etag = (url, answer.etag)  # not before: what was not taken must be given again
+        return True
 
-    async def _take_channels(self, body: Any) -> bool:
-        """Deliver the events of an answer; return whether there are more to be fetched."""
+    def _take_channels(self, body: Any, size: int) -> tuple[bool, bool]:
+        """Deliver the events of an answer.
+
+        Returns:
+            Whether there was room for all of them, and whether there are more to be fetched.
+        """
         channels = body.get("channels") if isinstance(body, dict) else None
         if not isinstance(channels, dict):
             raise ProtocolError("The polling endpoint's answer holds no channels; check `dialect`.")
-        more = False
-        subscriptions = self._parts.subscriptions
+        is_whole, more = True, False
+        subscriptions, dispatcher = self._parts.subscriptions, self._parts.dispatcher
         for channel, stream in channels.items():
             if not isinstance(stream, dict) or stream.get("ok") is not True:
                 self._refused(subscriptions.get(channel), stream)
                 continue
             before = subscriptions.positions().get(channel)
-            for name, data, position in _events_of(stream):
-                await self._room()
+            events = _events_of(stream)
+            has_room = True
+            for name, data, position in events:
+                share = size // len(events)  # about: how large each is has not been looked at
+                has_room = dispatcher.admits(name, share)
+                if not has_room:
+                    break
                 if position is None or subscriptions.take_position(channel, position):
-                    self._parts.dispatcher.post(Delivered(name, [data]))
+                    dispatcher.post(Delivered(name, [data], size=share, is_kept=True))
+            is_whole = is_whole and has_room
+            if not has_room:
+                continue
             if (subscription := subscriptions.get(channel)) is not None:
                 subscription.state = SubscriptionState.WANTED  # by the socket, when it is back
                 subscriptions.resume_at(subscription, stream)
             # At once only where the last answer brought us further, or it would go on for ever.
             more = more or (stream.get("more") is True and subscriptions.positions().get(channel) != before)
-        return more
+        return is_whole, more
 
     def _refused(self, subscription: Subscription | None, stream: Any) -> None:
         """Note that a channel may not be polled; report it once."""
@@ -189,11 +218,6 @@ class FallbackPollingService:
         parts.recovery.handle(
             SubscriptionRefusedError(f"The server does not let {subscription.channel!r} be polled: {reason}.")
         )
-
-    async def _room(self) -> None:
-        """Wait for the handlers. Between this and the posting of an event nothing may wait, or it is lost."""
-        if self._parts.dispatcher.is_congested:
-            await self._parts.dispatcher.relieved()
 
     async def _get(self, source: _Source, url: str) -> HttpAnswer | None:
         """Fetch an address; ``None`` where nothing has changed."""

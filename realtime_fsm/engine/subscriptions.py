@@ -12,7 +12,7 @@ from enum import Enum
 from functools import partial
 from typing import Any, Final
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from realtime_fsm.engine.dispatcher import Dispatcher
 from realtime_fsm.engine.link import Link
@@ -77,6 +77,9 @@ class Subscription:
         left_at: Position of the last event that was left to a replay, which must close the gap before it.
         is_resyncing: Whether its state is being loaded anew; until then its events are left to the replay
             that follows.
+        awaits_room: Whether there was no room for an event of it; it is asked for again when there is.
+        was_left: Whether there was none at any time since it was last asked for, so that not all of the
+            replay was taken.
     """
 
     channel: str
@@ -86,6 +89,8 @@ class Subscription:
     position: Position | None = None
     left_at: Position | None = None
     is_resyncing: bool = False
+    awaits_room: bool = False
+    was_left: bool = False
 
 
 def read_position(answer: Mapping[str, Any]) -> Position | None:
@@ -211,6 +216,7 @@ class Resync:
 
 
 _BY_REPLAY: Final = "event left to the replay"
+_NO_ROOM: Final = "event without room, left to the replay"
 
 _logger = logging.getLogger("realtime_fsm.subscription")
 
@@ -272,6 +278,13 @@ class Subscriptions:
         for subscription in self._wanted.values():
             subscription.state = SubscriptionState.WANTED
             subscription.left_at = None
+            subscription.awaits_room = subscription.was_left = False
+        self.tell()
+
+    def fetch_the_rest(self) -> None:
+        """Ask again for what had been left for want of room: the handlers have caught up."""
+        for subscription in self._wanted.values():
+            subscription.awaits_room = False
         self.tell()
 
     def give_resyncs_up(self) -> None:
@@ -361,6 +374,7 @@ class Subscriptions:
             }
         for subscription in subscriptions:
             subscription.state = SubscriptionState.PENDING
+            subscription.was_left = False
         try:
             answer = await self._request(link, event, body)
         except ConnectionLostError:
@@ -399,8 +413,16 @@ class Subscriptions:
 
     # What the server says, over the link or in the answer to a poll.
 
-    def take_position(self, channel: str, here: Position) -> bool:
+    def take_position(
+        self, channel: str, here: Position, has_room: Callable[[], bool] = lambda: True
+    ) -> bool:
         """Note the position of an event that arrived.
+
+        Args:
+            channel: Of the event.
+            here: Its position.
+            has_room: Asked whether it can be delivered now; if not, its position is not taken, and it is
+                fetched again when there is room.
 
         Returns:
             Whether it is to be delivered now: it is new, and follows the last one.
@@ -413,6 +435,9 @@ class Subscriptions:
             self._statistics.dropped[_BY_REPLAY] += 1
             return False
         if last is None or _follows(last, here):
+            if not has_room():
+                self._leave_for_room(subscription, here)
+                return False
             subscription.position = here
             return True
         if last.epoch == here.epoch and here.offset <= last.offset:
@@ -461,16 +486,20 @@ class Subscriptions:
             self._missed(subscription, here, "its log does not reach back")
         elif last is None:
             subscription.position = here
+        elif subscription.was_left and last.epoch == here.epoch:
+            return  # it has replayed all, and we have not taken all of it
         elif last.epoch != here.epoch or last.offset < here.offset:
             # It says that it has replayed all, and has not: to ask again would go on for ever.
             self._missed(subscription, here, "the server did not replay all that it said")
 
     def _to_be_asked_for(self) -> list[Subscription]:
-        return [s for s in self if s.state is SubscriptionState.WANTED and not s.is_resyncing]
+        return [
+            s for s in self if s.state is SubscriptionState.WANTED and not (s.is_resyncing or s.awaits_room)
+        ]
 
     def _is_decided(self, channel: str) -> bool:
         subscription = self._wanted[channel]
-        return subscription.state.is_decided or subscription.is_resyncing
+        return subscription.state.is_decided or subscription.is_resyncing or subscription.awaits_room
 
     def _leave_to_replay(self, subscription: Subscription, here: Position) -> None:
         """Drop an event that does not follow the last one, and have the server replay from there."""
@@ -485,6 +514,17 @@ class Subscriptions:
         if subscription.state is SubscriptionState.ACTIVE:
             subscription.state = SubscriptionState.WANTED
             self.tell()
+
+    def _leave_for_room(self, subscription: Subscription, here: Position) -> None:
+        """Drop an event that the handlers have no room for, and have it replayed when they have."""
+        self._statistics.dropped[_NO_ROOM] += 1
+        if subscription.position is None:
+            subscription.position = evolve(here, offset=here.offset - 1)  # so that it is what comes next
+        subscription.left_at = here
+        subscription.awaits_room = subscription.was_left = True
+        if subscription.state is SubscriptionState.ACTIVE:
+            subscription.state = SubscriptionState.WANTED
+        self.tell()
 
     def _missed(self, subscription: Subscription, here: Position, why: str) -> None:
         """Load a channel anew, or go on without what was missed where nobody can."""
@@ -503,6 +543,7 @@ class Subscriptions:
         subscription.is_resyncing = False
         subscription.position = position
         subscription.left_at = None
+        subscription.awaits_room = subscription.was_left = False
         subscription.state = SubscriptionState.WANTED
         self.tell()
 
