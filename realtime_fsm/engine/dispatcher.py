@@ -65,6 +65,7 @@ class Delivered:
         size: About what it took on the wire.
         is_kept: Whether it must not make room for others: its position in its channel was taken, so that
             nobody would send it again.
+        give_back: Called where it is dropped all the same, at the end: whoever is asked anew is asked for it.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Delivered:
     answer: Callable[[Any], None] | None = None
     size: int = 0
     is_kept: bool = False
+    give_back: Callable[[], None] | None = None
 
 
 @define(eq=False)
@@ -242,6 +244,9 @@ class Dispatcher:
         """
         if self._queue:
             self._statistics.dropped["event after disconnect"] += len(self._queue)
+            for event in reversed(self._queue):  # so that the first one has the last word
+                if isinstance(event, Delivered) and event.give_back is not None:
+                    event.give_back()
             self._queue.clear()
             self._losable.clear()
             self._latest.clear()

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -197,8 +198,13 @@ class FallbackPollingService:
                 has_room = dispatcher.admits(name, share)
                 if not has_room:
                     break
-                if position is None or subscriptions.take_position(channel, position):
-                    dispatcher.post(Delivered(name, [data], size=share, is_kept=True))
+                if position is not None and not subscriptions.take_position(channel, position):
+                    continue
+                subscription = subscriptions.get(channel)
+                give_back = None
+                if position is not None and subscription is not None:
+                    give_back = partial(subscription.give_back, position)
+                dispatcher.post(Delivered(name, [data], None, share, is_kept=True, give_back=give_back))
             is_whole = is_whole and has_room
             if not has_room:
                 continue

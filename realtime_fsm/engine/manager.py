@@ -207,7 +207,7 @@ class ConnectionManager:
             return  # before its offset is taken: a session that is recovered brings it again
         if not parts.session.take(name, args, ack_id):
             return
-        is_kept = False
+        give_back = None
         if parts.config.dialect.positions and args and isinstance(args[-1], dict):
             here, channel = read_position(args[-1]), args[-1].get("channel")
             if here is not None and isinstance(channel, str):
@@ -215,11 +215,12 @@ class ConnectionManager:
                 has_room = partial(parts.dispatcher.admits, name, size)
                 if not parts.subscriptions.take_position(channel, here, has_room):
                     return
-                is_kept = parts.subscriptions.get(channel) is not None
+                if (subscription := parts.subscriptions.get(channel)) is not None:
+                    give_back = partial(subscription.give_back, here)
         if parts.recorder.is_tracing():
             parts.recorder.note(Kind.EVENT, f"{name!r} with {len(args)} arguments")
         answer = None if ack_id is None else partial(self._answer, link, name, ack_id)
-        if not parts.dispatcher.post(Delivered(name, args, answer, size, is_kept)):
+        if not parts.dispatcher.post(Delivered(name, args, answer, size, give_back is not None, give_back)):
             self._tell_of_overflow()
 
     def link_written(self, link: Link) -> None:

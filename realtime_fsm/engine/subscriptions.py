@@ -92,6 +92,10 @@ class Subscription:
     awaits_room: bool = False
     was_left: bool = False
 
+    def give_back(self, here: Position) -> None:
+        """Stand before an event that was taken and never handled, so that it comes again."""
+        self.position = evolve(here, offset=here.offset - 1)
+
 
 def read_position(answer: Mapping[str, Any]) -> Position | None:
     """Return the position that a server's object holds, or ``None`` where it holds none."""
@@ -216,7 +220,7 @@ class Resync:
 
 
 _BY_REPLAY: Final = "event left to the replay"
-_NO_ROOM: Final = "event without room, left to the replay"
+NO_ROOM_YET: Final = "event without room, left to the replay"
 
 _logger = logging.getLogger("realtime_fsm.subscription")
 
@@ -517,9 +521,9 @@ class Subscriptions:
 
     def _leave_for_room(self, subscription: Subscription, here: Position) -> None:
         """Drop an event that the handlers have no room for, and have it replayed when they have."""
-        self._statistics.dropped[_NO_ROOM] += 1
+        self._statistics.dropped[NO_ROOM_YET] += 1
         if subscription.position is None:
-            subscription.position = evolve(here, offset=here.offset - 1)  # so that it is what comes next
+            subscription.give_back(here)
         subscription.left_at = here
         subscription.awaits_room = subscription.was_left = True
         if subscription.state is SubscriptionState.ACTIVE:

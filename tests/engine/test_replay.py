@@ -552,3 +552,16 @@ async def test_polls_do_not_wait_for_handlers_and_take_what_fits() -> None:
         gate.set()
         await reader.has_heard_all()
         assert reader.client.metrics.gaps == 0
+
+
+async def test_events_that_a_disconnect_drops_come_with_the_next_connect() -> None:
+    """What waits for its handler at a disconnect was not heard: the next connection brings it."""
+    async with Reader() as reader:
+        reader.client.on("tick", lambda _: asyncio.sleep(10))
+        reader.publish(5)
+        await asyncio.sleep(1)
+        await reader.client.disconnect()
+        assert reader.heard == [1]
+        await reader.client.connect()
+        await reader.has_heard_all()
+        assert reader.client.metrics.dropped["event after disconnect"] == 4

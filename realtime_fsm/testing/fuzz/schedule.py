@@ -81,6 +81,11 @@ class Action(StrEnum):
     """The source of tokens fails."""
     HEAL = "heal"
     """Everything that lasts ends."""
+    # What the handlers are put to.
+    FLOOD = "flood"
+    """The server publishes more at once than the handlers have room for."""
+    ASK_BACK = "ask-back"
+    """From now on the application's handlers ask the server, and wait for its answer."""
 
     @property
     def lasts(self) -> bool:
