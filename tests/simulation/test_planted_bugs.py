@@ -16,7 +16,7 @@ from realtime_fsm.engine.manager import ConnectionManager
 from realtime_fsm.engine.message import Message
 from realtime_fsm.engine.port import HttpAnswer
 from realtime_fsm.engine.sender import Sender
-from realtime_fsm.engine.subscriptions import Subscriptions
+from realtime_fsm.engine.subscriptions import Position, Subscription, Subscriptions
 from realtime_fsm.engine.token import TokenProvider
 from realtime_fsm.machine.backoff import RetryAfter
 from realtime_fsm.machine.guard import Facts
@@ -166,6 +166,40 @@ def first_words_are_not_first(patch: Patch) -> None:
     patch.setattr(Sender, "greet", Sender.attach)
 
 
+def answers_wait_for_the_handlers(patch: Patch) -> None:
+    """An acknowledgement is heard only when the events before it have been handled."""
+    on_ack = Link.on_ack
+
+    def in_turn(link: Link, ack_id: int, args: list[Any]) -> None:
+        manager = link._owner
+        assert isinstance(manager, ConnectionManager)
+        dispatcher = manager._parts.dispatcher
+        if not len(dispatcher):
+            on_ack(link, ack_id, args)
+            return
+
+        async def heard() -> None:
+            on_ack(link, ack_id, args)
+
+        dispatcher.run("an acknowledgement", heard)
+
+    patch.setattr(Link, "on_ack", in_turn)
+
+
+def overflow_is_not_told(patch: Patch) -> None:
+    """Events for which there is no room are dropped, and nobody loads anew what they said."""
+    patch.setattr(ConnectionManager, "_tell_of_overflow", lambda _: None)
+
+
+def position_taken_without_room(patch: Patch) -> None:
+    """An event that finds no room counts as arrived, so that no replay brings it."""
+
+    def leave(_: Subscriptions, subscription: Subscription, here: Position) -> None:
+        subscription.position = here
+
+    patch.setattr(Subscriptions, "_leave_for_room", leave)
+
+
 @pytest.mark.timeout(600)  # it is bounded by its work, for which a busy machine needs minutes
 @pytest.mark.parametrize(
     "plant",
@@ -186,6 +220,9 @@ def first_words_are_not_first(patch: Patch) -> None:
         place_not_learnt,
         poll_begins_late,
         first_words_are_not_first,
+        answers_wait_for_the_handlers,
+        overflow_is_not_told,
+        position_taken_without_room,
     ],
 )
 def test_sweep_finds_a_planted_bug_and_shrinks_it(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:

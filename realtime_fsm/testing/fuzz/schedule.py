@@ -97,6 +97,11 @@ class Action(StrEnum):
     """503 over HTTP, with a Retry-After."""
     CLOCK_AHEAD = "clock-ahead"
     """The client's wall clock jumps ahead, by hours."""
+    # What the handlers are put to.
+    FLOOD = "flood"
+    """The server publishes more at once than the handlers have room for."""
+    ASK_BACK = "ask-back"
+    """From now on the application's handlers ask the server, and wait for its answer."""
 
     @property
     def lasts(self) -> bool:
