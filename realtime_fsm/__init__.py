@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from realtime_fsm.machine.backoff import ExponentialBackoff, Jitter
     from realtime_fsm.machine.config import Endpoint, RealtimeConfig
     from realtime_fsm.machine.connection_machine import ConnectionMachine
-    from realtime_fsm.machine.delivery import Delivery, Durability, Outcome, Overflow
+    from realtime_fsm.machine.delivery import Delivery, Durability, InboundOverflow, Outcome, Overflow
     from realtime_fsm.machine.dialect import Dialect
     from realtime_fsm.machine.errors import (
         ApplicationError,
@@ -128,6 +128,7 @@ _HOME: Final = {
     "HeartbeatTimeoutError": "machine.errors",
     "IGNORED": "machine.table",
     "IllegalTransitionError": "machine.errors",
+    "InboundOverflow": "machine.delivery",
     "InternalError": "machine.errors",
     "InvalidArgumentError": "machine.errors",
     "Jitter": "machine.backoff",
@@ -208,6 +209,7 @@ __all__ = [
     "Health",
     "HeartbeatTimeoutError",
     "IllegalTransitionError",
+    "InboundOverflow",
     "InternalError",
     "InvalidArgumentError",
     "Jitter",

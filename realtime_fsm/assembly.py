@@ -76,11 +76,16 @@ class Assembly:
             release_fallback=release_fallback,
         )
         self.dispatcher = Dispatcher(
-            statistics=self.statistics, limit=config.max_pending_events, on_error=self._handler_failed
+            statistics=self.statistics,
+            limit=config.max_pending_events,
+            on_error=self._handler_failed,
+            max_bytes=config.max_pending_bytes,
+            overflow=config.inbound_overflow,
         )
         self.subscriptions = Subscriptions(
             config, self.statistics, Resync(self.dispatcher, self.statistics), self.recovery.handle
         )
+        self.dispatcher.on_room = self.subscriptions.fetch_the_rest
         outbox = outbox or _outbox(config, self._report)
         self.queue = OutboundQueue(
             config=config,

@@ -70,7 +70,7 @@ _LOG_LEVELS: Final = {
     "debug": logging.DEBUG,
 }
 _STUCK_AFTER: Final = 30.0
-"""Seconds that a handler may take, or reading may be held back, before the health tells of it."""
+"""Seconds that a handler may take, or all may be behind, before the health tells of it."""
 
 
 class RealtimeService:
@@ -457,8 +457,8 @@ class RealtimeService:
         It is called among the handlers, in its turn: after the events before the gap, before those after it.
         With the reference backend it is told the channel, and returns the ``Position`` that its snapshot
         stands for, from which the channel goes on (``None``: from where the stream stood). Elsewhere it is
-        called for everything after each reconnect that the server did not recover. A second hook replaces the
-        first.
+        called for everything after each reconnect that the server did not recover, and when events were
+        dropped because the handlers were behind. A second hook replaces the first.
 
         Args:
             hook: ``hook(missed) -> Position | None``, plain or a coroutine function.

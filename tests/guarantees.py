@@ -38,6 +38,7 @@ _PLANTED: Final = "simulation/test_planted_bugs.py::test_sweep_finds_a_planted_b
 _FORBIDDEN: Final = "::test_forbidden_refuses_an_identity_only_where_a_server_says_so"
 _ENDING: Final = "engine/test_ending.py::test_"
 _LOOPS: Final = "integration/test_event_loops.py::test_"
+_PRESSURE: Final = "engine/test_back_pressure.py::test_"
 _FAULT: Final = "integration/test_faults.py::test_fault_"
 
 GUARANTEES: Final = (
@@ -305,6 +306,32 @@ GUARANTEES: Final = (
         "Order",
         "An error of a handler is caught, logged, counted, and stops nothing.",
         (_MESSAGES + "handlers_cannot_break_the_engine",),
+    ),
+    Guarantee(
+        "Order",
+        "The wire is always read: a handler may await a call, a receipt or room, however many events wait.",
+        (
+            _PRESSURE + "handler_may_call_the_server_however_many_events_wait",
+            _PRESSURE + "handler_may_await_a_receipt_and_room_in_the_outbox",
+            "engine/test_heartbeat.py::test_heartbeat_judges_also_while_handlers_are_behind",
+            _PLANTED,
+            _SWEEP,
+        ),
+    ),
+    Guarantee(
+        "Order",
+        "Events that the handlers have no room for are replayed, or dropped as declared, counted and told.",
+        (
+            _REPLAY + "events_of_a_channel_that_find_no_room_are_replayed_by_themselves",
+            _REPLAY + "polls_do_not_wait_for_handlers_and_take_what_fits",
+            _REPLAY + "events_that_a_disconnect_drops_come_with_the_next_connect",
+            _PRESSURE + "events_without_room_are_told_to_the_resync_hook",
+            _PRESSURE + "latest_of_each_name_outlives_a_flood",
+            _PRESSURE + "overflow_may_close_the_connection_and_a_recovered_session_brings_the_rest",
+            "unit/test_dispatcher.py::*",
+            _PLANTED,
+            _SWEEP,
+        ),
     ),
     Guarantee(
         "Catch-up",

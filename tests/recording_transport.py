@@ -50,7 +50,6 @@ class RecordingTransport:
         self.capacity = capacity
         self.can_ping = can_ping
         self.last_received = asyncio.get_running_loop().time()
-        self.is_paused = False
         self.written = 0
         self.sent: list[Sent] = []
         self.answers: list[tuple[int, list[Any]]] = []
@@ -112,18 +111,14 @@ class RecordingOwner:
         malformed: Errors of frames that could not be decoded.
         losses: Why links ended.
         on_written: Called with the number of written messages.
-        link_congested: Whether the handlers are behind.
-        relief: Set when they have caught up.
     """
 
     events: list[tuple[str, list[Any], int | None]] = field(factory=list)
     malformed: list[RealtimeError] = field(factory=list)
     losses: list[RealtimeError] = field(factory=list)
     on_written: Callable[[int], None] = lambda _: None
-    link_congested: bool = False
-    relief: asyncio.Event = field(factory=asyncio.Event)
 
-    def link_event(self, link: Link, name: str, args: list[Any], ack_id: int | None) -> None:
+    def link_event(self, link: Link, name: str, args: list[Any], ack_id: int | None, size: int) -> None:
         """Record an event."""
         self.events.append((name, args, ack_id))
 
@@ -138,10 +133,6 @@ class RecordingOwner:
     def link_lost(self, link: Link, error: RealtimeError) -> None:
         """Record it."""
         self.losses.append(error)
-
-    async def link_relieved(self) -> None:
-        """Wait for the test."""
-        await self.relief.wait()
 
 
 @define(eq=False)

@@ -204,11 +204,6 @@ class ClientConnection:
     def _silence(self) -> RealtimeError:
         handshake = self.tap.handshake
         quiet = self._loop.time() - self.tap.last_received
-        if self.tap.must_wait:
-            return ConnectionLostError(
-                "The handlers were busy for so long that the server's pings went unanswered.",
-                remedy="Hand long work to tasks of its own, or raise `max_pending_events`.",
-            )
         if handshake is not None and quiet >= max(handshake.ping_interval, handshake.ping_timeout):
             return HeartbeatTimeoutError(f"The server has not pinged for {quiet:.1f} s.")
         return ConnectionLostError("The connection ended.")

@@ -59,11 +59,6 @@ class SocketIOTransport:
         return 0.0 if self._connection is None else self._connection.tap.last_received
 
     @property
-    def is_paused(self) -> bool:
-        """Whether reading is held back because the listener is congested."""
-        return self._connection is not None and self._connection.tap.is_paused
-
-    @property
     def room(self) -> int:
         """How many more messages may be sent before the queue to the network is full."""
         return 0 if self._connection is None else self._connection.outflow.room

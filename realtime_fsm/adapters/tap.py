@@ -63,16 +63,23 @@ class Attachments:
 
     Attributes:
         packet: The packet whose attachments are due, if there is one.
+        size: Of it and of the attachments that have come.
     """
 
     def __init__(self) -> None:
         self.packet: Packet | None = None
+        self.size = 0
         self._attachments: list[bytes] = []
 
     def clear(self) -> None:
         """Forget what is incomplete."""
         self.packet = None
         self._attachments = []
+
+    def begin(self, packet: Packet, size: int) -> None:
+        """Wait for the attachments of a packet, whose text had this size."""
+        self.packet = packet
+        self.size = size
 
     def add(self, attachment: bytes) -> tuple[Packet, Any] | None:
         """Take an attachment, and return the packet with its data once that is complete.
@@ -84,6 +91,7 @@ class Attachments:
         if packet is None:
             raise MalformedFrameError("An attachment came without its packet.")
         self._attachments.append(attachment)
+        self.size += len(attachment)
         if len(self._attachments) < packet.attachment_count:
             return None
         attachments = self._attachments
@@ -103,7 +111,6 @@ class FrameTap:
     Attributes:
         phase: How far the connection has come.
         last_received: When anything last came, on the loop's clock.
-        is_paused: Whether reading is held back because the listener is congested.
         welcome: The data of the CONNECT packet that let the client in.
         refusal: The data of the CONNECT_ERROR packet that did not, alone in a tuple; ``None`` without one.
         is_dismissed: Whether the server ended it by a packet that says so, and not by closing the socket.
@@ -128,10 +135,8 @@ class FrameTap:
         self._attachments = Attachments()
         self._held: list[str | bytes] = []
         self._unheld: asyncio.Future[None] = loop.create_future()
-        self._silenced: asyncio.Future[None] = loop.create_future()
         self.phase = Phase.OPENING
         self.last_received = loop.time()
-        self.is_paused = False
         self.welcome: Mapping[str, Any] = {}
         self.refusal: tuple[Any] | None = None
         self.is_dismissed = False
@@ -144,26 +149,12 @@ class FrameTap:
 
     @property
     def must_wait(self) -> bool:
-        """Whether nothing may be read before ``wait`` has returned."""
-        if self.phase is _LIVE:
-            return self._listener.is_congested
+        """Whether nothing may be read before ``wait`` has returned; never once it is live."""
         return self.phase is Phase.HELD and len(self._held) >= _MAX_HELD
 
     async def wait(self) -> None:
-        """Wait until more may be read."""
-        if self.phase is not _LIVE:
-            await self._unheld
-            return
-        self.is_paused = True
-        relief = asyncio.ensure_future(self._listener.relieved())
-        try:
-            await asyncio.wait({relief, self._silenced}, return_when=asyncio.FIRST_COMPLETED)
-            if relief.done():
-                relief.result()
-        finally:
-            self.is_paused = False
-            relief.cancel()
-            await asyncio.wait({relief})
+        """Wait until more may be read: until the caller of ``open`` has learnt that it succeeded."""
+        await self._unheld
 
     def go_live(self) -> None:
         """Deliver what was held, and from now on everything at once."""
@@ -207,8 +198,6 @@ class FrameTap:
         self._attachments.clear()
         self._held.clear()
         self._stop_holding()
-        if not self._silenced.done():
-            self._silenced.set_result(None)
 
     @property
     def is_usable(self) -> bool:
@@ -237,7 +226,7 @@ class FrameTap:
             if end == len(text) and args:
                 name = args.pop(0)
                 if type(name) is str and name not in RESERVED_EVENTS:
-                    self._listener.on_event(name, args, None)
+                    self._listener.on_event(name, args, None, end)
                     return True
         return self._take_packet(text)
 
@@ -256,7 +245,7 @@ class FrameTap:
                 self._malformed(error)
             else:
                 if complete is not None:
-                    self._tell(*complete)
+                    self._tell(*complete, self._attachments.size)
 
     def take_pong(self, data: bytes) -> None:
         """Take the answer to a ping of the websocket; one that answers none of ours proves nothing."""
@@ -324,9 +313,9 @@ class FrameTap:
         if packet.namespace != self._namespace:
             self._malformed(MalformedFrameError(f"A {packet.type.name} packet is of another namespace."))
             return True
-        return self._take_decoded(packet)
+        return self._take_decoded(packet, len(text))
 
-    def _take_decoded(self, packet: Packet) -> bool:
+    def _take_decoded(self, packet: Packet, size: int) -> bool:
         if packet.type is PacketType.DISCONNECT:
             self.is_dismissed = True
             self.lose(ServerDisconnectError("The server disconnected the client."))
@@ -340,15 +329,15 @@ class FrameTap:
         elif packet.type is PacketType.CONNECT:
             self._malformed(MalformedFrameError("A CONNECT packet came out of turn."))
         elif packet.attachment_count:
-            self._attachments.packet = packet
+            self._attachments.begin(packet, size)
         else:
-            self._tell(packet, packet.data)
+            self._tell(packet, packet.data, size)
         return True
 
-    def _tell(self, packet: Packet, args: list[Any]) -> None:
+    def _tell(self, packet: Packet, args: list[Any], size: int) -> None:
         if packet.type in {PacketType.EVENT, PacketType.BINARY_EVENT}:
             name = args.pop(0)
-            self._listener.on_event(name, args, packet.ack_id)
+            self._listener.on_event(name, args, packet.ack_id, size)
         elif packet.ack_id is not None:  # `frame` refuses an acknowledgement without
             self._listener.on_ack(packet.ack_id, args)
 

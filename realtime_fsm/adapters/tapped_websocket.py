@@ -10,6 +10,9 @@ from realtime_fsm.adapters import error_translation
 from realtime_fsm.adapters.tap import FrameTap
 from realtime_fsm.machine.errors import InternalError, NotSocketIOError, RealtimeError
 
+_TURN: Final = 64
+"""Frames read before the loop gets a turn: a buffer that is full gives one after the other without a wait."""
+
 _CLOSED: Final = aiohttp.WSMessage(WSMsgType.CLOSED, None, None)
 
 
@@ -93,9 +96,13 @@ class TappedWebSocket:
     async def _receive(self) -> aiohttp.WSMessage:
         tap, inner = self._tap, self._inner
         time = asyncio.get_running_loop().time
+        turn = 0
         while not tap.has_ended:
             while tap.must_wait:
                 await tap.wait()
+            turn += 1
+            if turn % _TURN == 0:
+                await asyncio.sleep(0)
             message = await inner.receive()
             tap.last_received = time()
             kind = message.type

@@ -210,9 +210,7 @@ class NamespaceConnection:
 
     # What the transport tells.
 
-    is_congested: Final = False
-
-    def on_event(self, name: str, args: list[Any], ack_id: int | None) -> None:
+    def on_event(self, name: str, args: list[Any], ack_id: int | None, size: int = 0) -> None:
         """Take no notice: events are no part of the examination."""
 
     def on_ack(self, ack_id: int, args: list[Any]) -> None:
@@ -238,9 +236,6 @@ class NamespaceConnection:
         """Remember why the connection ended."""
         if not self.lost.done():
             self.lost.set_result(error)
-
-    async def relieved(self) -> None:
-        """Return at once: this listener is never congested."""
 
     # What is asked of it.
 

@@ -146,8 +146,8 @@ async def heartbeat(parts: Components, stay: Stay) -> None:
     Only an answer proves both ways: on a link whose way up is dead events may go on coming down. So a link
     that dies, either way, is reported within ``heartbeat_interval + heartbeat_timeout``, also when its writer
     is stalled: nothing here waits for a write. A slow way up is not a dead one: while what stands before the
-    probe is seen to leave or to arrive, its answer is not overdue. While reading is held back nothing is
-    judged; and who has overslept asks once more, because the answer may lie in the socket.
+    probe is seen to leave or to arrive, its answer is not overdue. Who has overslept asks once more, because
+    the answer may lie in the socket.
     """
     # python-engineio never pings by itself: its client is told of a dead link by the server's own settings
     # alone, which is 45 s by default (30 s on the way out, in which what is emitted is stranded).

@@ -3,16 +3,17 @@
 import asyncio
 import inspect
 import logging
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import define, frozen
 
 from realtime_fsm.engine.observers import Stream, Streams
 from realtime_fsm.engine.statistics import Statistics
+from realtime_fsm.machine.delivery import InboundOverflow
 
 Handler = Callable[..., Any]
 """A function or coroutine function of an event's arguments. What it returns answers the server, if asked."""
@@ -23,8 +24,15 @@ ANY_EVENT: Final = "*"
 _TURN: Final = 64
 """Events handled before the loop gets a turn: handlers that never await must not starve the network."""
 
-_SAME_HOLD: Final = 1.0
-"""Seconds within which reading that is held back again has not really gone on in between."""
+_SAME_SPELL: Final = 1.0
+"""Seconds within which handlers that are behind again have not really caught up in between."""
+
+# Why an event is dropped that found no room.
+NO_ROOM: Final = "event without room"
+NO_ROOM_FOR_QUESTION: Final = "question without room"
+"""It wanted an answer, which the server does not get."""
+SUPERSEDED: Final = "superseded event"
+"""A later one of its name has come, and ``inbound_overflow`` is ``latest``."""
 
 _logger = logging.getLogger("realtime_fsm.dispatcher")
 
@@ -47,7 +55,7 @@ class Event:
         return self.args[0] if len(self.args) == 1 else (self.args or None)
 
 
-@frozen
+@define(eq=False)
 class Delivered:
     """An event on its way to the handlers.
 
@@ -57,15 +65,22 @@ class Delivered:
         answer: Called with what the handlers returned, where the server wants an answer.
         is_wanted: Tells, when its turn has come, whether anybody still wants it: its channel may have been
             unsubscribed while it waited. ``None`` where nothing is known of a channel.
+        size: About what it took on the wire.
+        is_kept: Whether it must not make room for others: its position in its channel was taken, so that
+            nobody would send it again.
+        give_back: Called where it is dropped all the same, at the end: whoever is asked anew is asked for it.
     """
 
     name: str
     args: list[Any]
     answer: Callable[[Any], None] | None = None
     is_wanted: Callable[[], bool] | None = None
+    size: int = 0
+    is_kept: bool = False
+    give_back: Callable[[], None] | None = None
 
 
-@frozen
+@define(eq=False)
 class Errand:
     """Something else that is to be done among the handlers, in its turn.
 
@@ -109,33 +124,61 @@ _above: ContextVar[tuple[UserCode, ...]] = ContextVar("realtime_fsm user code", 
 class Dispatcher:
     """Hands events to the handlers of the user, in one task.
 
-    Back-pressure: when ``limit`` events wait, ``is_congested`` becomes true and the transport stops reading,
-    until half of them are done. Nothing is dropped for want of room.
+    Back-pressure: ``limit`` events and ``max_bytes`` of them may wait; an event that is larger waits alone.
+    The wire is read all the same, so that the answers a handler waits for are not behind the events that wait
+    for the handler. Who can have an event sent again asks ``admits`` first, and leaves it where there is no
+    room; for all others ``post`` makes room as ``overflow`` says. A spell of being behind begins with the
+    first event without room, and ends when half of the room is free again.
 
     Args:
         statistics: What it counts into.
         limit: Events that may wait.
         on_error: Told when a handler raises: ``(event, error)``.
+        max_bytes: Their size together.
+        overflow: What makes room; ``None`` where who posts waits for the handlers, and nothing is dropped.
+
+    Attributes:
+        handling: The event whose handler runs; ``None`` while none is awaited.
+        handling_since: Since when, on the loop's clock.
+        waiting_bytes: The size of all that waits.
+        on_room: Called when a spell of being behind has ended.
+        spells: How many have begun.
     """
 
     def __init__(
-        self, *, statistics: Statistics, limit: int, on_error: Callable[[str, BaseException], None]
+        self,
+        *,
+        statistics: Statistics,
+        limit: int,
+        on_error: Callable[[str, BaseException], None],
+        max_bytes: int | None = None,
+        overflow: InboundOverflow | None = None,
     ) -> None:
         self._statistics = statistics
         self._limit = limit
+        self._max_bytes = max_bytes
+        self._overflow = overflow
         self._on_error = on_error
         self._handlers: dict[str, tuple[Handler, ...]] = {}
         self._streams: dict[str, Streams[Event]] = {}
-        self._queue: deque[Delivered | Errand] = deque()
+        # Ordered by arrival, and anything of them can be taken out at no cost.
+        self._queue: OrderedDict[Delivered | Errand, None] = OrderedDict()
+        self._losable: OrderedDict[Delivered, None] = OrderedDict()  # may make room: the oldest does so first
+        self._latest: OrderedDict[str, Delivered] = (
+            OrderedDict()
+        )  # with `latest`: no later one has superseded
+        self._events = 0
+        self.waiting_bytes = 0
         self._arrived = asyncio.Event()
         self._relieved = asyncio.Event()
         self._relieved.set()
-        self._held_since = 0.0
+        self._behind_since = 0.0
         self._relieved_at = 0.0
-        self._held_before = 0.0
         self._task: asyncio.Task[None] | None = None
         self.handling: str | None = None
         self.handling_since = 0.0
+        self.on_room: Callable[[], None] = lambda: None
+        self.spells = 0
 
     def on(self, event: str, handler: Handler) -> None:
         """Add a handler. Several of one event run in the order in which they were added."""
@@ -159,20 +202,21 @@ class Dispatcher:
         return len(self._queue)
 
     @property
-    def is_congested(self) -> bool:
-        """True while no more should be read from the network."""
-        return len(self._queue) >= self._limit
+    def is_behind(self) -> bool:
+        """True from the first event that found no room until half of the room is free again."""
+        return not self._relieved.is_set()
 
-    def held_back_for(self, now: float) -> float:
-        """Return how many seconds somebody has waited to be ``relieved``; 0 where nobody waits.
+    def behind_for(self, now: float) -> float:
+        """Return for how many seconds the handlers have been behind; 0 where they are not.
 
-        Where the wait before ended a moment ago, that one counts if it was longer: handlers that never
-        catch up do not look as if they did whenever a few more events are read.
+        Spells with less than a second between them are one: handlers that never catch up do not look as if
+        they did whenever a few more events are fetched.
 
         Args:
             now: The loop's clock.
         """
-        return 0.0 if self._relieved.is_set() else max(now - self._held_since, self._held_before)
+        goes_on = self.is_behind or (self.spells > 0 and now - self._relieved_at < _SAME_SPELL)
+        return max(0.0, now - self._behind_since) if goes_on else 0.0
 
     @property
     def has_ended(self) -> bool:
@@ -180,23 +224,44 @@ class Dispatcher:
         return self._task is not None and self._task.done()
 
     async def relieved(self) -> None:
-        """Wait until half of the room is free again."""
-        if self.is_congested:
-            self._hold()
+        """Wait until the handlers are not behind."""
         await self._relieved.wait()
 
-    def post(self, event: Delivered) -> None:
-        """Queue an event. Never waits."""
+    def has_room_for(self, name: str, size: int) -> bool:
+        """Tell whether an event could be posted without making room; one that nobody wants always can."""
+        return not self._wants(name) or self._fits(size)
+
+    def admits(self, name: str, size: int) -> bool:
+        """Tell whether there is room for an event; where there is none, ``on_room`` will tell when to ask."""
+        if self.has_room_for(name, size):
+            return True
+        self.fall_behind()
+        return False
+
+    def post(self, event: Delivered) -> bool:
+        """Queue an event. Never waits.
+
+        Returns:
+            Whether there was room: if not, some event was dropped and counted, this one or others.
+        """
         self._statistics.events += 1
         if event.answer is None and not self._wants(event.name):
             self._statistics.dropped["event without a handler"] += 1
-            return
-        self._queue.append(event)
+            return True
+        has_room = self._overflow is None or self._fits(event.size) or event.is_kept
+        if not has_room and not self._make_room(event):
+            return False
+        self._queue[event] = None
+        self._events += 1
+        self.waiting_bytes += event.size
+        if not event.is_kept:
+            self._note_losable(event)
         self._arrived.set()
+        return has_room
 
     def run(self, what: str, errand: Callable[[], Awaitable[None]]) -> None:
         """Queue something that is to be done after the events before it, and before those after it."""
-        self._queue.append(Errand(what, errand))
+        self._queue[Errand(what, errand)] = None
         self._arrived.set()
 
     def start(self) -> None:
@@ -212,7 +277,13 @@ class Dispatcher:
         """
         if self._queue:
             self._statistics.dropped["event after disconnect"] += len(self._queue)
+            for event in reversed(self._queue):  # so that the first one has the last word
+                if isinstance(event, Delivered) and event.give_back is not None:
+                    event.give_back()
             self._queue.clear()
+            self._losable.clear()
+            self._latest.clear()
+            self._events = self.waiting_bytes = 0
         self._relieved.set()
         for streams in self._streams.values():
             streams.end()
@@ -244,15 +315,80 @@ class Dispatcher:
         self._streams.clear()
         self._task = self.handling = None
 
-    def _hold(self) -> None:
-        """Begin to let those wait who want to be ``relieved``."""
-        if not self._relieved.is_set():
+    # Room.
+
+    def fall_behind(self) -> None:
+        """Begin a spell of being behind, unless one lasts."""
+        if self.is_behind:
             return
         now = asyncio.get_running_loop().time()
-        goes_on = now - self._relieved_at < _SAME_HOLD
-        self._held_before = self._relieved_at - self._held_since if goes_on else 0.0
-        self._held_since = now
+        if not self.spells or now - self._relieved_at >= _SAME_SPELL:
+            self._behind_since = now
+            _logger.warning("the handlers are behind: there is no room for more events")
+        self.spells += 1
         self._relieved.clear()
+
+    def _catch_up(self) -> None:
+        """End a spell of being behind, once half of the room is free."""
+        too_many = self._events * 2 > self._limit
+        if too_many or (self._max_bytes is not None and self.waiting_bytes * 2 > self._max_bytes):
+            return
+        self._relieved_at = asyncio.get_running_loop().time()
+        self._relieved.set()
+        self.on_room()
+
+    def _fits(self, size: int) -> bool:
+        if not self._events:
+            return True  # whatever its size, or it could never be handled
+        return self._events < self._limit and (
+            self._max_bytes is None or self.waiting_bytes + size <= self._max_bytes
+        )
+
+    def _note_losable(self, event: Delivered) -> None:
+        """Remember what may make room, and in which order."""
+        if self._overflow is not InboundOverflow.LATEST:
+            self._losable[event] = None
+            return
+        before = self._latest.pop(event.name, None)
+        self._latest[event.name] = event
+        if before is not None:
+            self._losable[before] = None
+
+    def _make_room(self, event: Delivered) -> bool:
+        """Drop what the policy says until an event fits; tell whether it does, or was dropped itself."""
+        superseded = self._overflow is InboundOverflow.LATEST
+        if superseded and (before := self._latest.pop(event.name, None)) is not None:
+            self._losable[before] = None
+        while self._losable and not self._fits(event.size):
+            self._drop(next(iter(self._losable)), SUPERSEDED if superseded else None)
+        while self._latest and not self._fits(event.size):
+            self._drop(next(iter(self._latest.values())))
+        if self._fits(event.size):
+            return True
+        self._count_dropped(event)
+        return False
+
+    def _drop(self, event: Delivered, reason: str | None = None) -> None:
+        del self._queue[event]
+        self._release(event)
+        self._count_dropped(event, reason)
+
+    def _count_dropped(self, event: Delivered, reason: str | None = None) -> None:
+        if reason is None:
+            self.fall_behind()
+        if event.answer is not None:
+            reason = NO_ROOM_FOR_QUESTION
+        self._statistics.dropped[reason or NO_ROOM] += 1
+
+    def _release(self, event: Delivered) -> None:
+        """Give the room of an event free, that waits no more."""
+        self._events -= 1
+        self.waiting_bytes -= event.size
+        self._losable.pop(event, None)
+        if self._latest.get(event.name) is event:
+            del self._latest[event.name]
+
+    # Handling.
 
     async def _run(self) -> None:
         me = asyncio.current_task()
@@ -262,13 +398,13 @@ class Dispatcher:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            event = self._queue.popleft()
-            if len(self._queue) * 2 <= self._limit and not self._relieved.is_set():
-                self._relieved_at = asyncio.get_running_loop().time()
-                self._relieved.set()
+            event, _ = self._queue.popitem(last=False)
             if isinstance(event, Errand):
                 await self._call(event.what, event.run)
             else:
+                self._release(event)
+                if self.is_behind:
+                    self._catch_up()
                 await self._handle(event)
             turn += 1
             if turn % _TURN == 0:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -109,8 +110,9 @@ class FallbackPollingService:
         time, pacer = asyncio.get_running_loop().time, source.pacer
         await asyncio.sleep(pacer.floor.left(time()))  # what was asked for in the last fallback
         while True:
+            is_whole = True
             try:
-                await self._poll(source)
+                is_whole = await self._poll(source)
             except AuthenticationError:
                 raise
             except RealtimeError as error:
@@ -119,23 +121,28 @@ class FallbackPollingService:
                 self._parts.recovery.handle(error)
             else:
                 pacer.succeeded()
-            await self._rest(source, time() + pacer.pause(time()))
+            await self._rest(source, time() + pacer.pause(time()), is_whole=is_whole)
 
-    async def _rest(self, source: _Source, due_at: float) -> None:
+    async def _rest(self, source: _Source, due_at: float, *, is_whole: bool) -> None:
         """Wait until the next poll is due; channels that are subscribed meanwhile are asked for at once.
 
-        Not where the last poll has failed: then all keep to its pace.
+        It is due sooner where the handlers have room again for what the last one has left. None of this where
+        the last poll has failed: then all keep to its pace.
         """
         loop, subscriptions = asyncio.get_running_loop(), self._parts.subscriptions
-        while source.endpoint is None and source.pacer.failures == 0 and loop.time() < due_at:
+        while source.pacer.failures == 0 and loop.time() < due_at:
             try:
                 async with asyncio.timeout_at(due_at):
-                    while not subscriptions.unplaced():
-                        await subscriptions.changed()
+                    while is_whole or self._parts.dispatcher.is_behind:
+                        if source.endpoint is None and subscriptions.unplaced():
+                            break
+                        await subscriptions.changed()  # which tells of room, too
+                    else:
+                        return
             except TimeoutError:
                 return
             try:
-                await self._poll(source, only_new=True)
+                is_whole &= await self._poll(source, only_new=True)
             except AuthenticationError:
                 raise
             except RealtimeError as error:
@@ -145,32 +152,38 @@ class FallbackPollingService:
                 self._parts.recovery.handle(error)
         await asyncio.sleep(due_at - loop.time())
 
-    async def _poll(self, source: _Source, *, only_new: bool = False) -> None:
+    async def _poll(self, source: _Source, *, only_new: bool = False) -> bool:
+        """Poll one source; return whether the handlers had room for all of it. Never waits for them."""
         self._parts.statistics.polls += 1
         try:
             if source.endpoint is None:
-                await self._poll_channels(source, only_new=only_new)
-            else:
-                await self._poll_endpoint(source, source.endpoint)
+                return await self._poll_channels(source, only_new=only_new)
+            return await self._poll_endpoint(source, source.endpoint)
         except RealtimeError:
             self._parts.statistics.failed_polls += 1
             raise
 
-    async def _poll_endpoint(self, source: _Source, endpoint: Endpoint) -> None:
-        """Deliver the data of an endpoint as its event, if it has changed."""
+    async def _poll_endpoint(self, source: _Source, endpoint: Endpoint) -> bool:
+        """Deliver the data of an endpoint as its event, if it has changed; return whether there was room."""
         url = self._parts.config.absolute(endpoint.url)
         answer = await self._get(url, source.etags.get(url))
         if answer is None:
-            return
+            return True
         digest = hashlib.sha256(json.dumps(answer.body, sort_keys=True).encode()).digest()
+        dispatcher, size = self._parts.dispatcher, answer.size_bytes
         if digest != source.digest:
-            await self._room()
+            if not dispatcher.admits(endpoint.event, size):
+                return False  # neither digest nor ETag is taken: the next poll brings it, or something newer
             source.digest = digest
-            self._parts.dispatcher.post(Delivered(endpoint.event, [answer.body]))
+            dispatcher.post(Delivered(endpoint.event, [answer.body], size=size, is_kept=True))
         source.etags = {url: answer.etag}
+        return True
 
-    async def _poll_channels(self, source: _Source, *, only_new: bool) -> None:
+    async def _poll_channels(self, source: _Source, *, only_new: bool) -> bool:
         """Deliver what the log of each wanted channel holds beyond the last event that arrived.
+
+        Returns:
+            Whether the handlers had room for all of it. What was left is asked for again.
 
         Raises:
             RealtimeError: Why the first request failed that did. A refusal of one concerns no other; behind
@@ -178,16 +191,18 @@ class FallbackPollingService:
         """
         etags: dict[str, str | None] = {}
         refusal: ProtocolError | None = None
+        is_whole = True
         subscriptions = self._parts.subscriptions
         for asked in self._requests(subscriptions.unplaced() if only_new else subscriptions.polled()):
             try:
-                await self._poll_some(source, asked, etags)
+                is_whole &= await self._poll_some(source, asked, etags)
             except ProtocolError as error:
                 refusal = refusal or error
         if not only_new:
             source.etags = etags
         if refusal is not None:
             raise refusal
+        return is_whole
 
     def _requests(self, wanted: Sequence[Subscription]) -> Iterator[list[Subscription]]:
         """Yield the channels of each request, so that none has too long an address."""
@@ -210,14 +225,14 @@ class FallbackPollingService:
 
     async def _poll_some(
         self, source: _Source, asked: Sequence[Subscription], etags: dict[str, str | None]
-    ) -> None:
-        """Poll channels until nothing more is to be had of them."""
+    ) -> bool:
+        """Poll channels until nothing more is to be had of them; return whether there was room for all."""
         subscriptions = self._parts.subscriptions
-        more = True
+        is_whole = more = True
         while more:
             asked = [s for s in asked if subscriptions.get(s.channel) is s and not s.is_resyncing]
             if not asked:
-                return
+                return True
             for subscription in asked:
                 subscription.is_anew = subscription.position is None
             url = self._address(asked)
@@ -227,18 +242,26 @@ class FallbackPollingService:
             if answer is None:
                 etags[url], more = etag, False
             else:
-                more = await self._take_channels(answer.body, {s.channel: s for s in asked})
-                etags[url] = answer.etag  # not before: what was not taken must be given again
+                is_whole, more = self._take_channels(answer, {s.channel: s for s in asked})
+                if is_whole:
+                    etags[url] = answer.etag  # not before: what was not taken must be given again
             for subscription in asked:
                 subscription.is_polled = True  # also where the server did not say a word of it
             subscriptions.tell()
+            more = more and is_whole
+        return is_whole
 
-    async def _take_channels(self, body: Any, asked: dict[str, Subscription]) -> bool:
-        """Deliver the events of an answer; return whether there are more to be fetched."""
+    def _take_channels(self, answer: HttpAnswer, asked: dict[str, Subscription]) -> tuple[bool, bool]:
+        """Deliver the events of an answer.
+
+        Returns:
+            Whether there was room for all of them, and whether there are more to be fetched.
+        """
+        body = answer.body
         channels = body.get("channels") if isinstance(body, dict) else None
         if not isinstance(channels, dict):
             raise ProtocolError("The polling endpoint's answer holds no channels; check `dialect`.")
-        more = False
+        is_whole, more = True, False
         subscriptions = self._parts.subscriptions
         for channel, stream in channels.items():
             subscription = asked.get(channel)
@@ -249,19 +272,36 @@ class FallbackPollingService:
                 self._refused(subscription, stream)
                 continue
             before = subscription.position
-            for name, data, position in _events_of(stream):
-                await self._room()
-                if subscriptions.get(channel) is not subscription:
-                    break  # it was unsubscribed while the handlers were behind
-                if position is None or subscriptions.take_position(channel, position):
-                    self._parts.dispatcher.post(
-                        Delivered(name, [data], is_wanted=subscriptions.watch(channel))
-                    )
+            if not self._take_events(subscription, _events_of(stream), answer.size_bytes):
+                is_whole = False
+                continue
             subscription.state = SubscriptionState.WANTED  # by the socket, when it is back
             subscriptions.resume_at(subscription, stream)
             # At once only where the last answer brought us further, or it would go on for ever.
             more = more or (stream.get("more") is True and subscription.position != before)
-        return more
+        return is_whole, more
+
+    def _take_events(
+        self, subscription: Subscription, events: list[tuple[str, Any, Position | None]], size: int
+    ) -> bool:
+        """Deliver the events of a channel for which there is room; return whether it was enough for all."""
+        dispatcher, subscriptions = self._parts.dispatcher, self._parts.subscriptions
+        is_wanted = subscriptions.watch(subscription.channel)
+        share = size // max(1, len(events))  # about: how large each is has not been looked at
+        for name, data, position in events:
+            if not dispatcher.admits(name, share):
+                if position is not None and subscription.position is None:
+                    subscription.give_back(position)  # so that it is what comes next
+                return False
+            give_back = None
+            if position is not None:
+                if not subscriptions.take_position(subscription.channel, position):
+                    continue
+                give_back = partial(subscription.give_back, position)
+            dispatcher.post(
+                Delivered(name, [data], None, is_wanted, share, is_kept=True, give_back=give_back)
+            )
+        return True
 
     def _refused(self, subscription: Subscription, stream: Any) -> None:
         """Note that a channel may not be polled; report it once."""
@@ -272,12 +312,6 @@ class FallbackPollingService:
         parts.recovery.handle(
             SubscriptionRefusedError(f"The server does not let {subscription.channel!r} be polled: {reason}.")
         )
-
-    async def _room(self) -> None:
-        """Wait for the handlers. Between this and the posting of an event nothing may wait, or it is lost."""
-        if self._parts.dispatcher.is_congested:
-            await self._parts.dispatcher.relieved()
-            self._stop_where_it_ended()
 
     async def _get(self, url: str, etag: str | None) -> HttpAnswer | None:
         """Fetch an address; ``None`` where nothing has changed."""

@@ -19,7 +19,7 @@ AckCallback = Callable[[list[Any]], None]
 class LinkOwner(Protocol):
     """The listener of all links of a client: the one that lives, and those that only dial."""
 
-    def link_event(self, link: "Link", name: str, args: list[Any], ack_id: int | None) -> None:
+    def link_event(self, link: "Link", name: str, args: list[Any], ack_id: int | None, size: int) -> None:
         """Take an event that arrived."""
 
     def link_written(self, link: "Link") -> None:
@@ -30,13 +30,6 @@ class LinkOwner(Protocol):
 
     def link_lost(self, link: "Link", error: RealtimeError) -> None:
         """Take note that the connection ended by itself."""
-
-    async def link_relieved(self) -> None:
-        """Wait until the handlers have caught up."""
-
-    @property
-    def link_congested(self) -> bool:
-        """True while the handlers are behind."""
 
 
 @define(eq=False, kw_only=True)
@@ -98,7 +91,6 @@ class Link:
         self._acks: dict[int, AckCallback] = {}
         self._handed = 0
         self._detached = False
-        self._resumed_at = 0.0
         self._requests: dict[int, asyncio.Future[list[Any]]] = {}  # by the numbers of their acknowledgements
         self._pings = 0
         self._has_pings = False
@@ -120,20 +112,12 @@ class Link:
         return self._detached or self.lost
 
     @property
-    def is_paused(self) -> bool:
-        """True while reading is held back, so that silence proves nothing."""
-        return self.transport.is_paused
-
-    @property
     def unanswered_since(self) -> float | None:
         """The moment of the first probe that the server has not answered, with none answered since.
 
-        ``None`` where there is no such probe, where nothing is known of how this server answers, or while
-        reading is held back; that time counts for nothing.
+        ``None`` where there is no such probe, or where nothing is known of how this server answers.
         """
-        if self._unanswered_since is None or self.is_paused:
-            return None
-        return max(self._unanswered_since, self._resumed_at)
+        return self._unanswered_since
 
     async def open(self, auth: Mapping[str, Any] | None) -> None:
         """Open the transport; errors as for ``Transport.open``, without what ``auth`` holds."""
@@ -211,10 +195,9 @@ class Link:
     def is_unanswered(self, probe: Probe) -> bool:
         """Tell whether the server owes an answer to a probe, and has not given it.
 
-        Whatever else comes from it proves the way down alone. Where nothing could be asked, nothing is owed,
-        and where reading is held back, nothing can be said.
+        Whatever else comes from it proves the way down alone. Where nothing could be asked, nothing is owed.
         """
-        return not (probe.answered or self.is_paused or self._is_posted(probe))
+        return not (probe.answered or self._is_posted(probe))
 
     def received_before(self, probe: Probe) -> int:
         """Return how many messages the server must have had, by its answer to a probe; 0 without one."""
@@ -228,7 +211,7 @@ class Link:
 
     def overdue_at(self, probe: Probe, patience: float) -> float:
         """Return when an answer to a probe is overdue: ``patience`` after the line before it last moved."""
-        return max(probe.sent_at, probe.moved_at, self._resumed_at) + patience
+        return max(probe.sent_at, probe.moved_at) + patience
 
     def heard_of(self, number: int) -> None:
         """Take note that the server has answered a message: it has had that one, and all before it."""
@@ -299,12 +282,12 @@ class Link:
 
     # What the transport tells.
 
-    def on_event(self, name: str, args: list[Any], ack_id: int | None) -> None:
+    def on_event(self, name: str, args: list[Any], ack_id: int | None, size: int = 0) -> None:
         """Pass an event on."""
         if self._detached:
             self._statistics.stale += 1
             return
-        self._owner.link_event(self, name, args, ack_id)
+        self._owner.link_event(self, name, args, ack_id, size)
 
     def on_ack(self, ack_id: int, args: list[Any]) -> None:
         """Pass an acknowledgement to who waits for it."""
@@ -359,16 +342,6 @@ class Link:
             self._statistics.stale += 1
             return
         self._owner.link_lost(self, error)
-
-    @property
-    def is_congested(self) -> bool:
-        """True while the handlers are behind; never for a link that no longer counts, so that it can end."""
-        return not self._detached and self._owner.link_congested
-
-    async def relieved(self) -> None:
-        """Wait for the handlers; the time of the wait is not silence of the peer."""
-        await self._owner.link_relieved()
-        self._resumed_at = self._time()
 
     def _forget_request(self, number: int, answered: "asyncio.Future[list[Any]]") -> None:
         del self._requests[number]

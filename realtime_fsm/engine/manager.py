@@ -16,7 +16,7 @@ from realtime_fsm.engine.activities import (
     token_refresh,
 )
 from realtime_fsm.engine.component import Components, Stay
-from realtime_fsm.engine.dispatcher import Delivered
+from realtime_fsm.engine.dispatcher import NO_ROOM, Delivered
 from realtime_fsm.engine.fallback import FallbackPollingService, publishing
 from realtime_fsm.engine.flight_recorder import Kind
 from realtime_fsm.engine.link import Link
@@ -24,7 +24,14 @@ from realtime_fsm.engine.payload import encode
 from realtime_fsm.engine.recovery import LEVELS
 from realtime_fsm.engine.subscriptions import read_position
 from realtime_fsm.machine.connection_machine import ConnectionMachine
-from realtime_fsm.machine.errors import InternalError, InvalidArgumentError, RealtimeError
+from realtime_fsm.machine.delivery import InboundOverflow
+from realtime_fsm.machine.errors import (
+    ConnectionLostError,
+    EventsMissedError,
+    InternalError,
+    InvalidArgumentError,
+    RealtimeError,
+)
 from realtime_fsm.machine.guard import Facts, may_fall_back
 from realtime_fsm.machine.record import StatusChange
 from realtime_fsm.machine.recovery import given_up
@@ -42,6 +49,8 @@ _REASONS: Final[Mapping[Trigger, str]] = {
     Trigger.RELEASE_FALLBACK: "the fallback was released",
     Trigger.DISCONNECT: "disconnecting was asked for",
 }
+
+_BEHIND: Final = "the handlers were behind, and there was no room for all events"
 
 _logger = logging.getLogger("realtime_fsm.connection")
 
@@ -69,6 +78,7 @@ class ConnectionManager:
         self._change: StatusChange | None = None  # being made, while the machine fires
         self._spared: Collection[asyncio.Task[Any]] = ()  # they wait for the end, and end by themselves
         self._goodbye_within = parts.config.close_timeout / 4  # and as much without it
+        self._spells_told = parts.dispatcher.spells
         self.polling = FallbackPollingService(parts)
         self._activities: Mapping[Activity, Callable[[Components, Stay], Awaitable[None]]] = {
             Activity.ESTABLISH: establish,
@@ -214,23 +224,30 @@ class ConnectionManager:
 
     # What the links tell: events for the handlers, room for the sender, a loss for the machine.
 
-    def link_event(self, link: Link, name: str, args: list[Any], ack_id: int | None) -> None:
-        """Pass an event to the handlers, unless it is a repeat."""
+    def link_event(self, link: Link, name: str, args: list[Any], ack_id: int | None, size: int) -> None:
+        """Pass an event to the handlers, unless it is a repeat, or they have no room for it."""
         parts = self._parts
+        if parts.config.inbound_overflow is InboundOverflow.CLOSE and self._closes(link, name, args, size):
+            return  # before its offset is taken: a session that is recovered brings it again
         if not parts.session.take(name, args, ack_id):
             return
-        is_wanted = None
+        is_wanted = give_back = None
         if parts.config.dialect.positions and args and isinstance(args[-1], dict):
             here, channel = read_position(args[-1]), args[-1].get("channel")
             if here is not None and isinstance(channel, str):
                 args = args[:-1]
-                if not parts.subscriptions.take_position(channel, here):
+                has_room = partial(parts.dispatcher.admits, name, size)
+                if not parts.subscriptions.take_position(channel, here, has_room):
                     return
-                is_wanted = parts.subscriptions.watch(channel)
+                if (subscription := parts.subscriptions.get(channel)) is not None:
+                    is_wanted = parts.subscriptions.watch(channel)
+                    give_back = partial(subscription.give_back, here)
         if parts.recorder.is_tracing():
             parts.recorder.note(Kind.EVENT, f"{name!r} with {len(args)} arguments")
         answer = None if ack_id is None else partial(self._answer, link, name, ack_id)
-        parts.dispatcher.post(Delivered(name, args, answer, is_wanted))
+        event = Delivered(name, args, answer, is_wanted, size, give_back is not None, give_back)
+        if not parts.dispatcher.post(event):
+            self._tell_of_overflow()
 
     def link_written(self, link: Link) -> None:
         """Send on, if the link is the live one."""
@@ -246,14 +263,34 @@ class ConnectionManager:
         if link is self._link and self._stay is not None:
             self._stay.report(Trigger.CONNECTION_LOST, error=error)
 
-    async def link_relieved(self) -> None:
-        """Wait until the handlers have caught up."""
-        await self._parts.dispatcher.relieved()
+    def _closes(self, link: Link, name: str, args: list[Any], size: int) -> bool:
+        """Close the live link if there is no room for an event that it cannot replay; tell whether it did."""
+        parts = self._parts
+        if link is not self._link or self._stay is None or parts.dispatcher.has_room_for(name, size):
+            return False
+        told = args[-1] if args and parts.config.dialect.positions else None
+        channel = told.get("channel") if isinstance(told, dict) else None
+        if isinstance(channel, str) and parts.subscriptions.get(channel) is not None:
+            return False
+        parts.dispatcher.fall_behind()
+        parts.statistics.dropped[NO_ROOM] += 1
+        error = ConnectionLostError(
+            f"The connection was closed because {_BEHIND}: `inbound_overflow` is close.",
+            remedy="Hand long work to tasks of its own, or raise `max_pending_events`.",
+        )
+        return self._stay.report(Trigger.CONNECTION_LOST, error=error)
 
-    @property
-    def link_congested(self) -> bool:
-        """True while the handlers are behind."""
-        return self._parts.dispatcher.is_congested
+    def _tell_of_overflow(self) -> None:
+        """Have everything loaded anew because events were dropped; where nobody can, say so once a spell."""
+        parts = self._parts
+        resync, spells = parts.subscriptions.resync, parts.dispatcher.spells
+        resync.begin_for_all(_BEHIND)
+        if spells == self._spells_told:
+            return
+        self._spells_told = spells
+        parts.statistics.unrecovered += 1
+        if resync.hook is None:
+            parts.recovery.handle(EventsMissedError(f"Events were missed: {_BEHIND}."))
 
     def _begin_to_receive(self) -> None:
         """Prepare for a link that becomes live, before anything that comes over it is passed on."""

@@ -57,8 +57,11 @@ class TransportListener(Protocol):
     After ``on_lost`` a transport calls nothing any more.
     """
 
-    def on_event(self, name: str, args: list[Any], ack_id: int | None) -> None:
-        """An event arrived. ``ack_id`` is set where the server wants an answer."""
+    def on_event(self, name: str, args: list[Any], ack_id: int | None, size: int = 0) -> None:
+        """An event arrived. ``ack_id`` is set where the server wants an answer.
+
+        ``size`` is about what it took on the wire: the characters of its text, the bytes of what is binary.
+        """
 
     def on_ack(self, ack_id: int, args: list[Any]) -> None:
         """The server acknowledged the message that was sent with ``ack_id``."""
@@ -75,28 +78,18 @@ class TransportListener(Protocol):
     def on_lost(self, error: RealtimeError) -> None:
         """The connection ended by itself. Told once at most, and never after ``close`` was called."""
 
-    @property
-    def is_congested(self) -> bool:
-        """True while the handlers are behind, so that no more may be read from the network."""
-
-    async def relieved(self) -> None:
-        """Wait until the handlers have caught up. Cancelled by ``close``."""
-
 
 class Transport(Protocol):
     """One connection to a server: opened once, closed once, thrown away.
 
     Created by a ``TransportFactory`` and used for a single attempt. Between ``open`` and its end it tells
-    its listener everything; it never runs user code and never waits in ``send``.
+    its listener everything; it never runs user code and never waits in ``send``. The wire is always read:
+    acknowledgements and pongs lie behind events on it, and never wait for whoever is to take those.
     """
 
     @property
     def last_received(self) -> float:
         """The moment of the last sign of life of the peer: any frame is one. On the loop's clock."""
-
-    @property
-    def is_paused(self) -> bool:
-        """True while reading is held back because the listener is congested."""
 
     @property
     def room(self) -> int:

@@ -14,7 +14,7 @@ from enum import Enum
 from functools import partial
 from typing import Any, Final
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from realtime_fsm.engine.dispatcher import Dispatcher
 from realtime_fsm.engine.link import Link
@@ -84,6 +84,9 @@ class Subscription:
             whose session this one goes on with.
         is_anew: Whether it was last asked for without a position, so that nothing of it can be missed yet.
         is_polled: Whether polling has told where it stands since the last live connection.
+        awaits_room: Whether there was no room for an event of it; it is asked for again when there is.
+        was_left: Whether there was none at any time since it was last asked for, so that not all of the
+            replay was taken.
     """
 
     channel: str
@@ -97,6 +100,12 @@ class Subscription:
     is_known: bool = False
     is_anew: bool = False
     is_polled: bool = False
+    awaits_room: bool = False
+    was_left: bool = False
+
+    def give_back(self, here: Position) -> None:
+        """Stand before an event that was taken and never handled, so that it comes again."""
+        self.position = evolve(here, offset=here.offset - 1)
 
 
 def read_position(answer: Mapping[str, Any]) -> Position | None:
@@ -229,6 +238,7 @@ _MOST_LEFT: Final = 1000
 
 _FARTHEST: Final = Position(epoch="e" * 64, offset=2**63)
 """A position as long as any that is reckoned with, when a name is looked at for the first time."""
+NO_ROOM_YET: Final = "event without room, left to the replay"
 
 _logger = logging.getLogger("realtime_fsm.subscription")
 
@@ -321,8 +331,15 @@ class Subscriptions:
             subscription.state = SubscriptionState.WANTED
             subscription.left_at = None
             subscription.is_asked = subscription.is_polled = False
+            subscription.awaits_room = subscription.was_left = False
         self._left = dict.fromkeys(self._left, False)
         self._leaving.clear()
+        self.tell()
+
+    def fetch_the_rest(self) -> None:
+        """Ask again for what had been left for want of room: the handlers have caught up."""
+        for subscription in self._wanted.values():
+            subscription.awaits_room = False
         self.tell()
 
     def began(self, *, is_whole: bool) -> None:
@@ -514,6 +531,7 @@ class Subscriptions:
             subscription.state = SubscriptionState.PENDING
             subscription.is_asked = subscription.is_known = True
             subscription.is_anew = subscription.position is None
+            subscription.was_left = False
             self._left.pop(subscription.channel, None)
         answer = self._request(link, payload)
         if answer is None:
@@ -611,8 +629,16 @@ class Subscriptions:
 
     # What the server says, over the link or in the answer to a poll.
 
-    def take_position(self, channel: str, here: Position) -> bool:
+    def take_position(
+        self, channel: str, here: Position, has_room: Callable[[], bool] = lambda: True
+    ) -> bool:
         """Note the position of an event that arrived.
+
+        Args:
+            channel: Of the event.
+            here: Its position.
+            has_room: Asked whether it can be delivered now; if not, its position is not taken, and it is
+                fetched again when there is room.
 
         Returns:
             Whether it is to be delivered now: it is new, and follows the last one.
@@ -628,6 +654,9 @@ class Subscriptions:
             self._statistics.dropped[_BY_REPLAY] += 1
             return False
         if last is None or _follows(last, here):
+            if not has_room():
+                self._leave_for_room(subscription, here)
+                return False
             subscription.position = here
             return True
         if last.epoch == here.epoch and here.offset <= last.offset:
@@ -672,12 +701,15 @@ class Subscriptions:
         if here is None or subscription.is_resyncing:
             return
         last = subscription.position
-        if last is None or (subscription.is_anew and not _reaches(last, here)):
+        was_left = subscription.was_left and last is not None and last.epoch == here.epoch
+        if last is None or (subscription.is_anew and not was_left and not _reaches(last, here)):
             subscription.position = here  # it was asked for from now on: what came before is no loss
         elif subscription.is_anew:
             return
         elif answer.get("recovered") is False:
             self._missed(subscription, here, "its log does not reach back")
+        elif was_left:
+            return  # it has replayed all, and we have not taken all of it
         elif last.epoch != here.epoch or last.offset < here.offset:
             # It says that it has replayed all, and has not: to ask again would go on for ever.
             self._missed(subscription, here, "the server did not replay all that it said")
@@ -686,11 +718,13 @@ class Subscriptions:
         return self._wanted.get(subscription.channel) is subscription
 
     def _to_be_asked_for(self) -> list[Subscription]:
-        return [s for s in self if s.state is SubscriptionState.WANTED and not s.is_resyncing]
+        return [
+            s for s in self if s.state is SubscriptionState.WANTED and not (s.is_resyncing or s.awaits_room)
+        ]
 
     def _is_decided(self, channel: str) -> bool:
         subscription = self._wanted[channel]
-        return subscription.state.is_decided or subscription.is_resyncing
+        return subscription.state.is_decided or subscription.is_resyncing or subscription.awaits_room
 
     def _leave_to_replay(self, subscription: Subscription, here: Position) -> None:
         """Drop an event that does not follow the last one, and have the server replay from there."""
@@ -705,6 +739,17 @@ class Subscriptions:
         if subscription.state is SubscriptionState.ACTIVE:
             subscription.state = SubscriptionState.WANTED
             self.tell()
+
+    def _leave_for_room(self, subscription: Subscription, here: Position) -> None:
+        """Drop an event that the handlers have no room for, and have it replayed when they have."""
+        self._statistics.dropped[NO_ROOM_YET] += 1
+        if subscription.position is None:
+            subscription.give_back(here)
+        subscription.left_at = here
+        subscription.awaits_room = subscription.was_left = True
+        if subscription.state is SubscriptionState.ACTIVE:
+            subscription.state = SubscriptionState.WANTED
+        self.tell()
 
     def _missed(self, subscription: Subscription, here: Position, why: str) -> None:
         """Load a channel anew, or go on without what was missed where nobody can."""
@@ -723,6 +768,7 @@ class Subscriptions:
         subscription.is_resyncing = False
         subscription.position = position
         subscription.left_at = None
+        subscription.awaits_room = subscription.was_left = False
         subscription.state = SubscriptionState.WANTED
         self.tell()
 

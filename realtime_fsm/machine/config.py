@@ -24,7 +24,7 @@ from realtime_fsm.machine.checks import (
     subset,
     whole,
 )
-from realtime_fsm.machine.delivery import Delivery, Durability, Overflow
+from realtime_fsm.machine.delivery import Delivery, Durability, InboundOverflow, Overflow
 from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.errors import ConfigurationError
 
@@ -191,10 +191,13 @@ class RealtimeConfig:
         outbox_max_bytes: Their encoded size together, at most.
         max_message_bytes: Encoded size of one message, at most. Socket.IO servers refuse 1 MB by default.
         max_inbound_bytes: Size of one frame or response from the server, at most.
-        max_pending_events: Events waiting for their handlers; beyond it no more is read from the network.
+        max_pending_events: Events waiting for their handlers, at most.
         close_timeout: Bound of ``disconnect()``.
         debug_mode: Log everything.
         log_level: ``error``, ``warn``, ``info`` or ``debug``.
+        max_pending_bytes: Their size on the wire together, at most; one that is larger waits alone.
+        inbound_overflow: What makes room for more of them, where no server can replay them: ``drop_oldest``,
+            ``latest`` (per event name) or ``close``.
         fallback_after: Seconds without data after which polling takes over, where it can, whatever attempts
             are left; ``None`` (``unlimited`` in the environment) leaves it to the attempts alone.
         max_retry_after: Longest pause that a server gets which asks for one by ``Retry-After``.
@@ -252,6 +255,8 @@ class RealtimeConfig:
     close_timeout: float = seconds(5.0)
     debug_mode: bool = flag(default=False)
     log_level: str = choice("warn", LOG_LEVELS)
+    max_pending_bytes: int = whole(16 * 1024 * 1024)
+    inbound_overflow: InboundOverflow = member(InboundOverflow, InboundOverflow.DROP_OLDEST)
 
     fallback_after: float | None = seconds(15.0, zero=True, may_be_none=True)
     max_retry_after: float = seconds(3600.0)

@@ -62,6 +62,24 @@ class Overflow(StrEnum):
     """``emit`` waits until there is room, or the client is disconnected. Bound it with a timeout."""
 
 
+class InboundOverflow(StrEnum):
+    """What happens when more events come than the handlers keep up with, on channels without positions.
+
+    ``max_pending_events`` and ``max_pending_bytes`` bound what waits. On a channel with positions nothing is
+    decided: what finds no room is fetched again when there is some. Whatever is dropped is counted, and the
+    resync hook is called for it.
+    """
+
+    DROP_OLDEST = "drop_oldest"
+    """The events that have waited longest make room."""
+    LATEST = "latest"
+    """Of what waits, only the latest event of each name is kept: what a later one of its name follows makes
+    room."""
+    CLOSE = "close"
+    """The connection is closed, and opened again like a lost one: a server that recovers sessions sends what
+    did not fit once more."""
+
+
 class Durability(StrEnum):
     """The losses that a message in the durable outbox survives once ``emit`` has returned."""
 

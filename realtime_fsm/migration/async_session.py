@@ -205,11 +205,6 @@ class ClientTransport:
         return 0.0 if self._inner is None else self._inner.last_received
 
     @property
-    def is_paused(self) -> bool:
-        """True while reading is held back."""
-        return self._inner is not None and self._inner.is_paused
-
-    @property
     def room(self) -> int:
         """The number of messages that may still be sent."""
         return 0 if self._inner is None else self._inner.room
@@ -283,11 +278,11 @@ class ClientTransport:
 
     # What the transport below tells.
 
-    def on_event(self, name: str, args: list[Any], ack_id: int | None) -> None:
+    def on_event(self, name: str, args: list[Any], ack_id: int | None, size: int = 0) -> None:
         """Pass an event on; one that wants an answer brings the way to give it as its last argument."""
         if ack_id is not None:
             args = [*args, Question(self, ack_id, self._dialler.config.max_message_bytes)]
-        self._listener.on_event(name, args, None)
+        self._listener.on_event(name, args, None, size)
 
     def on_ack(self, ack_id: int, args: list[Any]) -> None:
         """Pass an acknowledgement on."""
@@ -308,15 +303,6 @@ class ClientTransport:
     def on_lost(self, error: RealtimeError) -> None:
         """Tell the engine that the connection has ended."""
         self._listener.on_lost(error)
-
-    @property
-    def is_congested(self) -> bool:
-        """True while the handlers are behind."""
-        return self._listener.is_congested
-
-    async def relieved(self) -> None:
-        """Wait for the handlers."""
-        await self._listener.relieved()
 
 
 # One connection, through all its outages.

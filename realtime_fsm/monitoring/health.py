@@ -94,7 +94,7 @@ def examine(
         signs: Whether the peer is there: connected but deaf is not healthy.
         dispatcher: Whether handlers keep up: that is deafness too.
         now: The loop's clock.
-        patience: Seconds that one handler may take, or reading may be held back, before that counts.
+        patience: Seconds that one handler may take, or all may be behind, before that counts.
     """
     traits = TRAITS[status]
     dead = _dead(dispatcher, now, patience)
@@ -127,7 +127,7 @@ def _dead(dispatcher: Dispatcher, now: float, patience: float) -> list[str]:
     if dispatcher.has_ended:
         return ["The events are handed to nobody any more: the task that does it has ended."]
     busy = _busy(dispatcher, now)
-    if dispatcher.is_congested and busy > patience * _HOPELESS:
+    if dispatcher.is_behind and busy > patience * _HOPELESS:
         return [f"A handler of {dispatcher.handling!r} has held everything up for {busy:.0f} s."]
     return []
 
@@ -145,14 +145,14 @@ def _unheard(signs: Signs, now: float) -> list[str]:
 def _unread(dispatcher: Dispatcher, now: float, patience: float) -> list[str]:
     """Return how it shows that nobody listens."""
     reasons = []
-    busy, held = _busy(dispatcher, now), dispatcher.held_back_for(now)
+    busy, behind = _busy(dispatcher, now), dispatcher.behind_for(now)
     if busy > patience and len(dispatcher):
         reasons.append(
             f"A handler of {dispatcher.handling!r} has been running for {busy:.0f} s; "
             f"{len(dispatcher)} events wait behind it."
         )
-    if held > patience:
-        reasons.append(f"The handlers are behind: nothing was read from the network for {held:.0f} s.")
+    if behind > patience:
+        reasons.append(f"The handlers are behind: for {behind:.0f} s there was no room for all events.")
     return reasons
 
 
@@ -162,8 +162,9 @@ def _mild(dispatcher: Dispatcher, signs: Signs, now: float, patience: float) -> 
     busy = _busy(dispatcher, now)
     if busy > patience:
         reasons.append(f"A handler of {dispatcher.handling!r} has been running for {busy:.0f} s.")
-    if dispatcher.is_congested or dispatcher.held_back_for(now) > 0:
-        reasons.append("The handlers are behind; reading from the network is held back.")
+    if dispatcher.behind_for(now) > 0 or dispatcher.is_behind:
+        which = "" if dispatcher.handling is None else f", one of {dispatcher.handling!r} now"
+        reasons.append(f"The handlers are behind{which}: there is no room for all events.")
     sent = signs.unacknowledged_since
     if sent is not None and now - sent > signs.acknowledge_within:
         reasons.append(f"The server has not acknowledged a message for {now - sent:.0f} s.")

@@ -14,7 +14,7 @@ from attrs import Attribute, field, fields, frozen
 from realtime_fsm.engine.payload import MAX_ATTACHMENTS, encode
 from realtime_fsm.machine.backoff import Jitter
 from realtime_fsm.machine.config import LOG_LEVELS, TRANSPORTS, Endpoint, RealtimeConfig
-from realtime_fsm.machine.delivery import Delivery, Durability, Overflow
+from realtime_fsm.machine.delivery import Delivery, Durability, InboundOverflow, Overflow
 from realtime_fsm.machine.dialect import RESERVED_EVENTS, Dialect
 from realtime_fsm.machine.errors import (
     AuthenticationError,
@@ -98,6 +98,7 @@ _BY_TYPE: Final[Mapping[Any, SearchStrategy[Any]]] = MappingProxyType(
         Jitter: st.sampled_from(Jitter),
         Durability: st.sampled_from(Durability),
         Overflow: st.sampled_from(Overflow),
+        InboundOverflow: st.sampled_from(InboundOverflow),
         Dialect: st.sampled_from([Dialect.PLAIN, Dialect.REFERENCE]) | _OWN_DIALECTS,
     }
 )

@@ -491,3 +491,77 @@ async def test_plain_server_is_loaded_anew_each_time() -> None:
         await world.client.connect()
         await asyncio.sleep(1)
         assert len(calls) == 3
+
+
+async def test_events_of_a_channel_that_find_no_room_are_replayed_by_themselves() -> None:
+    """With positions nothing is lost: what does not fit is fetched again when there is room, in order."""
+    async with Reader(max_pending_events=4) as reader:
+        reader.client.on("tick", lambda _: asyncio.sleep(0.05))
+        reader.publish(100)
+        await reader.has_heard_all()
+        metrics = reader.client.metrics
+        assert metrics.dropped["event without room, left to the replay"] >= 1
+        assert "event without room" not in metrics.dropped
+        assert (metrics.gaps, metrics.unrecovered, metrics.resyncs, metrics.duplicates_dropped) == (
+            0,
+            0,
+            0,
+            0,
+        )
+        await asyncio.sleep(1)
+        assert reader.client.subscriptions[0].state is SubscriptionState.ACTIVE
+        asked = len(reader.world.server.received_of("subscribe"))
+        await asyncio.sleep(60)
+        assert len(reader.world.server.received_of("subscribe")) == asked
+
+
+async def test_subscribe_returns_while_the_handlers_are_behind() -> None:
+    """A handler may subscribe: the answer is heard, although its replay finds no room."""
+    async with Reader(max_pending_events=2) as reader:
+        done: list[float] = []
+
+        @reader.client.on("tick")
+        async def join(n: int) -> None:
+            if n == 1:
+                for _ in range(10):
+                    reader.publish()
+                await asyncio.sleep(1)
+                began = reader.world.now
+                await reader.client.subscribe(["ticks", "more"])
+                done.append(reader.world.now - began)
+
+        reader.publish()
+        await reader.has_heard_all()
+        assert done[0] < 1.0
+
+
+async def test_polls_do_not_wait_for_handlers_and_take_what_fits() -> None:
+    """A poll takes what there is room for and ends; the rest is polled again when there is room."""
+    async with Reader(max_reconnect_attempts=0, max_pending_events=4) as reader:
+        gate = asyncio.Event()
+        reader.client.on("tick", lambda _: gate.wait())
+        reader.world.server.refusal = DOWN
+        reader.world.server.reset()
+        reader.publish(50)
+        await reader.world.until(S.FALLBACK)
+        await asyncio.sleep(5)
+        assert reader.client.metrics.events_pending == 4
+        polled = reader.client.metrics.polls
+        await asyncio.sleep(10)
+        assert polled + 5 <= reader.client.metrics.polls <= polled + 15
+        gate.set()
+        await reader.has_heard_all()
+        assert reader.client.metrics.gaps == 0
+
+
+async def test_events_that_a_disconnect_drops_come_with_the_next_connect() -> None:
+    """What waits for its handler at a disconnect was not heard: the next connection brings it."""
+    async with Reader() as reader:
+        reader.client.on("tick", lambda _: asyncio.sleep(10))
+        reader.publish(5)
+        await asyncio.sleep(1)
+        await reader.client.disconnect()
+        assert reader.heard == [1]
+        await reader.client.connect()
+        await reader.has_heard_all()
+        assert reader.client.metrics.dropped["event after disconnect"] == 4

@@ -40,8 +40,6 @@ def session(dialect: Dialect = Dialect.PLAIN) -> SessionRecovery:
 class Connection:
     """One connection: what the server sends goes through the tap, and events through the session."""
 
-    is_congested = False
-
     def __init__(self, recovery: SessionRecovery, auth: dict[str, Any] | None = None) -> None:
         self.recovery = recovery
         self.tap = FrameTap(self, "/", asyncio.get_running_loop(), lambda: 0)
@@ -59,7 +57,7 @@ class Connection:
                 self.tap.go_live()
         return self
 
-    def on_event(self, name: str, args: list[Any], ack_id: int | None) -> None:
+    def on_event(self, name: str, args: list[Any], ack_id: int | None, size: int = 0) -> None:
         """Pass an event to the handler, as the engine does."""
         if self.recovery.take(name, args, ack_id):
             self.heard.append((name, *args))
@@ -79,9 +77,6 @@ class Connection:
 
     def on_lost(self, error: RealtimeError) -> None:
         """Take no notice."""
-
-    async def relieved(self) -> None:
-        """Return at once."""
 
 
 def on_wire(test: Callable[[], None]) -> None:

@@ -187,7 +187,6 @@ class Recorder:
         malformed: The errors of frames that were dropped.
         lost: The errors of the connection: one at most.
         calls: The names of all calls, in their order.
-        congested: Set to hold reading back.
     """
 
     def __init__(self) -> None:
@@ -196,14 +195,13 @@ class Recorder:
         self.malformed: list[Exception] = []
         self.lost: list[Exception] = []
         self.calls: list[str] = []
-        self.congested = False
         self._changed = asyncio.Event()
 
     def _note(self, call: str) -> None:
         self.calls.append(call)
         self._changed.set()
 
-    def on_event(self, name: str, args: list[Any], ack_id: int | None) -> None:
+    def on_event(self, name: str, args: list[Any], ack_id: int | None, size: int = 0) -> None:
         """Keep it."""
         self.events.append((name, args, ack_id))
         self._note("event")
@@ -230,20 +228,6 @@ class Recorder:
         """Keep it."""
         self.lost.append(error)
         self._note("lost")
-
-    @property
-    def is_congested(self) -> bool:
-        """Tell whether reading is to be held back."""
-        return self.congested
-
-    async def relieved(self) -> None:
-        """Wait for ``relieve``."""
-        await self.until(lambda: not self.congested)
-
-    def relieve(self) -> None:
-        """Let reading go on."""
-        self.congested = False
-        self._changed.set()
 
     async def until(self, condition: Callable[[], Any]) -> None:
         """Wait until something that is told makes the condition true."""

@@ -19,7 +19,7 @@ from realtime_fsm.engine.observers import Observers
 from realtime_fsm.engine.outbound_queue import OutboundQueue
 from realtime_fsm.engine.port import HttpAnswer
 from realtime_fsm.engine.sender import Sender
-from realtime_fsm.engine.subscriptions import Subscriptions
+from realtime_fsm.engine.subscriptions import Position, Subscription, Subscriptions
 from realtime_fsm.engine.token import TokenProvider
 from realtime_fsm.machine.backoff import RetryAfter
 from realtime_fsm.machine.guard import Facts
@@ -188,8 +188,8 @@ def expired_early(patch: Patch) -> None:
 def old_epoch_handled(patch: Patch) -> None:
     """What comes over a connection that was given up reaches the handlers."""
 
-    def on_event(link: Link, name: str, args: list[Any], ack_id: int | None) -> None:
-        link._owner.link_event(link, name, args, ack_id)
+    def on_event(link: Link, name: str, args: list[Any], ack_id: int | None, size: int = 0) -> None:
+        link._owner.link_event(link, name, args, ack_id, size)
 
     patch.setattr(Link, "on_event", on_event)
 
@@ -203,6 +203,40 @@ def observers_not_told_of_the_same_status(patch: Patch) -> None:
 
     tell = Observers.tell_soon
     patch.setattr(Observers, "tell_soon", tell_soon)
+
+
+def answers_wait_for_the_handlers(patch: Patch) -> None:
+    """An acknowledgement is heard only when the events before it have been handled."""
+    on_ack = Link.on_ack
+
+    def in_turn(link: Link, ack_id: int, args: list[Any]) -> None:
+        manager = link._owner
+        assert isinstance(manager, ConnectionManager)
+        dispatcher = manager._parts.dispatcher
+        if not len(dispatcher):
+            on_ack(link, ack_id, args)
+            return
+
+        async def heard() -> None:
+            on_ack(link, ack_id, args)
+
+        dispatcher.run("an acknowledgement", heard)
+
+    patch.setattr(Link, "on_ack", in_turn)
+
+
+def overflow_is_not_told(patch: Patch) -> None:
+    """Events for which there is no room are dropped, and nobody loads anew what they said."""
+    patch.setattr(ConnectionManager, "_tell_of_overflow", lambda _: None)
+
+
+def position_taken_without_room(patch: Patch) -> None:
+    """An event that finds no room counts as arrived, so that no replay brings it."""
+
+    def leave(_: Subscriptions, subscription: Subscription, here: Position) -> None:
+        subscription.position = here
+
+    patch.setattr(Subscriptions, "_leave_for_room", leave)
 
 
 @pytest.mark.timeout(600)  # it is bounded by its work, for which a busy machine needs minutes
@@ -228,6 +262,9 @@ def observers_not_told_of_the_same_status(patch: Patch) -> None:
         expired_early,
         old_epoch_handled,
         observers_not_told_of_the_same_status,
+        answers_wait_for_the_handlers,
+        overflow_is_not_told,
+        position_taken_without_room,
     ],
 )
 def test_sweep_finds_a_planted_bug_and_shrinks_it(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from realtime_fsm.machine.backoff import BackoffLimits, Jitter
 from realtime_fsm.machine.config import LOG_LEVELS, Endpoint, RealtimeConfig
-from realtime_fsm.machine.delivery import Delivery, Durability, Overflow
+from realtime_fsm.machine.delivery import Delivery, Durability, InboundOverflow, Overflow
 from realtime_fsm.machine.dialect import Dialect
 from realtime_fsm.machine.errors import ConfigurationError
 
@@ -61,6 +61,8 @@ DEFAULTS: dict[str, object] = {
     "max_message_bytes": 1_000_000,
     "max_inbound_bytes": 4_194_304,
     "max_pending_events": 1_024,
+    "max_pending_bytes": 16 * 1024 * 1024,
+    "inbound_overflow": InboundOverflow.DROP_OLDEST,
     "close_timeout": 5.0,
     "debug_mode": False,
     "log_level": "warn",

@@ -50,6 +50,8 @@ GIVEN: dict[str, tuple[str, object]] = {
     "max_message_bytes": ("1000", 1000),
     "max_inbound_bytes": ("2000", 2000),
     "max_pending_events": ("6", 6),
+    "max_pending_bytes": ("7", 7),
+    "inbound_overflow": ("latest", "latest"),
     "close_timeout": ("1", 1.0),
     "debug_mode": (" On ", True),
     "log_level": ("debug", "debug"),

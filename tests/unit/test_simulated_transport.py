@@ -43,12 +43,12 @@ class RecordingListener:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
         self.times: list[float] = []
-        self.is_congested = False
+        self.sizes: list[int] = []
         self.acknowledged = asyncio.Event()
-        self._relieved = asyncio.Event()
 
-    def on_event(self, name: str, args: list[Any], ack_id: int | None) -> None:
+    def on_event(self, name: str, args: list[Any], ack_id: int | None, size: int = 0) -> None:
         """See the port."""
+        self.sizes.append(size)
         self._note("event", name, args, ack_id)
 
     def on_ack(self, ack_id: int, args: list[Any]) -> None:
@@ -71,15 +71,6 @@ class RecordingListener:
     def on_lost(self, error: RealtimeError) -> None:
         """See the port."""
         self._note("lost", type(error))
-
-    async def relieved(self) -> None:
-        """See the port."""
-        await self._relieved.wait()
-        self.is_congested = False
-
-    def relieve(self) -> None:
-        """End the congestion."""
-        self._relieved.set()
 
     def of(self, kind: str) -> list[tuple[Any, ...]]:
         """Return what was told of one kind."""
@@ -477,36 +468,16 @@ async def test_simulated_transport_goodbye_can_be_cancelled() -> None:
     assert (server.received, server.live_links) == ([], 0)
 
 
-async def test_simulated_transport_holds_reading_back_while_its_listener_is_congested() -> None:
-    """A congested listener is told nothing more until it is relieved, and then all of it in order."""
+async def test_simulated_transport_tells_how_large_events_are() -> None:
+    """The size of an event grows with its data: what waits can be bounded in bytes."""
     server = SimulatedServer()
-    transport, listener = await opened(server)
-    listener.is_congested = True
-    for n in range(3):
-        server.emit("tick", n)
-    await asyncio.sleep(100.0)
-    assert (listener.told, transport.is_paused) == ([], True)
-    listener.relieve()
+    _, listener = await opened(server)
+    server.emit("tick", "x" * 1000)
+    server.emit("tick", 1)
     await asyncio.sleep(SOON)
-    assert [args for _, args, _ in listener.of("event")] == [[0], [1], [2]]
-    assert not transport.is_paused
-
-
-@pytest.mark.parametrize("end", ["close", "reset"])
-async def test_simulated_transport_that_ends_while_congested_leaves_nothing(end: str) -> None:
-    """The wait for a congested listener ends with the connection."""
-    server = SimulatedServer()
-    transport, listener = await opened(server)
-    listener.is_congested = True
-    server.emit("tick")
-    await asyncio.sleep(SOON)
-    if end == "close":
-        await transport.close(goodbye=False)
-    else:
-        server.reset()
-        await asyncio.sleep(0)
-    await asyncio.sleep(SOON)
-    assert listener.of("event") == []
+    large, small = listener.sizes
+    assert 1000 <= large < 1100
+    assert 0 < small < 100
 
 
 @pytest.mark.real_loop

@@ -13,6 +13,7 @@ from realtime_fsm.engine.subscriptions import Resync, Subscriptions
 
 State = SubscriptionState
 LEFT = "event left to the replay"
+NO_ROOM = "event without room, left to the replay"
 
 
 class Errands(Resync):
@@ -238,3 +239,68 @@ async def test_whoever_waits_is_woken_by_every_change() -> None:
     is_live = False
     book.all.restart()
     await waiting
+
+
+def test_event_without_room_is_asked_for_again_when_there_is() -> None:
+    """Its position is not taken; what follows is left too; it is no gap, and asked for only with room."""
+
+    def test() -> None:
+        book = Book()
+        assert book.all.take_position("c", at(6), lambda: True)
+        assert not book.all.take_position("c", at(7), lambda: False)
+        assert not book.all.take_position("c", at(8), lambda: True)
+        assert not book.all.take_position("c", at(6), lambda: False)  # a repeat needs no room
+        assert (book.one.position, book.one.state, book.one.awaits_room) == (at(6), State.WANTED, True)
+        assert book.all._to_be_asked_for() == []
+        assert (book.statistics.gaps, book.statistics.duplicates) == (0, 1)
+        assert book.statistics.dropped == {NO_ROOM: 1, LEFT: 1}
+        book.all.fetch_the_rest()
+        assert book.all._to_be_asked_for() == [book.one]
+
+    on_loop(test)
+
+
+def test_first_event_without_room_is_what_comes_next() -> None:
+    """Also where no place is known yet: the place is then the one before it."""
+
+    def test() -> None:
+        book = Book(offset=None)
+        assert not book.all.take_position("c", at(9), lambda: False)
+        assert book.one.position == at(8)
+
+    on_loop(test)
+
+
+@pytest.mark.parametrize("has_room_again", [False, True])
+def test_replay_that_was_not_taken_as_a_whole_is_not_held_against_the_server(has_room_again: bool) -> None:
+    """The confirmation of a replay that found no room loads nothing anew: the rest is asked for."""
+
+    def test() -> None:
+        book = Book()
+        book.one.state = State.PENDING
+        assert book.all.take_position("c", at(6), lambda: True)
+        assert not book.all.take_position("c", at(7), lambda: False)
+        if has_room_again:
+            book.all.fetch_the_rest()
+        book.all.confirm(book.one, told(9))
+        assert (book.one.position, book.one.state) == (at(6), State.WANTED)
+        assert (book.errands.begun, book.statistics.unrecovered) == ([], 0)
+        assert bool(book.all._to_be_asked_for()) is has_room_again
+
+    on_loop(test)
+
+
+def test_log_that_does_not_reach_back_is_loaded_anew_although_there_was_no_room() -> None:
+    """What was left for want of room and is not in the log any more is missed, and told."""
+
+    def test() -> None:
+        book = Book()
+        book.one.state = State.PENDING
+        assert not book.all.take_position("c", at(6), lambda: False)
+        book.all.confirm(book.one, told(30, recovered=False))
+        ((_, done),) = book.errands.begun
+        done(book.errands.begun[0][0], at(30))
+        assert (book.one.position, book.one.awaits_room) == (at(30), False)
+        assert book.all._to_be_asked_for() == [book.one]
+
+    on_loop(test)

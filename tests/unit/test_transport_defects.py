@@ -121,11 +121,15 @@ class Narrow(SimulatedTransport):
             super().send(payload, ack_id)
 
 
-class Pushy(SimulatedTransport):
-    """Does not care whether its listener keeps up."""
+class Choosy(SimulatedTransport):
+    """Reads a thousand frames, and no more."""
 
-    def _may_receive(self) -> bool:
-        return True
+    read = 0
+
+    def _receive(self, tell: Any) -> None:
+        self.read += 1
+        if self.read <= 1000:
+            super()._receive(tell)
 
 
 class Stale(SimulatedTransport):
@@ -233,7 +237,7 @@ TRANSPORTS: dict[str, type[SimulatedTransport]] = {
     "test_data_arrives_as_it_was_sent": Textual,
     "test_acknowledgements_find_their_messages": Repeating,
     "test_messages_leave_in_the_order_of_sending": Narrow,
-    "test_congested_listener_holds_reading_back": Pushy,
+    "test_wire_is_read_however_much_comes": Choosy,
     "test_ping_is_answered_where_there_is_one": Stale,
     "test_loss_is_told_once": Stammering,
     "test_what_came_before_the_loss_is_told_before_it": Gappy,

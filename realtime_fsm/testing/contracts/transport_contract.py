@@ -27,20 +27,20 @@ class RecordingListener:
     Attributes:
         told: Everything, in order: ``("event", name, args, ack_id)``, ``("ack", ack_id, args)``,
             ``("pong",)``, ``("written",)``, ``("malformed", error)``, ``("lost", error)``.
-        is_congested: Whether nothing more may be read from the network.
+        sizes: How large the events were.
         offences: What no transport may do, whatever the law: tell something on another thread, or after the
             loss.
     """
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
-        self.is_congested = False
+        self.sizes: list[int] = []
         self.offences: list[str] = []
         self._loop = asyncio.get_running_loop()
-        self._relief = asyncio.Event()
 
-    def on_event(self, name: str, args: list[Any], ack_id: int | None) -> None:
+    def on_event(self, name: str, args: list[Any], ack_id: int | None, size: int = 0) -> None:
         """Keep what an event says."""
+        self.sizes.append(size)
         self._note("event", name, args, ack_id)
 
     def on_ack(self, ack_id: int, args: list[Any]) -> None:
@@ -62,15 +62,6 @@ class RecordingListener:
     def on_lost(self, error: RealtimeError) -> None:
         """Keep the loss of the connection."""
         self._note("lost", error)
-
-    async def relieved(self) -> None:
-        """Wait until ``relieve`` is called."""
-        await self._relief.wait()
-
-    def relieve(self) -> None:
-        """End the congestion, and wake who waits for it."""
-        self.is_congested = False
-        self._relief.set()
 
     def of(self, kind: str) -> list[tuple[Any, ...]]:
         """Return what was told of one kind, in order."""
@@ -193,7 +184,7 @@ class TransportContract(Contract):
             async with self.opened() as (transport, listener):
                 assert transport.name
                 assert isinstance(transport.welcome, Mapping)
-                assert (transport.written, transport.is_paused) == (0, False)
+                assert transport.written == 0
                 assert transport.room > 0
                 assert began <= transport.last_received <= asyncio.get_running_loop().time()
                 assert listener.told == []
@@ -271,6 +262,9 @@ class TransportContract(Contract):
                 await self.eventually(lambda: len(listener.of("event")) >= 200, "200 events")
                 assert numbers(listener) == list(range(200))
                 assert [(name, ack_id) for name, _, ack_id in listener.of("event")] == [("tick", None)] * 200
+                await self.emit(TICK, "x" * 1000)
+                await self.eventually(lambda: len(listener.sizes) > 200, "a large event")
+                assert listener.sizes[-1] >= 1000 > max(listener.sizes[:-1]) > 0, "sizes are not told"
 
         self.run(main())
 
@@ -318,21 +312,15 @@ class TransportContract(Contract):
 
         self.run(main())
 
-    def test_congested_listener_holds_reading_back(self) -> None:
-        """While the listener is congested reading pauses; once it is relieved all arrives in order."""
+    def test_wire_is_read_however_much_comes(self) -> None:
+        """Reading is never held back: all events are told, in order, and the answer that lies behind them."""
 
         async def main() -> None:
             async with self.opened() as (transport, listener):
-                listener.is_congested = True
-                await self.tick(200)
-                await self.eventually(lambda: transport.is_paused, "reading is held back")
-                held = len(listener.of("event"))
-                await turns()
-                assert len(listener.of("event")) == held, "events are told while reading is held back"
-                listener.relieve()
-                await self.eventually(lambda: len(listener.of("event")) >= 200, "200 events")
-                assert numbers(listener) == list(range(200))
-                assert not transport.is_paused
+                await self.tick(1500)
+                await self.echoed(transport, listener, 1)
+                await self.eventually(lambda: len(listener.of("event")) >= 1500, "1500 events")
+                assert numbers(listener) == list(range(1500))
 
         self.run(main())
 

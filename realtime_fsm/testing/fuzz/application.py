@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from attrs import define, field
 
+from realtime_fsm.engine.dispatcher import NO_ROOM
 from realtime_fsm.engine.message import Message, Receipt
 from realtime_fsm.engine.port import Token
-from realtime_fsm.engine.subscriptions import Missed, Position
+from realtime_fsm.engine.subscriptions import NO_ROOM_YET, Missed, Position
 from realtime_fsm.machine.config import Endpoint, RealtimeConfig
 from realtime_fsm.machine.delivery import Delivery, Outcome
 from realtime_fsm.machine.dialect import Dialect
@@ -103,6 +104,7 @@ def everything() -> frozenset[str]:
             *(of_refresh(failed=failed) for failed in (False, True)),
             _POLLED,
             _PROBE_FAILED,
+            *(of_overflow(reason) for reason in _OVERFLOWS),
         ]
     )
 
@@ -138,6 +140,12 @@ def of_refresh(*, failed: bool) -> str:
     return f"{Activity.TOKEN_REFRESH}: {'failed' if failed else 'refreshed'}"
 
 
+def of_overflow(reason: str) -> str:
+    """Return the name of what became of events that the handlers had no room for."""
+    return f"handlers: {reason}"
+
+
+_OVERFLOWS: Final = (NO_ROOM, NO_ROOM_YET)
 _POLLED: Final = f"{Activity.POLLING}: polled"
 _PROBE_FAILED: Final = f"{Activity.PROBING}: failed"
 
@@ -153,6 +161,9 @@ def seen_of(changes: list[StatusChange], metrics: ConnectionMetrics) -> Iterator
             yield name
     for outcome in metrics.messages_by_outcome:
         yield of_outcome(outcome)
+    for reason in _OVERFLOWS:
+        if reason in metrics.dropped:
+            yield of_overflow(reason)
     if metrics.polls > metrics.failed_polls:
         yield _POLLED
     if metrics.failed_connections > 2 * sum(c.trigger is Trigger.ATTEMPT_FAILED for c in changes):
@@ -164,6 +175,8 @@ _GREETING_TIMEOUT: Final = 1.0
 _MOST_TURNS: Final = 6
 """Turns of the loop, at most, after which a ``flicker`` ends."""
 _TIMES_TO_LIVE: Final = (2.0, 5.0, 9.0)
+_FLOOD: Final = 12
+"""Ticks at once: more than there is room for, and what is left is in the server's log."""
 _TOKEN_LIFE: Final = 30.0
 _TOKEN_DELAY: Final = 0.02
 _STORM: Final = 8
@@ -192,6 +205,7 @@ def simulated_config(setting: Setting) -> RealtimeConfig:
         max_in_flight=4,
         max_delivery_attempts=2,
         outbox_max_messages=20,
+        max_pending_events=8,
     )
 
 
@@ -307,6 +321,10 @@ class Application:
         ticks: How often each tick was heard.
         published: Ticks that the server sent.
         last: The last tick that is known; ``None`` before the first.
+        is_owed: Whether ticks were missed that nobody has told of yet: there must be a resync.
+        asks_back: Whether its handlers ask the server, and wait for the answer.
+        sound_since: When the last fault had passed, its effects too, on the loop's clock; ``None`` while one
+            may be at work.
     """
 
     def __init__(
@@ -348,16 +366,19 @@ class Application:
         self.changed_at = 0.0
         self.dark_since: float | None = None
         self._fetched_at: deque[float] = deque(maxlen=_STORM + 1)
+        self.asks_back = False
+        self.sound_since: float | None = 0.0
         environment.admit(self.identity.valid)
         self.start()
 
     def start(self) -> None:
         """Start the process: a new client on the old disk, that knows no tick."""
         self._starts += 1
-        self._known = 0
         self._end_side()
         self.dark_since = None
         self._environment.hurry()
+        self._known = self._excused = 0
+        self.is_owed = False
         self.last: int | None = None
         self._backup = self.disk.copy()
         self.outbox = SimulatedOutbox(self.disk) if self._setting is Setting.REFERENCE else None
@@ -482,6 +503,15 @@ class Application:
         self.published += 1
         self._environment.publish(self.published)
 
+    def flood(self) -> None:
+        """Let the server send more ticks than the handlers have room for, all at once."""
+        for _ in range(_FLOOD):
+            self.publish()
+
+    def ask_back(self) -> None:
+        """Have the handlers ask the server from now on."""
+        self.asks_back = True
+
     async def connect(self) -> None:
         """Connect in the background."""
         self._environment.hurry()
@@ -595,16 +625,43 @@ class Application:
 
     # What it is told.
 
-    def _hear(self, number: int, *_: object) -> None:
+    def _hear(self, number: int, *_: object) -> Awaitable[None] | None:
+        self._note_tick(number)
+        return self._ask_from_a_handler() if self.asks_back else None
+
+    async def _ask_from_a_handler(self) -> None:
+        number = self._next(ASK, Delivery.AT_LEAST_ONCE).number
+        began = asyncio.get_running_loop().time()
+        try:
+            answer = await self.client.call(ASK, number, timeout=CALL_TIMEOUT)
+        except RealtimeError as error:
+            self._tell(f"call {number} of a handler: {type(error).__name__}")
+            is_sound = self.sound_since is not None and self.sound_since <= began
+            if is_sound and isinstance(error, CallTimeoutError):
+                self.violations.append(f"call {number} of a handler got no answer, with nothing in its way")
+            return
+        if answer != number:
+            self.violations.append(f"call {number} of a handler got the answer {answer!r}")
+
+    def _note_tick(self, number: int) -> None:
         self._tell(f"tick {number}")
         self.ticks[number] += 1
         if self.is_closed:
             self.violations.append(f"tick {number} came after disconnect()")
         if number <= self._known:
             return  # the snapshot had it already
-        if self.last is not None and number != self.last + 1:
+        if self.last is not None and self._may_have_missed(number - self.last - 1):
+            self.is_owed = True
+        elif self.last is not None and number != self.last + 1:
             self.violations.append(f"tick {number} came after tick {self.last}")
         self.last = number
+
+    def _may_have_missed(self, count: int) -> bool:
+        """Tell whether so many ticks were dropped because the handlers were behind, and nobody has them."""
+        if count <= 0 or self._environment.position() is not None:
+            return False
+        self._excused += count
+        return self._excused <= self.client.metrics.dropped.get(NO_ROOM, 0)
 
     def _read(self, number: int) -> None:
         self._tell(f"news {number}")
@@ -612,7 +669,9 @@ class Application:
         self.last = max(self.last or 0, number)
 
     async def _load(self, missed: Missed) -> Position | None:
+        self.is_owed = False
         await asyncio.sleep(_TOKEN_DELAY)
+        self._excused = self.client.metrics.dropped.get(NO_ROOM, 0)
         self._tell(f"snapshot {self.published}: {missed.reason}")
         if missed.channel == SIDE:
             if self.is_side_wanted:

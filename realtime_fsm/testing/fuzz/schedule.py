@@ -105,6 +105,11 @@ class Action(StrEnum):
     """An event, whose handler disconnects in a task of its own, and connects again."""
     EMIT_EXPIRING = "emit-expiring"
     """A message with a time to live of seconds."""
+    # What the handlers are put to.
+    FLOOD = "flood"
+    """The server publishes more at once than the handlers have room for."""
+    ASK_BACK = "ask-back"
+    """From now on the application's handlers ask the server, and wait for its answer."""
 
     @property
     def lasts(self) -> bool:

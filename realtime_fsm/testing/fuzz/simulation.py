@@ -21,7 +21,7 @@ from realtime_fsm.machine.table import TRAITS, TRANSITIONS
 from realtime_fsm.service import RealtimeService
 from realtime_fsm.testing.fuzz.application import CALL_TIMEOUT, Application, Emitted, Witness, of_fault
 from realtime_fsm.testing.fuzz.schedule import LASTING, Action, Schedule, Setting, Step
-from realtime_fsm.testing.fuzz.world import NUMBER, Environment, SimulatedEnvironment
+from realtime_fsm.testing.fuzz.world import NUMBER, SLOW_ACKS, Environment, SimulatedEnvironment
 from realtime_fsm.testing.virtual_loop import VirtualLoop, described, run
 
 # What must hold: always, whatever happens; and in the end, when all is mended or one fault stays.
@@ -117,6 +117,8 @@ def violations_of_rest(application: Application, environment: Environment) -> It
         yield f"the last tick is {application.last}, of {application.published}"
     if application.side is not None and application.side != application.published:
         yield f"the last number of the second channel is {application.side}, of {application.published}"
+    if application.is_owed:
+        yield "ticks were dropped because the handlers were behind, and nobody was told"
     if application.client.metrics.messages_waiting:
         yield f"{application.client.metrics.messages_waiting} messages still wait"
 
@@ -334,6 +336,8 @@ class Simulation:
         else:
             self.tell(str(step))
             self.story.seen.add(of_fault(action))
+            if action in _IN_THE_WAY:
+                self.application.sound_since = None
             if action in _OF_THE_APPLICATION:
                 doing = _OF_THE_APPLICATION[action](self.application)
                 if inspect.isawaitable(doing):
@@ -452,6 +456,7 @@ class Simulation:
         self.story.virtual_seconds = self._loop.time() - self._begun
 
     async def _break(self, fault: Action) -> None:
+        self.application.sound_since = None
         if fault is Action.DISK_FULL:
             self.application.set_disk_full(full=True)
         elif fault is Action.TOKEN_DOWN:
@@ -470,6 +475,7 @@ class Simulation:
         self.application.set_disk_full(full=False)
         self.application.identity.is_down = False
         self._dead_since = None
+        self.application.sound_since = self._loop.time() + _AFTERMATH
 
     def _is_back(self) -> bool:
         client = self.application.client
@@ -482,7 +488,9 @@ class Simulation:
         behind = any(
             last is not None and last < application.published for last in (application.last, application.side)
         )
-        return not (application.client.metrics.messages_waiting or behind or application.is_busy)
+        metrics = application.client.metrics
+        waits = metrics.messages_waiting or metrics.events_pending
+        return not (waits or behind or application.is_busy)
 
     def _left_behind(self) -> Iterable[str]:
         mine = {asyncio.current_task(), *self.application.tasks}
@@ -495,6 +503,12 @@ class Simulation:
             await asyncio.sleep(_STEP)
             self.check()
 
+
+_AFTERMATH: Final = SLOW_ACKS + 10.0
+"""Seconds after which nothing of a fault that was mended is left: the slowest answer has come, and a dial."""
+
+_IN_THE_WAY: Final = frozenset({Action.DISCONNECT, Action.FORCE_FALLBACK, Action.CRASH, Action.RESTORE})
+"""Steps of the application after which a call may rightly stay without an answer."""
 
 _SHOWS_AT_A_DIAL: Final = frozenset(
     {Action.DENY, Action.BANISH, Action.OVERLOAD, Action.SILENCE, Action.REFUSE, Action.TOKEN_DOWN}
@@ -529,6 +543,8 @@ _OF_THE_APPLICATION: Final[Mapping[Action, Callable[[Application], object]]] = M
     Action.BEGIN_DISCONNECT:  lambda app: app.begin_disconnect(),
     Action.CANCEL:            lambda app: app.cancel(),
     Action.EMIT_EXPIRING:     lambda app: app.emit_expiring(),
+    Action.FLOOD:             lambda app: app.flood(),
+    Action.ASK_BACK:          lambda app: app.ask_back(),
 })
 # fmt: on
 

@@ -29,9 +29,6 @@ MAX_FRAMES: Final = 100_000
 _FRAME_BYTES: Final = 8
 """What a frame has beside its payload."""
 
-_CLOSE_TIMEOUT: Final = 1.0
-"""Seconds that a cancelled wait for the handlers gets to end."""
-
 
 class Wire:
     """Carries frames one way: each comes out after its delay, never before the one in front of it.
@@ -109,13 +106,11 @@ class SimulatedTransport:
         self._flushing: asyncio.Handle | None = None
         self._busy_until = 0.0  # the time that a slow way up needs for what was written
         self._up = Wire(lambda: not (server.is_black_hole or server.is_deaf))
-        self._down = Wire(self._may_receive)
+        self._down = Wire(lambda: not server.is_black_hole)
         self._thinking = Wire(lambda: True)  # acknowledgements that the server delays
         self._handed = 0
         self._is_open = False
         self.has_spoken = False
-        self._is_paused = False
-        self._relief: asyncio.Task[None] | None = None
         self.listener = listener
         self.last_received = self._loop.time()
         self.written = 0
@@ -126,16 +121,6 @@ class SimulatedTransport:
     def room(self) -> int:
         """The number of messages that it still takes."""
         return self._server.queue_limit - (self._handed - self.written)
-
-    @property
-    def is_paused(self) -> bool:
-        """True while reading is held back; a test may set it."""
-        return self._is_paused
-
-    @is_paused.setter
-    def is_paused(self, paused: bool) -> None:
-        self._is_paused = paused
-        self._down.resume()
 
     # For the engine.
 
@@ -175,8 +160,6 @@ class SimulatedTransport:
                 self._flush()
                 if self._unwritten:
                     await self._server.changed()
-            if self._relief is not None:
-                await asyncio.wait({self._relief}, timeout=_CLOSE_TIMEOUT)
             delivered = goodbye and was_open and not (self._server.is_black_hole or self._server.is_deaf)
         finally:
             if not delivered:  # what is on its way gets lost, as when a socket is aborted
@@ -193,7 +176,8 @@ class SimulatedTransport:
     def deliver_event(self, event: str, args: list[Any], ack_id: int | None = None) -> None:
         """Let an event reach the client; it gets a copy of the arguments."""
         given = copy.deepcopy(args)
-        self.deliver(partial(self._tell_event, event, given, ack_id))
+        size = len(repr(given))  # about what it would take on a wire
+        self.deliver(partial(self._tell_event, event, given, ack_id, size))
 
     def acknowledge(self, ack_id: int, args: list[Any], *, after: float = 0.0) -> None:
         """Let an acknowledgement reach the client; the server thinks for ``after`` seconds first."""
@@ -273,29 +257,16 @@ class SimulatedTransport:
         if self._server.answers_pings:
             self.deliver(partial(self.listener.on_pong, number))
 
-    # Down: arrived, unless reading is held back.
-
-    def _may_receive(self) -> bool:
-        if self._is_paused or self._server.is_black_hole:
-            return False
-        if self.listener.is_congested:
-            self._is_paused = True
-            self._relief = self._loop.create_task(self._wait_for_relief(), name="simulated transport: relief")
-            return False
-        return True
-
-    async def _wait_for_relief(self) -> None:
-        await self.listener.relieved()
-        self.is_paused = False
+    # Down: arrived.
 
     def _receive(self, tell: Callable[[], None]) -> None:
         self.last_received = self._loop.time()
         tell()
 
-    def _tell_event(self, event: str, args: list[Any], ack_id: int | None) -> None:
+    def _tell_event(self, event: str, args: list[Any], ack_id: int | None, size: int) -> None:
         if self._is_open:
             self._server.told.append((event, args))
-        self.listener.on_event(event, args, ack_id)
+        self.listener.on_event(event, args, ack_id, size)
 
     def _stop_listening(self, *, lingers: bool = False) -> None:
         """Let nothing reach the client any more, unless it lingers: what is on its way arrives then."""
@@ -308,8 +279,6 @@ class SimulatedTransport:
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        if self._relief is not None:
-            self._relief.cancel()
 
 
 def decoded(payload: Payload) -> list[Any]:
