@@ -146,16 +146,22 @@ class TokenProvider:
         self._token, self._refresh_at = token, None
         life = life_of(token, self._wall()) if self.can_refresh else None
         if life is not None:
-            self._refresh_at = asyncio.get_running_loop().time() + self._refreshed_after(life)
+            due = self._refreshed_after(life, is_told=_tells_its_life(token))
+            self._refresh_at = asyncio.get_running_loop().time() + due
         self._recorder.note(Kind.TOKEN, f"a token was fetched{_due(self.refresh_in)}")
         return token
 
-    def _refreshed_after(self, life: float) -> float:
-        """Return the seconds after which a token is refreshed that has just been fetched."""
+    def _refreshed_after(self, life: float, *, is_told: bool) -> float:
+        """Return the seconds after which a token is refreshed that has just been fetched.
+
+        Args:
+            life: Of the token.
+            is_told: Whether the token itself tells it; otherwise a wrong clock may have made it short.
+        """
         due = life * self._random.uniform(EARLIEST, LATEST)
-        if due >= _SHORT:
+        if due >= _SHORT or is_told:
             self._short_ones = 0
-            return due
+            return max(due, LEAST_REFRESH)
         due = max(due, LEAST_REFRESH * 2.0 ** min(self._short_ones, _MOST_DOUBLINGS))
         self._short_ones += 1
         return due
@@ -174,8 +180,14 @@ def life_of(token: Token, now: float) -> float | None:
     expires_at, issued_at = _moment(token.expires_at), _moment(token.issued_at)
     if expires_at is None:
         return None
-    life = expires_at - (now if issued_at is None or issued_at >= expires_at else issued_at)
+    life = expires_at - (issued_at if issued_at is not None and _tells_its_life(token) else now)
     return min(max(0.0, life), _LONGEST)
+
+
+def _tells_its_life(token: Token) -> bool:
+    """Tell whether a token says both when it was issued and when it ends, in an order that can be."""
+    expires_at, issued_at = _moment(token.expires_at), _moment(token.issued_at)
+    return expires_at is not None and issued_at is not None and issued_at < expires_at
 
 
 def _moment(given: object) -> float | None:

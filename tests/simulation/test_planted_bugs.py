@@ -141,7 +141,7 @@ def retry_after_forgotten_in_fallback(patch: Patch) -> None:
 
 def token_storm(patch: Patch) -> None:
     """A token that seems to have expired is fetched anew each second."""
-    patch.setattr(TokenProvider, "_refreshed_after", lambda _, life: max(1.0, 0.8 * life))
+    patch.setattr(TokenProvider, "_refreshed_after", lambda _, life, **__: max(1.0, 0.8 * life))
 
 
 def unsubscribe_overtakes(patch: Patch) -> None:
