@@ -42,7 +42,7 @@ class Receipt:
         reason: Why it was not delivered, as the rest of a sentence; empty where it was, or may still be.
     """
 
-    __slots__ = ("_error", "_future", "answer", "event", "message_id", "outcome", "reason")
+    __slots__ = ("__weakref__", "_error", "_future", "answer", "event", "message_id", "outcome", "reason")
 
     def __init__(self, event: str, message_id: str = "") -> None:
         self.event = event

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from realtime_fsm.engine.flight_recorder import FlightRecorder, Kind
 from realtime_fsm.engine.link import Link
@@ -62,7 +63,8 @@ class Sender(Outlet):
         self._unwritten: deque[tuple[int, Message]] = deque()
         # What is called SENT, with its number on the link, until the server has been seen to have read it.
         self._unproven: deque[tuple[int, Receipt]] = deque(maxlen=config.outbox_max_messages)
-        self._doubtful: deque[Receipt] = deque(maxlen=config.outbox_max_messages)  # nobody will ever see it
+        # Nobody will ever see it of these. A receipt that nobody holds any more misleads nobody, and goes.
+        self._doubtful: WeakKeyDictionary[Receipt, None] = WeakKeyDictionary()
         self._suspect: Message | None = None
         self._submitted = asyncio.Event()  # something may wait that can be published
         self.queue = queue
@@ -117,8 +119,7 @@ class Sender(Outlet):
         if link is not None:
             self._prove(link.proven)
         if broken:
-            self._doubtful.extend(receipt for _, receipt in self._unproven)
-            self._unproven.clear()
+            self._doubt()
         lost = [message for _, message in self._unwritten]
         self._unwritten.clear()
         in_flight, self._in_flight = self._in_flight, {}
@@ -276,10 +277,10 @@ class Sender(Outlet):
 
         First what was called SENT, and may be lost: nobody has seen that the server has read it.
         """
-        self._doubtful.extend(receipt for _, receipt in self._unproven)
+        doubtful = [*self._doubtful, *(receipt for _, receipt in self._unproven)]
+        self._doubtful.clear()
         self._unproven.clear()
-        while self._doubtful:
-            receipt = self._doubtful.popleft()
+        for receipt in doubtful:
             receipt.doubt(reason=f"{reason} before the server was seen to have read it: it may be lost")
             self._statistics.dropped["message sent, and not seen to be read"] += 1
             yield receipt
@@ -301,12 +302,19 @@ class Sender(Outlet):
         """Forget the event loop, and the link that has ended with it."""
         self._submitted = asyncio.Event()
         self.queue.leave_loop()
-        self._doubtful.extend(receipt for _, receipt in self._unproven)
-        self._unproven.clear()
+        self._doubt()
         self.detach(broken=False)
         self.queue.leave_to_outbox()
 
     # Inside.
+
+    def _doubt(self) -> None:
+        """Give up the hope of a proof for what is called SENT: its link has ended."""
+        for _, receipt in self._unproven:
+            self._doubtful[receipt] = None
+        self._unproven.clear()
+        while len(self._doubtful) > self._config.outbox_max_messages:
+            del self._doubtful[next(iter(self._doubtful))]
 
     def _prove(self, number: int) -> None:
         """Take note that the server has read all up to a number."""

@@ -87,11 +87,11 @@ async def test_binary_data_survives_a_node_server(node_port: int, transport: str
 @pytest.mark.real_loop(timeout=BOUND)
 async def test_events_of_a_node_server_arrive_in_order(node_port: int, transport: str) -> None:
     """Every event that a Node server sends reaches the handler, once and in the order of sending."""
-    limit = 3000  # more than a client holds back before it stops reading
+    limit = 3000
     numbers: list[int] = []
     all_here = asyncio.Event()
 
-    async with RealtimeService(configured(node_port, transport)) as realtime:
+    async with RealtimeService(configured(node_port, transport, max_pending_events=limit)) as realtime:
 
         @realtime.on("number")
         async def count(number: int) -> None:

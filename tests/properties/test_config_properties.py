@@ -18,6 +18,8 @@ WRITABLE = configs(dialect=st.sampled_from([Dialect.PLAIN, Dialect.REFERENCE]))
 
 def written(value: object) -> str:
     """Return a value as a person writes it into the environment."""
+    if value is None:
+        return "unlimited"
     if isinstance(value, tuple):
         return ",".join(map(written, value))
     if isinstance(value, Endpoint):
@@ -36,7 +38,8 @@ def config_or_refusal(make: Callable[[], RealtimeConfig]) -> RealtimeConfig | Co
 def environment_of(config: RealtimeConfig, names: Iterable[str]) -> dict[str, str]:
     """Return the environment that gives fields of a configuration."""
     given = {name: getattr(config, name) for name in names}
-    return {PREFIX + name.upper(): written(value) for name, value in given.items() if value is not None}
+    unset = {name for name, value in given.items() if value is None and FIELDS[name].default is None}
+    return {PREFIX + name.upper(): written(value) for name, value in given.items() if name not in unset}
 
 
 @given(WRITABLE)

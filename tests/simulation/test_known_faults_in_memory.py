@@ -42,6 +42,7 @@ async def test_client_sends_and_receives_many_packets_at_once_over_polling() -> 
     config = evolve(
         simulated_config(Setting.REFERENCE),
         transports=("polling",),
+        max_pending_events=100,
         max_in_flight=100,
         outbox_max_messages=200,
     )
